@@ -1,0 +1,53 @@
+"""Describe photos in words with a CNN encoder and a recurrent decoder.
+
+>>> import captioner
+>>> model = captioner.load_model()
+>>> model.caption(["data/examples/stairs.jpg"])[0].text  # doctest: +SKIP
+
+The names below are imported when they are first used: `import captioner` alone loads no torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from captioner.captioning import caption_images
+    from captioner.decoding import DecodingOptions
+    from captioner.errors import CaptionerError
+    from captioner.model import CaptionModel, load_model
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "CaptionModel",
+    "CaptionerError",
+    "DecodingOptions",
+    "__version__",
+    "caption_images",
+    "load_model",
+]
+
+_MODULE_OF = {
+    "CaptionModel": "captioner.model",
+    "CaptionerError": "captioner.errors",
+    "DecodingOptions": "captioner.decoding",
+    "caption_images": "captioner.captioning",
+    "load_model": "captioner.model",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """Import a public name on first use (PEP 562)."""
+    module = _MODULE_OF.get(name)
+    if module is None:
+        raise AttributeError(f"module 'captioner' has no attribute {name!r}")
+    value = getattr(importlib.import_module(module), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    """List the public names, also those that are not imported yet."""
+    return sorted({*globals(), *__all__})

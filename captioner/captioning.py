@@ -1,0 +1,182 @@
+"""Caption many images: read ahead, caption in batches, one record for each file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from captioner.decoding import DecodingOptions
+from captioner.images import ImageError, ImageFile, read_image
+from captioner.model import Candidate, CaptionModel, CaptionResult
+from captioner.transform import ImageTransform
+
+DECODE_MARGIN = 3
+"""Large JPEGs are decoded at no less than this many times the model's resolution.
+
+A 12-megapixel photo is ready two to three times as soon, and no pixel of the model's input differs
+by more than 2 of 255 from a full decode; with a margin of 1 the difference reaches 18.
+"""
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """What became of one file: a result or an error.
+
+    Attributes:
+        file_name: `captioner.images.ImageFile.name`.
+        path: where the file is.
+        result: its captions, None if it could not be read.
+        error: why not, in a few words without the path; None if it could.
+    """
+
+    file_name: str
+    path: Path
+    result: CaptionResult | None
+    error: str | None
+
+    def to_dict(self, candidates: bool = False) -> dict[str, Any]:
+        """The record that `captioner.writers` write, JSON primitives.
+
+        Args:
+            candidates: add the list of all captions, best first, each with its ``text``,
+                ``confidence``, ``log_prob`` (natural, with the end of the sentence) and ``words``: pairs
+                of word and probability; the end of the sentence, where it was reached, is the
+                last pair, with the word None.
+        """
+        record: dict[str, Any] = {
+            "file_name": self.file_name,
+            "text": None if self.result is None else self.result.text,
+            "confidence": None if self.result is None else round(self.result.confidence, 4),
+        }
+        if candidates:
+            found = () if self.result is None else self.result.candidates
+            record["candidates"] = [_candidate_dict(candidate) for candidate in found]
+        record["error"] = self.error
+        return record
+
+
+def caption_images(
+    model: CaptionModel,
+    files: Iterable[ImageFile],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+) -> Generator[CaptionRecord, None, None]:
+    """Caption files lazily, in their order; one that cannot be read becomes a record with an error.
+
+    Memory does not grow with the number of files. Closing the generator, or an exception such as
+    KeyboardInterrupt inside it, ends the threads; an image being decoded is finished first.
+
+    Args:
+        model: the captioner.
+        files: what `captioner.images.find_images` lists.
+        options: how to decode the captions; the defaults of `DecodingOptions` otherwise.
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+
+    Raises:
+        ValueError: batch_size or workers is too small; raised by the call itself.
+        CaptionerError: the options do not suit the model.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
+    if workers < 0:
+        raise ValueError(f"workers={workers}: give 0 or the number of threads that read images")
+    return _caption(model, files, options or DecodingOptions(), batch_size, workers)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file and its pixels (3, height, width), or why it has none."""
+
+    file: ImageFile
+    pixels: Tensor | None = None
+    error: str | None = None
+
+
+def _caption(
+    model: CaptionModel,
+    files: Iterable[ImageFile],
+    options: DecodingOptions,
+    batch_size: int,
+    workers: int,
+) -> Generator[CaptionRecord, None, None]:
+    def read(file: ImageFile) -> _Read:
+        return _read(file, model.transform)
+
+    # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
+    with closing(_read_ahead(read, files, workers, ahead=batch_size + workers)) as images:
+        batch: list[_Read] = []
+        readable = 0
+        for image in images:
+            batch.append(image)
+            readable += image.pixels is not None
+            # The second bound: a run of bad files must not pile up behind one good one.
+            if readable == batch_size or len(batch) == 2 * batch_size:
+                yield from _caption_batch(model, batch, options)
+                batch, readable = [], 0
+        yield from _caption_batch(model, batch, options)
+
+
+def _caption_batch(
+    model: CaptionModel, batch: list[_Read], options: DecodingOptions
+) -> Iterator[CaptionRecord]:
+    pixels = [image.pixels for image in batch if image.pixels is not None]
+    results = iter(model.caption_batch(torch.stack(pixels), options) if pixels else ())
+    for image in batch:
+        result = None if image.pixels is None else next(results)
+        yield CaptionRecord(image.file.name, image.file.path, result, image.error)
+
+
+def _read(file: ImageFile, transform: ImageTransform) -> _Read:
+    try:
+        image = read_image(file.path, min_side=DECODE_MARGIN * max(transform.size))
+    except ImageError as error:
+        return _Read(file, error=error.reason)
+    try:
+        return _Read(file, transform(image))
+    except (ValueError, MemoryError):
+        # Pillow cannot make 224 x 0 pixels of 10000 x 1.
+        width, height = image.size
+        return _Read(file, error=f"{width} x {height} pixels cannot be resized for the model")
+
+
+def _read_ahead(
+    read: Callable[[ImageFile], _Read], files: Iterable[ImageFile], workers: int, ahead: int
+) -> Generator[_Read, None, None]:
+    """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
+    if workers == 0:
+        yield from map(read, files)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
+    waiting: deque[Future[_Read]] = deque()
+    try:
+        for file in files:
+            waiting.append(pool.submit(read, file))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+    # One probability more than words where the sentence was ended.
+    words = [*candidate.words, None][: len(candidate.word_probs)]
+    probs = (round(prob, 4) for prob in candidate.word_probs)
+    return {
+        "text": candidate.text,
+        "confidence": round(candidate.confidence, 4),
+        "log_prob": round(candidate.log_prob, 4),
+        "words": [[word, prob] for word, prob in zip(words, probs, strict=True)],
+    }

@@ -1,0 +1,466 @@
+"""The `captioner` command: parse, call, print.
+
+Exit codes: 0 all went well; 1 some images failed; 2 the command cannot be carried out as given;
+130 interrupted; 141 the reader of standard output went away.
+
+What needs torch is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import closing
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner import __version__
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.captioning import CaptionRecord
+    from captioner.decoding import DecodingOptions
+    from captioner.writers import Writer
+
+TRAINING_COMMANDS = {
+    "fit": "train a captioner from a YAML configuration",
+    "validate": "score a training checkpoint on the dev split",
+    "test": "score a training checkpoint on the test split",
+}
+
+# Option, type, metavar, help. The defaults are DecodingOptions' own: an option that is not given
+# is not passed on, and a test compares the numbers in the help with them.
+DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("beam_size", int, "K", "beams of the search; 1 is greedy (default: 3)"),
+    ("max_length", int, "T", "most words of a caption (default: 20)"),
+    (
+        "length_penalty",
+        float,
+        "A",
+        "score = log-probability / length**A; 0 prefers short captions (default: 1.0)",
+    ),
+    (
+        "no_repeat_ngram",
+        int,
+        "N",
+        "say no N words in a row twice; 0 leaves it to the model (default: 0)",
+    ),
+)
+SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("temperature", float, "X", "below 1 more cautious, above 1 bolder (default: 1.0)"),
+    ("top_k", int, "N", "draw from the N most probable words; 0 for all (default: 0)"),
+    ("top_p", float, "P", "draw from the words that make up P of the probability (default: 1.0)"),
+    ("seed", int, "N", "the same seed gives the same captions (default: 0)"),
+)
+
+CAPTION_EXAMPLES = """\
+examples:
+  captioner caption dog.jpg                               one line on standard output
+  captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
+  captioner caption photos/ --output captions.csv         one file; its suffix decides the format
+  captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
+  captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
+  captioner caption photos/ --ban snow --no-repeat-ngram 2
+
+Standard output gets a line `path<TAB>caption` for each caption. An image that cannot be read is
+named on standard error, the others are captioned, and the exit code is 1.
+"""
+
+EVALUATE_EXAMPLES = """\
+examples:
+  captioner evaluate --data data/flickr8k --split test
+  captioner evaluate --data data/flickr8k --beam-size 5 --output scores.json
+  captioner evaluate --data captions.jsonl --images photos/ --model mine.safetensors --limit 100
+  captioner evaluate --data data/coco --metrics METEOR SPICE    these two need Java
+
+The JSON file holds the scores, the protocol that produced them and every image's caption.
+An image that cannot be read ends the evaluation: scores on fewer images compare with nothing.
+"""
+
+EXPORT_EXAMPLES = """\
+example:
+  captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
+  captioner caption photos/ --model mine.safetensors
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of the process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in TRAINING_COMMANDS:
+            return _train(arguments)
+        args = make_parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = args.command
+        code = command(args)
+        sys.stdout.flush()
+        return code
+    except CaptionerError as error:
+        print(f"captioner: error: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("captioner: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes standard output when it exits, which would fail again and be reported.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+# --- arguments -----------------------------------------------------------------------------
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; it imports no torch."""
+    parser = argparse.ArgumentParser(
+        prog="captioner",
+        description="Describe photos in words, and train and score the models that do.",
+        epilog="`captioner COMMAND --help` shows the options of a command, with examples.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"captioner {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
+    _add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
+    _add_export(
+        _add_command(commands, "export", "turn a training checkpoint into a model", EXPORT_EXAMPLES)
+    )
+    for name, purpose in TRAINING_COMMANDS.items():
+        # Only for the list in --help: main() hands these over before it parses.
+        commands.add_parser(name, help=purpose, add_help=False)
+    return parser
+
+
+def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose.capitalize() + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def _add_caption(parser: argparse.ArgumentParser) -> None:
+    from captioner.writers import WRITERS
+
+    parser.set_defaults(command=_caption)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
+    output.add_argument(
+        "--format",
+        choices=list(WRITERS),
+        help="of the output; without it the suffix of PATH decides. "
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items()),
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument(
+        "--candidates",
+        action="store_true",
+        help="with jsonl: the probability of every word of every caption",
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    decoding = _add_decoding(parser)
+    decoding.add_argument(
+        "--num-captions",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="captions for each image, best first; at most the beam size, except with --sample "
+        "(jsonl and tsv; default: 1)",
+    )
+    decoding.add_argument(
+        "--ban",
+        action="append",
+        default=argparse.SUPPRESS,
+        dest="banned_words",
+        metavar="WORD",
+        help="never say this word; may be given again",
+    )
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
+        "--sample",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="draw the words at random instead of searching for the best caption",
+    )
+    _add_arguments(sampling, SAMPLING_ARGUMENTS)
+    _add_model(parser)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    from captioner.datasets import FORMATS
+
+    parser.set_defaults(command=_evaluate)
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, metavar="PATH", help="folder or annotation file")
+    data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
+    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
+    data.add_argument("--split", default="dev", help="which images (default: dev)")
+    data.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N images")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="besides BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java)",
+    )
+    output.add_argument("--output", type=Path, metavar="FILE", help="scores and protocol, as JSON")
+    output.add_argument(
+        "--coco-results",
+        type=Path,
+        metavar="FILE",
+        help="captions in COCO's results format; image_id is the image's name",
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    _add_decoding(parser)
+    _add_model(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_export)
+    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE.ckpt")
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+
+
+def _add_decoding(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+    group = parser.add_argument_group("decoding")
+    _add_arguments(group, DECODING_ARGUMENTS)
+    return group
+
+
+def _add_arguments(
+    group: argparse._ArgumentGroup, arguments: Iterable[tuple[str, Any, str, str]]
+) -> None:
+    for name, kind, metavar, text in arguments:
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=text,
+        )
+
+
+def _add_model(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default="default", metavar="FILE", help="model file (default: the shipped one)"
+    )
+    group.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="of the CNN; auto is bf16 on GPUs that have it, else fp32",
+    )
+    group.add_argument(
+        "--batch-size",
+        type=_at_least(1),
+        default=32,
+        metavar="B",
+        help="images at once (default: 32)",
+    )
+    group.add_argument(
+        "--workers",
+        type=_at_least(0),
+        default=2,
+        metavar="N",
+        help="threads that read images while the model works (default: 2)",
+    )
+
+
+def _at_least(least: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
+        return value
+
+    return convert
+
+
+def _decoding_options(args: argparse.Namespace) -> DecodingOptions:
+    from captioner.decoding import DecodingOptions
+
+    names = DecodingOptions.__dataclass_fields__
+    given = {name: value for name, value in vars(args).items() if name in names}
+    try:
+        return DecodingOptions(**given)
+    except ValueError as error:
+        raise CaptionerError(f"decoding options: {error}") from error
+
+
+# --- caption -------------------------------------------------------------------------------
+
+
+def _caption(args: argparse.Namespace) -> int:
+    from captioner.captioning import caption_images
+    from captioner.images import find_images
+    from captioner.model import load_model
+    from captioner.writers import open_writer
+
+    options = _decoding_options(args)
+    writer = open_writer(args.output, args.format, args.overwrite)
+    _check_candidates(args.candidates, options.num_captions, writer.format)
+    writer.check(find_images(args.paths))
+    files = find_images(args.paths)
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    records = caption_images(
+        model, files, options, batch_size=args.batch_size, workers=args.workers
+    )
+    captioned = failed = 0
+    with writer, closing(records):
+        for record in _with_progress(records, args.quiet, to_screen=writer.output is None):
+            if record.error is None:
+                captioned += 1
+            else:
+                failed += 1
+                _say(f"captioner: {_shown(record.path)}: {record.error}")
+            for line in _output_records(record, args.candidates, writer):
+                writer.write(line, record.path)
+    if not args.quiet:
+        _say(f"captioner: {captioned} captioned, {failed} failed")
+    return 1 if failed else 0
+
+
+def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:
+    if candidates and format != "jsonl":
+        raise CaptionerError(f"--candidates: {format} has no place for them; use --format jsonl")
+    if num_captions > 1 and format not in ("jsonl", "tsv"):
+        raise CaptionerError(
+            f"--num-captions {num_captions}: {format} holds one caption for each image; use "
+            "--format jsonl or tsv"
+        )
+
+
+def _output_records(
+    record: CaptionRecord, candidates: bool, writer: Writer
+) -> Iterator[dict[str, Any]]:
+    """What the writer gets for one image: with tsv a line for each of its captions."""
+    captions = record.result.candidates if record.result is not None else ()
+    if writer.format != "tsv":
+        yield record.to_dict(candidates or len(captions) > 1)
+        return
+    # On the screen and in a pipe, the path can be used as it stands.
+    name = record.file_name if writer.output is not None else str(record.path)
+    for caption in captions:
+        yield {**record.to_dict(), "file_name": name, "text": caption.text}
+
+
+def _shown(path: Path) -> str:
+    """The path on one line: a name may hold line ends and what would steer a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(path)
+    )
+
+
+def _say(line: str) -> None:
+    """A line on standard error, also while a progress bar is shown there."""
+    from tqdm import tqdm
+
+    tqdm.write(line, file=sys.stderr)
+
+
+def _with_progress(
+    records: Iterable[CaptionRecord], quiet: bool, to_screen: bool
+) -> Iterable[CaptionRecord]:
+    # Captions and a bar on the same terminal would overwrite each other.
+    if quiet or not sys.stderr.isatty() or (to_screen and sys.stdout.isatty()):
+        return records
+    from tqdm import tqdm
+
+    bar: Iterable[CaptionRecord] = tqdm(records, unit=" images", file=sys.stderr)
+    return bar
+
+
+# --- evaluate, export, training ------------------------------------------------------------
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from captioner.datasets import load_caption_data
+    from captioner.evaluation import evaluate, save_json
+    from captioner.model import load_model
+
+    options = _decoding_options(args)
+    outputs = [path for path in (args.output, args.coco_results) if path is not None]
+    _check_outputs(outputs, args.overwrite)
+    data = load_caption_data(args.data, args.format, args.images)
+    for warning in data.warnings:
+        _say(f"captioner: {data.root}: {warning}")
+    examples = data.split(args.split)[: args.limit]
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    hidden = args.quiet or not sys.stderr.isatty()
+    with tqdm(total=len(examples), unit=" images", file=sys.stderr, disable=hidden) as bar:
+        result = evaluate(
+            model,
+            examples,
+            options,
+            data={
+                "format": data.format,
+                "split": examples[0].split,
+                "limit": args.limit,
+                "warnings": list(data.warnings),
+            },
+            metrics=args.metrics,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_image=bar.update,
+        )
+    print(result.table())
+    if args.output is not None:
+        save_json(args.output, result.to_dict())
+    if args.coco_results is not None:
+        save_json(args.coco_results, result.coco_results())
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from captioner.model import export_checkpoint
+
+    _check_outputs([args.output], args.overwrite)
+    model = export_checkpoint(args.checkpoint, args.output)
+    size_mb = args.output.stat().st_size / 1e6
+    print(f"{args.output}: {size_mb:.1f} MB, sha256 {model.sha256}")
+    return 0
+
+
+def _check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise CaptionerError(f"output {path} is a folder; name a file")
+        if path.exists() and not overwrite:
+            raise CaptionerError(f"output {path} is there already; --overwrite replaces it")
+
+
+def _train(arguments: Sequence[str]) -> int:
+    try:
+        from captioner.training_cli import main as train
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "captioner":
+            raise
+        raise CaptionerError(
+            f"`captioner {arguments[0]}` needs {error.name}, which is not installed; "
+            'pip install "captioner[train]"'
+        ) from error
+    return train(arguments)

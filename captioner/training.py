@@ -1,0 +1,285 @@
+"""The LightningModule: losses, optimiser, and validation by free-running decoding."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from pytorch_lightning.loggers import TensorBoardLogger
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captioner.datamodule import Batch, CaptionDataModule
+from captioner.decoder import DecoderConfig, shift
+from captioner.decoding import DecodingOptions
+from captioner.encoder import EncoderConfig, ImageFeatures
+from captioner.errors import CaptionerError
+from captioner.images import read_image
+from captioner.metrics import score_captions
+from captioner.model import CaptionModel, load_any
+from captioner.tokenizer import PAD_ID, tokenize
+
+
+class CaptionTask(pl.LightningModule):
+    """Train a captioner by cross-entropy; validate what it says by itself.
+
+    Args:
+        encoder: the CNN and how much of it is trained.
+        decoder: the recurrent decoder.
+        init_from: a model file or checkpoint to start from instead of new weights; it must have
+            the same encoder and decoder shapes. Its vocabulary is used.
+        label_smoothing: share of each target's probability spread over all words
+            (Szegedy et al. 2016, section 7).
+        lr_encoder: highest learning rate of the CNN's trained stages.
+        lr_decoder: highest learning rate of the decoder.
+        weight_decay: AdamW's, on matrices and kernels only.
+        warmup_share: share of all steps in which the rates rise to their highest; then they fall
+            along half a cosine to 0.
+        val_beam_size: beam of the validation captions.
+        val_length_penalty: their length normalisation; see ``DecodingOptions.length_penalty``.
+        sample_captions: how many validation pictures TensorBoard shows with their captions.
+        seed: of dropout; the command line links it to ``seed_everything``.
+    """
+
+    model: CaptionModel
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008 - frozen
+        decoder: DecoderConfig = DecoderConfig(),  # noqa: B008 - frozen
+        init_from: str | None = None,
+        label_smoothing: float = 0.1,
+        lr_encoder: float = 2e-4,
+        lr_decoder: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_share: float = 0.05,
+        val_beam_size: int = 3,
+        val_length_penalty: float = 1.0,
+        sample_captions: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        self.encoder_config, self.decoder_config = encoder, decoder
+        self.init_from = init_from
+        self.label_smoothing = label_smoothing
+        self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
+        self.weight_decay, self.warmup_share = weight_decay, warmup_share
+        self.decoding = DecodingOptions(
+            beam_size=val_beam_size, length_penalty=val_length_penalty
+        )
+        self.sample_captions = sample_captions
+        self.seed = seed
+        self._said: dict[str, str] = {}
+
+    @property
+    def data(self) -> CaptionDataModule:
+        """The data module of the running trainer."""
+        module: CaptionDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return module
+
+    def configure_model(self) -> None:
+        """Build the network once the vocabulary is known."""
+        if hasattr(self, "model"):
+            return
+        tokenizer = self.data.tokenizer
+        self.model = CaptionModel.build(
+            self.encoder_config,
+            self.decoder_config,
+            tokenizer,
+            load_weights=self.init_from is None,
+        )
+        if self.init_from is not None:
+            try:
+                self.model.load_state_dict(load_any(self.init_from).state_dict())
+            except RuntimeError as error:
+                raise CaptionerError(
+                    f"init_from={self.init_from}: its shapes differ from model.encoder and "
+                    f"model.decoder: {str(error).splitlines()[1].strip()}"
+                ) from error
+
+    def features(self, pictures: Tensor) -> ImageFeatures:
+        """Features of pixels (B, 3, height, width), or of cached grids (B, R, D)."""
+        if pictures.ndim == 3:
+            return ImageFeatures.from_grid(pictures.float())
+        features: ImageFeatures = self.model.encoder(pictures)
+        return features
+
+    def loss(self, batch: Batch) -> Tensor:
+        """Cross-entropy of the next word, the mean over all words of the batch."""
+        inputs, targets = shift(batch.captions)
+        readout = self.model.decoder(self.features(batch.pictures), inputs)  # (B, C, T, E)
+        said = targets != PAD_ID
+        # The output layer is the widest: padding does not go through it.
+        logits = self.model.decoder.logits(readout[said])  # (words, V)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return functional.cross_entropy(logits.float(), targets[said], label_smoothing=smoothing)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Draw dropout from the place in the run alone, so that a resumed run repeats it."""
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx)) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch of teacher forcing."""
+        loss = self.loss(batch)
+        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices))
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Caption a batch, reading nothing of its references."""
+        self._evaluate_batch(batch, "dev")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As in validation."""
+        self._evaluate_batch(batch, "test")
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the captions and show some."""
+        self._score("val", "dev")
+        self._show_samples()
+        self._said.clear()
+
+    def on_test_epoch_end(self) -> None:
+        """Score the captions."""
+        self._score("test", "test")
+        self._said.clear()
+
+    def _evaluate_batch(self, batch: Batch, split: str) -> None:
+        name = "val" if split == "dev" else split
+        self.log(f"{name}/loss", self.loss(batch), batch_size=len(batch.indices))
+        features = self.features(batch.pictures)
+        features = ImageFeatures(features.grid.float(), features.pooled.float())
+        with torch.autocast(self.device.type, enabled=False):
+            results = self.model.caption_features(features, self.decoding)
+        examples = self.data.examples[split]
+        for index, result in zip(batch.indices.tolist(), results, strict=True):
+            self._said[examples[index].image_id] = result.text
+
+    def _score(self, name: str, split: str) -> None:
+        references = {
+            example.image_id: example.captions
+            for example in self.data.examples[split]
+            if example.image_id in self._said
+        }
+        scores = score_captions(self._said, references, tokenize=tokenize)
+        for metric, value in scores.values.items():
+            key = metric.lower().replace("-", "_")
+            self.log(f"{name}/{key}", value, prog_bar=metric == "CIDEr-D")
+
+    def _show_samples(self) -> None:
+        loggers = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
+        if not loggers or self.trainer.sanity_checking:
+            return
+        for example in self.data.examples["dev"][: self.sample_captions]:
+            if example.image_id in self._said:
+                picture = captioned_picture(
+                    read_image(example.path), self._said[example.image_id]
+                )
+                for logger in loggers:
+                    logger.experiment.add_image(
+                        f"captions/{example.image_id}",
+                        np.asarray(picture),
+                        self.global_step,
+                        dataformats="HWC",
+                    )
+
+    def configure_optimizers(self) -> dict[str, Any]:
+        """AdamW with a rate for each part, warm-up and half a cosine, step by step."""
+        groups = [
+            *_parameter_groups(self.model.encoder, self.lr_encoder, self.weight_decay),
+            *_parameter_groups(self.model.decoder, self.lr_decoder, self.weight_decay),
+        ]
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        total = int(self.trainer.estimated_stepping_batches)
+        warmup = max(1, round(self.warmup_share * total))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep all that `captioner export` needs beside the weights, as JSON primitives."""
+        description = self.model.description()
+        description["provenance"] = self._provenance()
+        checkpoint["captioner"] = description
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint with another vocabulary: its word ids would mean other words.
+
+        Raises:
+            CaptionerError: when it is no captioner's, or its vocabulary is another one.
+        """
+        if "captioner" not in checkpoint:
+            raise CaptionerError("the checkpoint was not written by `captioner fit`")
+        saved = checkpoint["captioner"]["tokenizer"]
+        if saved != self.model.tokenizer.to_dict():
+            raise CaptionerError(
+                f"the checkpoint's vocabulary ({len(saved['words'])} words) is not that of the "
+                f"data ({len(self.model.tokenizer.words)} words); use the data and the "
+                "data.min_count that it was trained with"
+            )
+
+    def _provenance(self) -> dict[str, Any]:
+        data = self.data.data
+        assert data is not None
+        scores = {
+            name: round(float(value), 6)
+            for name, value in self.trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        return {
+            "data": {"name": data.name, "format": data.format, "images": dict(data.splits)},
+            "init_from": self.init_from,
+            "epoch": self.current_epoch,
+            "steps": self.global_step,
+            "batch_size": self.data.batch_size,
+            "label_smoothing": self.label_smoothing,
+            "lr_encoder": self.lr_encoder,
+            "lr_decoder": self.lr_decoder,
+            "seed": self.seed,
+            "validation": scores,
+        }
+
+
+def captioned_picture(image: Image.Image, text: str) -> Image.Image:
+    """The picture with its caption written below it."""
+    font = ImageFont.load_default(size=14)
+    lines = _wrap(text, font, image.width - 8)
+    sheet = Image.new("RGB", (image.width, image.height + 18 * len(lines) + 6), "white")
+    sheet.paste(image)
+    ImageDraw.Draw(sheet).text((4, image.height + 2), "\n".join(lines), fill="black", font=font)
+    return sheet
+
+
+def _wrap(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _parameter_groups(
+    part: nn.Module, rate: float, weight_decay: float
+) -> list[dict[str, Any]]:
+    """Matrices with weight decay, vectors (biases, scales) without."""
+    trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

@@ -1,0 +1,528 @@
+"""Write caption records: one class per output format, one registry of them.
+
+A record is a mapping with ``file_name`` (relative, forward slashes), ``text`` and ``confidence``
+(both None for an image that failed), ``error`` (None or the reason) and perhaps ``candidates``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import os
+import re
+import secrets
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from types import TracebackType
+from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
+
+from captioner.errors import CaptionerError
+
+Record = Mapping[str, Any]
+
+
+class NamedFile(Protocol):
+    """What `Writer.check` needs to know of an image: `captioner.images.ImageFile` has it."""
+
+    @property
+    def path(self) -> Path:
+        """Where the image is."""
+
+    @property
+    def name(self) -> str:
+        """What the records call it."""
+
+
+class Writer(ABC):
+    """One output format. A context manager: entering opens, leaving closes or, on error, aborts.
+
+    Attributes:
+        format: its name, as in ``--format``.
+        suffixes: of output files that choose it without a format given.
+        summary: one line for the help.
+    """
+
+    format: ClassVar[str]
+    suffixes: ClassVar[tuple[str, ...]] = ()
+    summary: ClassVar[str]
+
+    def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
+        """Remember where to write; nothing is touched before `open`.
+
+        Args:
+            output: the file (sidecars: the folder), None for standard output (sidecars: beside
+                the images).
+            overwrite: whether existing output may be replaced.
+        """
+        self.output = output
+        self.overwrite = overwrite
+
+    def check(self, files: Iterable[NamedFile]) -> None:  # noqa: B027
+        """Refuse, before any work, what `write` would refuse for one of these images.
+
+        Raises:
+            CaptionerError: names the file in the way and the remedy.
+        """
+
+    @abstractmethod
+    def open(self) -> None:
+        """Create the output.
+
+        Raises:
+            CaptionerError: it exists and may not be replaced, or cannot be written.
+        """
+
+    @abstractmethod
+    def write(self, record: Record, path: Path | None = None) -> None:
+        """Write one record; when this returns the formats written line by line are on disk.
+
+        Args:
+            record: see the module's text.
+            path: where the image is; `SidecarWriter` needs it, `TsvWriter` shows it.
+
+        Raises:
+            CaptionerError: the output cannot be written.
+        """
+
+    def close(self) -> None:  # noqa: B027
+        """Finish the output. Closing twice does nothing."""
+
+    def abort(self) -> None:
+        """Finish after an error or Ctrl-C: keep what was written, where the format allows it."""
+        self.close()
+
+    def __enter__(self) -> Self:
+        self.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is None:
+            self.close()
+        else:
+            self.abort()
+
+
+class _LineWriter(Writer):
+    """A format of one line per record, in one file or on standard output.
+
+    Lines go straight into the file and are flushed one by one: whatever ends the program, the
+    captions that were made are there.
+    """
+
+    header = ""
+
+    def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
+        super().__init__(output, overwrite=overwrite)
+        self._stream: IO[bytes] | TextIO | None = None
+        self._encoding = "utf-8"
+
+    @abstractmethod
+    def _line(self, record: Record, path: Path | None) -> str | None:
+        """The record's line with its end, None to leave the record out."""
+
+    def open(self) -> None:
+        self._encoding = self._choose_encoding()
+        if self.output is None:
+            sys.stdout.flush()
+            # As bytes, for UTF-8 whatever the terminal's encoding; notebooks only take text.
+            self._stream = getattr(sys.stdout, "buffer", sys.stdout)
+        else:
+            _check_output(self.output, self.overwrite)
+            self._stream = self._create(self.output)
+        self._put(self.header)
+
+    def write(self, record: Record, path: Path | None = None) -> None:
+        line = self._line(record, path)
+        if line is not None:
+            self._put(line)
+
+    def close(self) -> None:
+        if self._stream is not None and self.output is not None:
+            self._stream.close()
+        self._stream = None
+
+    def _choose_encoding(self) -> str:
+        return "utf-8"
+
+    def _create(self, output: Path) -> IO[bytes]:
+        return _create(output, output)
+
+    def _put(self, text: str) -> None:
+        assert self._stream is not None, "write() outside of open() and close()"
+        # Names may hold what no encoding can: it is shown escaped, and valid in JSON.
+        data = text.encode(self._encoding, "backslashreplace")
+        try:
+            if isinstance(self._stream, io.TextIOBase):
+                self._stream.write(data.decode(self._encoding))
+            else:
+                cast(IO[bytes], self._stream).write(data)
+            self._stream.flush()
+        except BrokenPipeError:
+            raise  # The reader of a pipe has seen enough; that is no mistake.
+        except OSError as error:
+            raise _cannot_write(self.output or "standard output", error) from None
+
+
+class TsvWriter(_LineWriter):
+    """``path<TAB>caption`` per image, further captions behind further tabs.
+
+    Control characters are escaped, so that a line stays a line and a terminal shows what is there.
+    Images that failed have no line.
+    """
+
+    format = "tsv"
+    suffixes = (".tsv",)
+    summary = "one line per image: its path, a tab, the caption"
+
+    def _choose_encoding(self) -> str:
+        terminal = sys.stdout.encoding if self.output is None else None
+        return terminal or "utf-8"
+
+    def _line(self, record: Record, path: Path | None) -> str | None:
+        if record["text"] is None:
+            return None
+        name = record["file_name"]
+        if path is not None:
+            name = os.fsencode(path).decode("utf-8", "backslashreplace")
+        texts = [candidate["text"] for candidate in record.get("candidates") or [record]]
+        return "\t".join(map(_escaped, [name, *texts])) + "\n"
+
+
+class JsonlWriter(_LineWriter):
+    """One JSON object per line, UTF-8: as ``metadata.jsonl`` a Hugging Face imagefolder reads it.
+
+    Images that failed have ``text`` null and their reason in ``error``.
+    """
+
+    format = "jsonl"
+    suffixes = (".jsonl", ".ndjson")
+    summary = "one JSON object per line, with everything known; also for Hugging Face datasets"
+
+    def _line(self, record: Record, path: Path | None) -> str:
+        return json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n"
+
+
+class CsvWriter(_LineWriter):
+    """Columns file_name, text, confidence, error; UTF-8.
+
+    Cells that a spreadsheet would run as a formula (they start with ``= + - @``, a tab or a
+    carriage return) are given a leading ``'``.
+    """
+
+    format = "csv"
+    suffixes = (".csv",)
+    summary = "a table for spreadsheets: file name, caption, confidence, error"
+
+    _COLUMNS = ("file_name", "text", "confidence", "error")
+    header = ",".join(_COLUMNS) + "\n"
+
+    def _line(self, record: Record, path: Path | None) -> str:
+        row = io.StringIO()
+        cells = [_safe_cell(record.get(column)) for column in self._COLUMNS]
+        csv.writer(row, lineterminator="\n").writerow(cells)
+        return row.getvalue()
+
+
+class JsonWriter(_LineWriter):
+    """COCO results: a list of ``{"image_id", "caption"}``; images that failed are left out.
+
+    The id is the number for names such as ``123456.jpg`` and
+    ``COCO_val2014_000000123456.jpg``, in whatever folder, and otherwise the file name. A file
+    appears under its name when it is complete; after an error there is none.
+    """
+
+    format = "json"
+    suffixes = (".json",)
+    summary = "COCO results, the file that caption evaluation tools read"
+
+    header = "["
+
+    def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
+        super().__init__(output, overwrite=overwrite)
+        self._between = "\n"
+        self._temporary: Path | None = None
+
+    def _line(self, record: Record, path: Path | None) -> str | None:
+        if record["text"] is None:
+            return None
+        item = {"image_id": _coco_id(record["file_name"]), "caption": record["text"]}
+        line = self._between + json.dumps(item, ensure_ascii=False)
+        self._between = ",\n"
+        return line
+
+    def close(self) -> None:
+        """End the list and give the file its name."""
+        if self._stream is None:
+            return
+        self._put("\n]\n")
+        super().close()
+        if self._temporary is not None:
+            assert self.output is not None
+            _rename(self._temporary, self.output)
+
+    def abort(self) -> None:
+        """Remove the unfinished file."""
+        super().close()
+        if self._temporary is not None:
+            self._temporary.unlink(missing_ok=True)
+
+    def _create(self, output: Path) -> IO[bytes]:
+        if output.exists() and not output.is_file():
+            return super()._create(output)  # /dev/null is written to, never replaced by a file.
+        self._temporary = _temporary(output)
+        return _create(self._temporary, output)
+
+
+class SidecarWriter(Writer):
+    """A text file with the caption for each image: ``a.txt`` for ``a.jpg``.
+
+    The files lie beside the images, or below the output folder in the same subfolders. Of several
+    images with one stem the first by name has ``a.txt``; the others, and files without an image's
+    suffix, keep theirs: ``a.png.txt``. That depends on the folder alone and not on which of its
+    images are captioned, so that a second run finds the files of the first. Images that failed
+    get none.
+    """
+
+    format = "txt"
+    summary = "a .txt file for each image, beside it or below the output folder"
+
+    def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
+        super().__init__(output, overwrite=overwrite)
+        self._folder: str | None = None
+        self._names: dict[str, str] = {}
+
+    def target(self, path: Path, name: str) -> Path:
+        """The text file of the image at `path` that the records call `name`."""
+        folder = os.path.abspath(path.parent)
+        if folder != self._folder:
+            # One folder's names at a time: images come folder by folder.
+            self._folder, self._names = folder, _sidecar_names(folder)
+        sidecar = self._names.get(path.name, f"{path.name}.txt")
+        if self.output is None:
+            return path.parent / sidecar
+        inside = PurePosixPath(name)
+        if inside.is_absolute() or ".." in inside.parts:
+            raise CaptionerError(f"{name} would be written outside of {self.output}")
+        return self.output.joinpath(*inside.parent.parts, sidecar)
+
+    def check(self, files: Iterable[NamedFile]) -> None:
+        """Refuse text files that exist and folders that cannot be written."""
+        checked: Path | None = None
+        for file in files:
+            target = self.target(file.path, file.name)
+            if target.parent != checked:
+                _check_folder(target.parent)
+                checked = target.parent
+            self._check_target(target)
+
+    def open(self) -> None:
+        """Create the output folder."""
+        if self.output is not None:
+            _make_folder(self.output)
+            _check_folder(self.output)
+
+    def write(self, record: Record, path: Path | None = None) -> None:
+        """Write one image's text file, whole or not at all."""
+        if record["text"] is None:
+            return
+        if path is None:
+            raise CaptionerError("text files need the path of each image: write(record, path)")
+        target = self.target(path, record["file_name"])
+        self._check_target(target)
+        replace_file(target, record["text"] + "\n")
+
+    def _check_target(self, target: Path) -> None:
+        if not self.overwrite and os.path.lexists(target):
+            raise CaptionerError(
+                f"{_shown(target)} exists: --overwrite replaces the text files of these images"
+            )
+
+
+WRITERS: dict[str, type[Writer]] = {
+    writer.format: writer
+    for writer in (TsvWriter, JsonlWriter, CsvWriter, JsonWriter, SidecarWriter)
+}
+"""Format name -> class; the command line's choices."""
+
+
+def open_writer(
+    output: str | Path | None, format: str | None = None, overwrite: bool = False
+) -> Writer:
+    """Choose the writer; it is opened by entering its context.
+
+    Args:
+        output: the file to write, by whose suffix the format is chosen if none is given; the
+            folder for text files; None or ``-`` for standard output (text files: beside the
+            images).
+        format: a key of `WRITERS`; None without output is ``tsv``.
+        overwrite: whether existing output may be replaced.
+
+    Raises:
+        CaptionerError: the format is unknown or missing; lists the valid ones.
+    """
+    path = None if output is None or str(output) == "-" else Path(output)
+    if format is None:
+        format = "tsv" if path is None else _format_of(path)
+    if format not in WRITERS:
+        raise CaptionerError(f"format {format!r} is unknown: choose from {', '.join(WRITERS)}")
+    return WRITERS[format](path, overwrite=overwrite)
+
+
+def _format_of(path: Path) -> str:
+    by_suffix = {suffix: name for name, writer in WRITERS.items() for suffix in writer.suffixes}
+    suffix = path.suffix.lower()
+    if suffix in by_suffix and not path.is_dir():
+        return by_suffix[suffix]
+    if path.is_dir() or suffix == ".txt":
+        what = "is a folder" if path.is_dir() else "could mean two things"
+        raise CaptionerError(
+            f"output {_shown(path)} {what}: --format txt writes a text file for each image into a"
+            " folder, a name such as captions.tsv one file with a line for each image"
+        )
+    raise CaptionerError(
+        f"output {_shown(path)} does not say the format: end it in one of"
+        f" {' '.join(by_suffix)} or add --format with one of {', '.join(WRITERS)}"
+    )
+
+
+# --- text ----------------------------------------------------------------------------------
+
+# Control characters, line separators, the marks that reverse the writing direction (a terminal
+# would show another name than the file has) and halves of surrogate pairs.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def _escaped(text: str) -> str:
+    return _UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
+
+
+def _shown(path: str | Path) -> str:
+    return _escaped(str(path))
+
+
+def _safe_cell(value: object) -> object:
+    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+        return "'" + value
+    return value
+
+
+def _coco_id(file_name: str) -> int | str:
+    found = re.fullmatch(r"(?:COCO_.+_)?([0-9]+)", PurePosixPath(file_name).stem)
+    return int(found[1]) if found else file_name
+
+
+def _sidecar_names(folder: str) -> dict[str, str]:
+    """File name -> text file's name, for all image files of a folder."""
+    # Imported here: the command line's help lists the formats and must not load Pillow.
+    from captioner.images import IMAGE_SUFFIXES
+
+    try:
+        with os.scandir(folder) as scan:
+            images = sorted(
+                entry.name
+                for entry in scan
+                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
+            )
+    except OSError:
+        return {}
+    names: dict[str, str] = {}
+    taken: set[str] = set()
+    for short in (True, False):
+        for image in images:
+            name = f"{os.path.splitext(image)[0] if short else image}.txt"
+            # Compared as Windows and macOS do, so that the names are the same everywhere.
+            if image in names or (short and name.casefold() in taken):
+                continue
+            number = 2
+            while name.casefold() in taken:
+                name, number = f"{image}.{number}.txt", number + 1
+            names[image] = name
+            taken.add(name.casefold())
+    return names
+
+
+# --- files ---------------------------------------------------------------------------------
+
+
+def _cannot_write(path: str | Path, error: OSError) -> CaptionerError:
+    reason = (error.strerror or str(error)).lower()
+    return CaptionerError(f"{_shown(path)} cannot be written: {reason}")
+
+
+def _check_output(path: Path, overwrite: bool) -> None:
+    if path.is_dir():
+        raise CaptionerError(f"output {_shown(path)} is a folder: name a file in it")
+    if path.is_file() and not overwrite:
+        raise CaptionerError(f"output {_shown(path)} exists: --overwrite replaces it")
+
+
+def _check_folder(folder: Path) -> None:
+    """Refuse a folder in which no file can be created."""
+    while not folder.exists() and folder != folder.parent:
+        folder = folder.parent  # It will be created: what counts is where.
+    if not folder.is_dir():
+        raise CaptionerError(f"{_shown(folder)} is not a folder: files cannot be written below it")
+    effective = os.access in os.supports_effective_ids
+    if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
+        raise CaptionerError(f"folder {_shown(folder)} cannot be written: permission denied")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError):
+        raise CaptionerError(
+            f"folder {_shown(folder)} cannot be created: a file has its name"
+        ) from None
+    except OSError as error:
+        raise _cannot_write(folder, error) from None
+
+
+def replace_file(path: Path, text: str) -> None:
+    """Write a whole text file (UTF-8) under a temporary name, then rename it.
+
+    Raises:
+        CaptionerError: it cannot be written; a file that was there is as it was.
+    """
+    temporary = _temporary(path)
+    try:
+        with _create(temporary, path) as stream:
+            stream.write(text.encode("utf-8", "backslashreplace"))
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _cannot_write(path, error) from None
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+    _rename(temporary, path)
+
+
+def _create(path: Path, named: Path) -> IO[bytes]:
+    _make_folder(path.parent)
+    try:
+        return open(path, "wb")
+    except OSError as error:
+        raise _cannot_write(named, error) from None
+
+
+def _temporary(path: Path) -> Path:
+    # In the folder of the final file, behind links, so that renaming is one step and a link
+    # stays one; hidden, so that no search lists it.
+    folder = Path(os.path.realpath(path)).parent
+    return folder / f".captioner-{os.getpid()}-{secrets.token_hex(4)}.tmp"
+
+
+def _rename(temporary: Path, final: Path) -> None:
+    try:
+        os.replace(temporary, os.path.realpath(final))
+    except OSError as error:
+        temporary.unlink(missing_ok=True)
+        raise _cannot_write(final, error) from None

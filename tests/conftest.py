@@ -1,0 +1,167 @@
+"""Images made for the tests: every kind that can be read, and every kind that cannot."""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+WIDTH, HEIGHT = 64, 48
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+
+
+def quadrants(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """Red, green, blue and white quarters, uint8 (height, width, 3): no two sides alike."""
+    pixels = np.empty((height, width, 3), np.uint8)
+    pixels[: height // 2, : width // 2] = RED
+    pixels[: height // 2, width // 2 :] = GREEN
+    pixels[height // 2 :, : width // 2] = BLUE
+    pixels[height // 2 :, width // 2 :] = WHITE
+    return pixels
+
+
+def noise(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
+    """A picture with some texture, different for each seed."""
+    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((width, height))
+
+
+def stored_for_orientation(upright: np.ndarray, orientation: int) -> np.ndarray:
+    """The pixels a camera stores with this EXIF orientation, after the standard's definition.
+
+    JEITA CP-3451, tag 274: which visual side the stored row 0 and column 0 are.
+    """
+    height, width = upright.shape[:2]
+    row, column = {
+        1: ("top", "left"),
+        2: ("top", "right"),
+        3: ("bottom", "right"),
+        4: ("bottom", "left"),
+        5: ("left", "top"),
+        6: ("right", "top"),
+        7: ("right", "bottom"),
+        8: ("left", "bottom"),
+    }[orientation]
+    swapped = row in ("left", "right")
+    stored = np.empty((width, height, 3) if swapped else (height, width, 3), np.uint8)
+    for i in range(stored.shape[0]):
+        for j in range(stored.shape[1]):
+            side = {row: i, column: j}
+            y = side["top"] if "top" in side else height - 1 - side["bottom"]
+            x = side["left"] if "left" in side else width - 1 - side["right"]
+            stored[i, j] = upright[y, x]
+    return stored
+
+
+def exif_with(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+@pytest.fixture
+def quarters() -> np.ndarray:
+    return quadrants()
+
+
+@pytest.fixture
+def make_noise() -> Callable[..., Image.Image]:
+    return noise
+
+
+@pytest.fixture
+def photo_folder(tmp_path: Path) -> Path:
+    """A folder with eight captionable files, five in it and three below it, names of all kinds."""
+    folder = tmp_path / "photos"
+    names = [
+        "a.jpg",
+        "b.PNG",
+        "c d.webp",
+        "grün.gif",
+        "über straße.tiff",
+        "sub/a.jpg",
+        "sub/deep/z.bmp",
+        "sub/deep/日本.jpeg",
+    ]
+    for index, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        noise(index).save(path)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bad_files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Kind of damage -> file. Nothing here is an image that can be read."""
+    folder = tmp_path_factory.mktemp("bad")
+    files: dict[str, Path] = {}
+
+    def add(kind: str, name: str, data: bytes) -> None:
+        files[kind] = folder / name
+        files[kind].write_bytes(data)
+
+    for suffix in ("jpg", "png", "gif", "webp", "bmp", "tif", "ppm", "avif"):
+        whole = folder / f"whole.{suffix}"
+        noise(1).save(whole)
+        data = whole.read_bytes()
+        # Inside the pixels: two bytes before the end a GIF lacks its trailer only.
+        add(f"truncated {suffix}", f"truncated.{suffix}", data[: len(data) * 2 // 3])
+        whole.unlink()
+    add("empty", "empty.jpg", b"")
+    add("zeros", "zeros.jpg", bytes(4096))
+    add("text", "text.jpg", b"just words\n" * 10)
+    add("html", "page.png", b"<!DOCTYPE html><html><body>404</body></html>")
+    add("heic", "phone.heic", b"\x00\x00\x00\x18ftypheic\x00\x00\x00\x00mif1heic" + bytes(100))
+    add("pdf", "scan.tiff", b"%PDF-1.4\n%\xe2\xe3\xcf\xd3\n")
+    return files
+
+
+@pytest.fixture
+def special_files(tmp_path: Path) -> Iterator[dict[str, Path]]:
+    """Kind -> something that is no regular file."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+    (tmp_path / "folder.jpg").mkdir()
+    (tmp_path / "loop.jpg").symlink_to("loop.jpg")
+    with tempfile.TemporaryDirectory() as short, socket.socket(socket.AF_UNIX) as server:
+        # A socket's path may have 107 bytes; pytest's folders can be longer.
+        server.bind(f"{short}/s.jpg")
+        yield {
+            "a named pipe": tmp_path / "pipe.jpg",
+            "a folder": tmp_path / "folder.jpg",
+            "a device": Path("/dev/zero"),
+            "a socket": Path(short) / "s.jpg",
+        }
+
+
+@pytest.fixture
+def shared_folder() -> Iterator[Path]:
+    """A folder that other users can enter, unlike pytest's own."""
+    with tempfile.TemporaryDirectory() as name:
+        os.chmod(name, 0o755)
+        yield Path(name)
+
+
+@pytest.fixture
+def without_privileges() -> Callable[[], AbstractContextManager[None]]:
+    """A context in which file permissions count, even for root."""
+    Image.init()  # Decoders are imported on first use, from folders only root may enter.
+
+    @contextmanager
+    def context() -> Iterator[None]:
+        if os.geteuid() != 0:
+            yield
+            return
+        os.seteuid(65534)
+        try:
+            yield
+        finally:
+            os.seteuid(0)
+
+    return context

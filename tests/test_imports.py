@@ -1,0 +1,182 @@
+"""Who may import whom, and what a command pays for when it starts."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import captioner
+
+PACKAGE = Path(captioner.__file__).parent
+
+# Left may import right, and what right may import. Everything may import `errors`.
+MAY_IMPORT = {
+    "errors": "",
+    "tokenizer": "",
+    "transform": "",
+    "encoder": "transform",
+    "decoder": "",
+    "decoding": "",
+    "metrics": "",
+    "images": "",
+    "writers": "images",
+    "dataset_formats": "",
+    "datasets": "dataset_formats",
+    "feature_cache": "encoder images",
+    "model": "encoder decoder decoding tokenizer transform images",
+    "captioning": "images model",
+    "evaluation": "captioning datasets metrics model __init__",
+    "datamodule": "datasets model encoder tokenizer transform images feature_cache",
+    "training": "datamodule model metrics decoding",
+    "training_cli": "training datamodule",
+    "cli": "captioning evaluation datasets writers training_cli __init__",
+    "__main__": "cli",
+    "__init__": "captioning model decoding",
+}
+USE_LIGHTNING = {"datamodule", "training", "training_cli"}
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+
+
+def reachable(module: str) -> set[str]:
+    """The modules that `module` may import: those in the table, and theirs."""
+    found: set[str] = {"errors"}
+    waiting = MAY_IMPORT[module].split()
+    while waiting:
+        name = waiting.pop()
+        if name not in found:
+            found.add(name)
+            # The package's own names are lazy: reading its version imports nothing else.
+            waiting += MAY_IMPORT[name].split() if name != "__init__" else []
+    return found
+
+
+def imported(module: str) -> set[str]:
+    """Full names of what a module imports when it runs, inside functions as well."""
+    names = set()
+    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    waiting: list[ast.AST] = [tree]
+    while waiting:
+        node = waiting.pop()
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING":
+            continue  # The name of a type is no dependency.
+        waiting += ast.iter_child_nodes(node)
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module} imports relatively"
+            assert node.module is not None
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return names
+
+
+def ours(module: str) -> set[str]:
+    found = set()
+    for name in imported(module):
+        top, _, rest = name.partition(".")
+        if top == "captioner":
+            first = rest.partition(".")[0]
+            found.add(first if (PACKAGE / f"{first}.py").is_file() else "__init__")
+    return found
+
+
+def test_every_module_has_its_place_in_the_table() -> None:
+    assert [name for name in MODULES if name not in MAY_IMPORT] == []
+
+
+def test_the_table_has_no_circle() -> None:
+    # `captioner/__init__.py` names what it offers, and imports it on first use only.
+    assert [name for name in MAY_IMPORT if name in reachable(name) and name != "errors"] == []
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_imports_run_one_way(module: str) -> None:
+    assert ours(module) - reachable(module) == set()
+
+
+@pytest.mark.parametrize("module", [name for name in MODULES if name not in USE_LIGHTNING])
+def test_only_training_uses_lightning(module: str) -> None:
+    tops = {name.partition(".")[0] for name in imported(module)}
+    assert tops & {"pytorch_lightning", "lightning", "jsonargparse", "torchmetrics"} == set()
+
+
+def modules_after(code: str, cwd: Path) -> set[str]:
+    """Names in `sys.modules` after running code in a fresh interpreter."""
+    script = f"import sys\n{code}\nprint('\\n'.join(['MODULES', *sys.modules]))"
+    run = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=cwd, check=True
+    )
+    return set(run.stdout.rpartition("MODULES\n")[2].split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["--version"],
+        ["caption", "--help"],
+        ["evaluate", "--help"],
+        ["export", "--help"],
+    ],
+)
+def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
+    code = (
+        "from captioner.cli import main\n"
+        "try:\n"
+        f"    main({arguments!r})\n"
+        "except SystemExit as end:\n"
+        "    assert end.code == 0, end.code\n"
+    )
+    loaded = modules_after(code, tmp_path)
+    assert "captioner.cli" in loaded
+    assert loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning"} == set()
+
+
+def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:
+    loaded = modules_after("import captioner; assert captioner.__version__", tmp_path)
+    assert "captioner" in loaded
+    assert loaded & {"torch", "numpy", "PIL", "pytorch_lightning", "captioner.model"} == set()
+
+
+def test_captioning_a_photo_loads_no_lightning(tmp_path: Path) -> None:
+    # The model is tiny and untrained: what is imported does not depend on its weights.
+    code = """
+from pathlib import Path
+from PIL import Image
+import captioner
+from captioner.cli import main
+from captioner.decoder import DecoderConfig
+from captioner.encoder import EncoderConfig
+from captioner.tokenizer import Tokenizer
+model = captioner.CaptionModel.build(
+    EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),
+    DecoderConfig(hidden_size=16, embed_size=16, heads=1),
+    Tokenizer(["a", "dog"]),
+)
+model.save("tiny.safetensors")
+Image.new("RGB", (80, 60), "red").save("red.png")
+assert main(["caption", "red.png", "--model", "tiny.safetensors", "--device", "cpu"]) == 0
+"""
+    loaded = modules_after(code, tmp_path)
+    assert "captioner.captioning" in loaded
+    assert loaded & {"pytorch_lightning", "lightning", "torchmetrics", "jsonargparse"} == set()
+    assert loaded & {"captioner.training", "captioner.datamodule", "tensorboard"} == set()
+
+
+def test_the_public_names_are_what_the_modules_define() -> None:
+    from captioner.captioning import caption_images
+    from captioner.decoding import DecodingOptions
+    from captioner.errors import CaptionerError
+    from captioner.model import CaptionModel, load_model
+
+    assert captioner.load_model is load_model
+    assert captioner.CaptionModel is CaptionModel
+    assert captioner.DecodingOptions is DecodingOptions
+    assert captioner.CaptionerError is CaptionerError
+    assert captioner.caption_images is caption_images
+    assert set(captioner.__all__) <= set(dir(captioner))
+    with pytest.raises(AttributeError, match="no attribute 'tag_video'"):
+        captioner.tag_video  # noqa: B018
