@@ -47,9 +47,9 @@ class CaptionRecord:
 
         Args:
             candidates: add the list of all captions, best first, each with its ``text``,
-                ``confidence``, ``log_prob`` (natural, with the end of the sentence) and ``words``: pairs
-                of word and probability; the end of the sentence, where it was reached, is the
-                last pair, with the word None.
+                ``confidence``, ``log_prob`` (natural, with the end of the sentence) and
+                ``words``: pairs of word and probability. The end of the sentence, where it was
+                reached, is the last pair; its word is None.
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
@@ -144,10 +144,10 @@ def _read(file: ImageFile, transform: ImageTransform) -> _Read:
         return _Read(file, error=error.reason)
     try:
         return _Read(file, transform(image))
-    except (ValueError, MemoryError):
-        # Pillow cannot make 224 x 0 pixels of 10000 x 1.
+    except ValueError:
+        # Pillow before 13 cannot pad 5000 x 1 pixels, scaled to 224 x 0, to the model's size.
         width, height = image.size
-        return _Read(file, error=f"{width} x {height} pixels cannot be resized for the model")
+        return _Read(file, error=f"{width} x {height} pixels are too narrow for the model")
 
 
 def _read_ahead(

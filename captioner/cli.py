@@ -11,7 +11,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -22,7 +22,6 @@ from captioner.errors import CaptionerError
 if TYPE_CHECKING:
     from captioner.captioning import CaptionRecord
     from captioner.decoding import DecodingOptions
-    from captioner.writers import Writer
 
 TRAINING_COMMANDS = {
     "fit": "train a captioner from a YAML configuration",
@@ -65,7 +64,8 @@ examples:
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
   captioner caption photos/ --ban snow --no-repeat-ngram 2
 
-Standard output gets a line `path<TAB>caption` for each caption. An image that cannot be read is
+Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
+tabs. An image that cannot be read is
 named on standard error, the others are captioned, and the exit code is 1.
 """
 
@@ -320,6 +320,7 @@ def _caption(args: argparse.Namespace) -> int:
 
     options = _decoding_options(args)
     writer = open_writer(args.output, args.format, args.overwrite)
+    candidates = args.candidates or options.num_captions > 1
     _check_candidates(args.candidates, options.num_captions, writer.format)
     writer.check(find_images(args.paths))
     files = find_images(args.paths)
@@ -335,8 +336,7 @@ def _caption(args: argparse.Namespace) -> int:
             else:
                 failed += 1
                 _say(f"captioner: {_shown(record.path)}: {record.error}")
-            for line in _output_records(record, args.candidates, writer):
-                writer.write(line, record.path)
+            writer.write(record.to_dict(candidates), record.path)
     if not args.quiet:
         _say(f"captioner: {captioned} captioned, {failed} failed")
     return 1 if failed else 0
@@ -350,20 +350,6 @@ def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:
             f"--num-captions {num_captions}: {format} holds one caption for each image; use "
             "--format jsonl or tsv"
         )
-
-
-def _output_records(
-    record: CaptionRecord, candidates: bool, writer: Writer
-) -> Iterator[dict[str, Any]]:
-    """What the writer gets for one image: with tsv a line for each of its captions."""
-    captions = record.result.candidates if record.result is not None else ()
-    if writer.format != "tsv":
-        yield record.to_dict(candidates or len(captions) > 1)
-        return
-    # On the screen and in a pipe, the path can be used as it stands.
-    name = record.file_name if writer.output is not None else str(record.path)
-    for caption in captions:
-        yield {**record.to_dict(), "file_name": name, "text": caption.text}
 
 
 def _shown(path: Path) -> str:

@@ -153,9 +153,8 @@ def decode(
 ) -> list[list[Hypothesis]]:
     """Caption a batch of images.
 
-    What an image gets depends on no other image of the batch. Equal scores are ordered by beam,
-    then by word id. The end of sentence is never the first word and is always allowed after it,
-    so that every search ends even if blocking leaves no other word.
+    What an image gets depends on no other image. Equal scores are ordered by beam, then word id.
+    The end of sentence is never the first word and always allowed later, so every search ends.
 
     Args:
         step: scores the next word of every beam. First called with one beam per image (K=1).
@@ -167,8 +166,8 @@ def decode(
         forbidden: ids never produced (padding, begin of sentence, unknown, banned words).
         device: where `step` expects words and gives logits.
         streams: for sampling, the number of each image's random stream (B,); images that share
-            seed and stream share their random numbers. Default: the place in the batch. Give
-            the place in the data set to make samples independent of the batch size.
+            seed and stream share their random numbers. Default: the place in the batch; the
+            place in the data set makes samples independent of the batch size.
 
     Returns:
         For every image its `num_captions` hypotheses, finished ones first, then by falling score.
@@ -355,9 +354,7 @@ def _beam_search(
         beams.total = beams.total.masked_fill(ended, NEVER)
 
         over = _is_over(beams, pool, options)
-        if t == longest or over.any():
-            if t == longest:
-                over = torch.ones_like(over)
+        if over.any():  # all of them after the last step, which only ends
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], pool.select_images(gone)))
             if len(stay) == 0:
@@ -496,10 +493,8 @@ def _draw(log_probs: Tensor, uniform: Tensor, options: DecodingOptions) -> tuple
         before = F.pad(mass[..., :-1], (1, 0))
         weights = weights.masked_fill(before >= options.top_p * mass[..., -1:], 0.0)
     mass = weights.cumsum(dim=-1)
-    whole = mass[..., -1:]
-    target = uniform.reshape(*log_probs.shape[:2], -1) * whole
-    # Rounding must not push the target to the very end, where no word is left.
-    target = torch.minimum(target, torch.nextafter(whole, torch.zeros_like(whole)))
+    # Below the whole even when rounded, since uniform <= 1 - 2**-24: there is a word beyond it.
+    target = uniform.reshape(*log_probs.shape[:2], -1) * mass[..., -1:]
     places = torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[-1] - 1)
     words = words.expand_as(values).gather(-1, places)
     return words.reshape(uniform.shape), values.gather(-1, places).reshape(uniform.shape)

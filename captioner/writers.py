@@ -15,6 +15,7 @@ import secrets
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
@@ -137,7 +138,11 @@ class _LineWriter(Writer):
         else:
             _check_output(self.output, self.overwrite)
             self._stream = self._create(self.output)
-        self._put(self.header)
+        try:
+            self._put(self.header)
+        except BaseException:
+            self.abort()  # Nobody leaves a context that was not entered.
+            raise
 
     def write(self, record: Record, path: Path | None = None) -> None:
         line = self._line(record, path)
@@ -145,9 +150,12 @@ class _LineWriter(Writer):
             self._put(line)
 
     def close(self) -> None:
-        if self._stream is not None and self.output is not None:
-            self._stream.close()
-        self._stream = None
+        self._close_stream()
+
+    def _close_stream(self) -> None:
+        stream, self._stream = self._stream, None
+        if stream is not None and self.output is not None:
+            stream.close()
 
     def _choose_encoding(self) -> str:
         return "utf-8"
@@ -168,6 +176,8 @@ class _LineWriter(Writer):
         except BrokenPipeError:
             raise  # The reader of a pipe has seen enough; that is no mistake.
         except OSError as error:
+            with suppress(OSError):
+                self._close_stream()  # It would try to write the rest again, and fail again.
             raise _cannot_write(self.output or "standard output", error) from None
 
 
@@ -211,7 +221,7 @@ class JsonlWriter(_LineWriter):
 
 
 class CsvWriter(_LineWriter):
-    """Columns file_name, text, confidence, error; UTF-8.
+    """Columns file_name, text, confidence, error; UTF-8, lines end as RFC 4180 says.
 
     Cells that a spreadsheet would run as a formula (they start with ``= + - @``, a tab or a
     carriage return) are given a leading ``'``.
@@ -222,12 +232,12 @@ class CsvWriter(_LineWriter):
     summary = "a table for spreadsheets: file name, caption, confidence, error"
 
     _COLUMNS = ("file_name", "text", "confidence", "error")
-    header = ",".join(_COLUMNS) + "\n"
+    header = ",".join(_COLUMNS) + "\r\n"
 
     def _line(self, record: Record, path: Path | None) -> str:
         row = io.StringIO()
         cells = [_safe_cell(record.get(column)) for column in self._COLUMNS]
-        csv.writer(row, lineterminator="\n").writerow(cells)
+        csv.writer(row).writerow(cells)
         return row.getvalue()
 
 
@@ -263,19 +273,19 @@ class JsonWriter(_LineWriter):
         if self._stream is None:
             return
         self._put("\n]\n")
-        super().close()
+        self._close_stream()
         if self._temporary is not None:
             assert self.output is not None
             _rename(self._temporary, self.output)
 
     def abort(self) -> None:
         """Remove the unfinished file."""
-        super().close()
+        self._close_stream()
         if self._temporary is not None:
             self._temporary.unlink(missing_ok=True)
 
     def _create(self, output: Path) -> IO[bytes]:
-        if output.exists() and not output.is_file():
+        if os.path.exists(output) and not os.path.isfile(output):
             return super()._create(output)  # /dev/null is written to, never replaced by a file.
         self._temporary = _temporary(output)
         return _create(self._temporary, output)
@@ -340,7 +350,7 @@ class SidecarWriter(Writer):
         replace_file(target, record["text"] + "\n")
 
     def _check_target(self, target: Path) -> None:
-        if not self.overwrite and os.path.lexists(target):
+        if _exists(target) and not self.overwrite:
             raise CaptionerError(
                 f"{_shown(target)} exists: --overwrite replaces the text files of these images"
             )
@@ -379,10 +389,11 @@ def open_writer(
 def _format_of(path: Path) -> str:
     by_suffix = {suffix: name for name, writer in WRITERS.items() for suffix in writer.suffixes}
     suffix = path.suffix.lower()
-    if suffix in by_suffix and not path.is_dir():
+    is_folder = os.path.isdir(path)
+    if suffix in by_suffix and not is_folder:
         return by_suffix[suffix]
-    if path.is_dir() or suffix == ".txt":
-        what = "is a folder" if path.is_dir() else "could mean two things"
+    if is_folder or suffix == ".txt":
+        what = "is a folder" if is_folder else "could mean two things"
         raise CaptionerError(
             f"output {_shown(path)} {what}: --format txt writes a text file for each image into a"
             " folder, a name such as captions.tsv one file with a line for each image"
@@ -457,10 +468,22 @@ def _cannot_write(path: str | Path, error: OSError) -> CaptionerError:
     return CaptionerError(f"{_shown(path)} cannot be written: {reason}")
 
 
+def _exists(path: Path) -> bool:
+    """Whether something has this name; a name that nothing can have is refused."""
+    try:
+        path.lstat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:
+        raise _cannot_write(path, error) from None
+    return True
+
+
 def _check_output(path: Path, overwrite: bool) -> None:
-    if path.is_dir():
+    if _exists(path) and path.is_dir():
         raise CaptionerError(f"output {_shown(path)} is a folder: name a file in it")
-    if path.is_file() and not overwrite:
+    # Only a file can be lost: /dev/null and pipes are written to.
+    if os.path.isfile(path) and not overwrite:
         raise CaptionerError(f"output {_shown(path)} exists: --overwrite replaces it")
 
 

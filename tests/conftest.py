@@ -8,10 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 from PIL import Image
+
+if TYPE_CHECKING:
+    from captioner.model import CaptionModel
 
 WIDTH, HEIGHT = 64, 48
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -64,16 +68,6 @@ def exif_with(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
     return exif
-
-
-@pytest.fixture
-def quarters() -> np.ndarray:
-    return quadrants()
-
-
-@pytest.fixture
-def make_noise() -> Callable[..., Image.Image]:
-    return noise
 
 
 @pytest.fixture
@@ -165,3 +159,25 @@ def without_privileges() -> Callable[[], AbstractContextManager[None]]:
             os.seteuid(0)
 
     return context
+
+
+@pytest.fixture(scope="session")
+def tiny_model() -> CaptionModel:
+    """A real captioner of 64 x 64 pixels without training. Do not change it."""
+    import torch
+
+    from captioner.decoder import DecoderConfig
+    from captioner.encoder import EncoderConfig
+    from captioner.model import CaptionModel
+    from captioner.tokenizer import Tokenizer, tokenize
+
+    torch.manual_seed(0)
+    model = CaptionModel.build(
+        EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),
+        DecoderConfig(hidden_size=32, embed_size=32, heads=2),
+        Tokenizer(tokenize("a dog runs in the snow man red ball on grass child jumps water")),
+    )
+    # Untrained weights are so small that every image would get the same caption.
+    for parameter in model.decoder.parameters():
+        parameter.data.mul_(5)
+    return model.eval()
