@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageOps
-from pytorch_lightning.utilities import rank_zero_info, rank_zero_warn
-from torch import Tensor
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captioner.datasets import CaptionData, Example, load_caption_data
@@ -20,7 +20,7 @@ from captioner.encoder import Encoder, EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.feature_cache import FeatureCache, default_cache_dir
 from captioner.images import read_image
-from captioner.model import load_any
+from captioner.model import CaptionModel, load_any
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
 
@@ -41,14 +41,24 @@ class Batch(NamedTuple):
 class EpochSampler(Sampler[tuple[int, int]]):
     """Pairs (epoch, image index), shuffled by seed and epoch alone.
 
-    A run resumed at an epoch's start therefore sees the images in the order that an undisturbed
-    run would have seen them, and augmentation can be drawn from the same pair in any worker.
+    A resumed run therefore sees the images in the order that an undisturbed run would have seen
+    them, and augmentation can be drawn from the same pair in any worker.
+
+    Args:
+        size: number of images.
+        seed: of the whole run.
+        shuffle: whether the order is random.
+        start: asked at the beginning of an epoch for the number of images to leave out: those
+            that the epoch had seen already when the run was interrupted.
     """
 
-    def __init__(self, size: int, seed: int, shuffle: bool) -> None:
+    def __init__(
+        self, size: int, seed: int, shuffle: bool, start: Callable[[], int] = lambda: 0
+    ) -> None:
         self.size = size
         self.seed = seed
         self.shuffle = shuffle
+        self.start = start
         self.epoch = 0
 
     def set_epoch(self, epoch: int) -> None:
@@ -62,7 +72,19 @@ class EpochSampler(Sampler[tuple[int, int]]):
         order = list(range(self.size))
         if self.shuffle:
             random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
-        return iter([(self.epoch, index) for index in order])
+        return iter([(self.epoch, index) for index in order[self.start() :]])
+
+
+class LazyLoader(DataLoader[Any]):
+    """A DataLoader that asks its sampler for the order when the first batch is fetched.
+
+    Lightning makes the iterator of a resumed run before it tells the sampler the epoch, and the
+    workers of a plain DataLoader begin to read at once: the first batches would be epoch 0's.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Batches of one epoch."""
+        yield from super().__iter__()
 
 
 class RandomView:
@@ -83,7 +105,8 @@ class RandomView:
         """A random view of an RGB picture."""
         draw = random.Random(f"{self.seed}/{epoch}/{example.image_id}")
         side = draw.uniform(self.min_area, 1.0) ** 0.5
-        width, height = round(side * image.width), round(side * image.height)
+        width = max(1, round(side * image.width))
+        height = max(1, round(side * image.height))
         x, y = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
         image = image.crop((x, y, x + width, y + height))
         words = {word for caption in example.captions for word in tokenize(caption)}
@@ -95,8 +118,9 @@ class RandomView:
 class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int]]):
     """Images of one split with their captions as word ids.
 
-    An item is asked for by (epoch, index) and holds the picture, or its features where ``cache``
-    is given, the captions' ids between start and end symbol, and the index.
+    An item is asked for by (epoch, index), or by an index alone for epoch 0. It holds the picture,
+    or its features where ``cache`` is given, the captions' ids between start and end symbol, and
+    the index.
     """
 
     def __init__(
@@ -121,8 +145,8 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int]]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, key: tuple[int, int]) -> tuple[Tensor, list[list[int]], int]:
-        epoch, index = key
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int]:
+        epoch, index = (0, key) if isinstance(key, int) else key
         if self.cache is not None:
             picture = torch.from_numpy(np.array(self.cache[index]))  # (R, D) float16
             return picture, self.captions[index], index
@@ -159,17 +183,21 @@ class CaptionDataModule(pl.LightningDataModule):
         format: ``auto``, or one of ``captioner.datasets.FORMATS``.
         images: the image folder, where it is not beside the annotations.
         encoder: the CNN (linked to ``model.encoder`` by the command line).
-        vocabulary_from: a model or checkpoint whose words are used instead of new ones (linked
-            to ``model.init_from``).
+        init_from: a model or checkpoint whose words, and whose encoder where that is frozen, are
+            used instead of new ones (linked to ``model.init_from`` by the command line).
         min_count: a word must occur this often in the training captions to be learnt.
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
         augment: train on random views instead of the whole picture (needs a trained encoder).
         min_area: smallest share of the picture that such a view shows.
-        dev_fraction: share of the images held out for validation where the data has no splits.
+        dev_fraction: share of the images held out for validation where the data has no dev split.
+            Which ones depends on their names alone, so that runs with other seeds compare.
         cache_dir: where features of a frozen encoder are kept; default ``~/.cache/captioner``.
         workers: processes that read images; 0 reads in the main process.
-        seed: of shuffling, augmentation and held-out images.
+        seed: of shuffling and augmentation; the command line links it to ``seed_everything``.
+
+    Raises:
+        CaptionerError: when an option has a value that cannot be used.
     """
 
     def __init__(
@@ -178,7 +206,7 @@ class CaptionDataModule(pl.LightningDataModule):
         format: str = "auto",  # noqa: A002 - the option's name on the command line
         images: str | None = None,
         encoder: EncoderConfig | None = None,
-        vocabulary_from: str | None = None,
+        init_from: str | None = None,
         min_count: int = 5,
         max_words: int = 20,
         batch_size: int = 32,
@@ -190,13 +218,18 @@ class CaptionDataModule(pl.LightningDataModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, value in (("min_count", min_count), ("max_words", max_words)):
-            if value < 1:
-                raise CaptionerError(f"data.{name}={value}: must be at least 1")
-        if batch_size < 1 or workers < 0:
-            raise CaptionerError(f"data.batch_size={batch_size}, workers={workers}: too small")
+        for name, value, least in (
+            ("min_count", min_count, 1),
+            ("max_words", max_words, 1),
+            ("batch_size", batch_size, 1),
+            ("workers", workers, 0),
+        ):
+            if value < least:
+                raise CaptionerError(f"data.{name}={value}: must be at least {least}")
         if not 0 < min_area <= 1:
             raise CaptionerError(f"data.min_area={min_area}: must be above 0 and at most 1")
+        if not 0 < dev_fraction < 1:
+            raise CaptionerError(f"data.dev_fraction={dev_fraction}: must be between 0 and 1")
         encoder = encoder or EncoderConfig()
         if augment and encoder.frozen:
             raise CaptionerError(
@@ -205,14 +238,17 @@ class CaptionDataModule(pl.LightningDataModule):
             )
         self.root, self.format, self.images = root, format, images
         self.encoder_config = encoder
-        self.vocabulary_from = vocabulary_from
+        self.init_from = init_from
         self.min_count, self.max_words = min_count, max_words
         self.batch_size, self.workers, self.seed = batch_size, workers, seed
         self.view = RandomView(min_area, seed) if augment else None
         self.dev_fraction = dev_fraction
-        self.cache_dir = Path(cache_dir) if cache_dir else default_cache_dir()
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
         self.data: CaptionData | None = None
+        self.initial: CaptionModel | None = None
         self.tokenizer: Tokenizer
+        self.encoder_weights: dict[str, Tensor] = {}
+        """Weights of the frozen encoder that the cached features come from."""
         self.examples: dict[str, list[Example]] = {}
         self._datasets: dict[str, CaptionedImages] = {}
 
@@ -220,6 +256,8 @@ class CaptionDataModule(pl.LightningDataModule):
         """Read the captions and, for a frozen encoder, make sure that its features are there."""
         if self.data is None:
             self.data = self._load()
+        if self.init_from and self.initial is None:
+            self.initial = load_any(self.init_from)
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):
@@ -230,7 +268,7 @@ class CaptionDataModule(pl.LightningDataModule):
         missing = [split for split in wanted if split not in self._datasets]
         if not missing:
             return
-        encoder = Encoder(self.encoder_config).eval()
+        encoder = self._make_encoder()
         for split in missing:
             self._datasets[split] = CaptionedImages(
                 self.examples[split],
@@ -241,54 +279,86 @@ class CaptionDataModule(pl.LightningDataModule):
                 cache=self._features(encoder, split) if self.encoder_config.frozen else None,
             )
 
-    def train_dataloader(self) -> DataLoader[Batch]:
+    def train_dataloader(self) -> LazyLoader:
         """Shuffled batches of the training split."""
         return self._loader("train", shuffle=True)
 
-    def val_dataloader(self) -> DataLoader[Batch]:
+    def val_dataloader(self) -> LazyLoader:
         """Batches of the dev split, in its order."""
         return self._loader("dev", shuffle=False)
 
-    def test_dataloader(self) -> DataLoader[Batch]:
+    def test_dataloader(self) -> LazyLoader:
         """Batches of the test split, in its order."""
         return self._loader("test", shuffle=False)
 
     def _load(self) -> CaptionData:
         data = load_caption_data(self.root, self.format, self.images)
         for warning in data.warnings:
-            rank_zero_warn(f"{self.root}: {warning}")
+            rank_zero_info(f"{self.root}: {warning}")
         if "dev" not in data.splits:
-            data = data.with_random_split(self.dev_fraction, self.seed)
+            data = data.with_random_split(self.dev_fraction)
         counts = ", ".join(f"{name} {count}" for name, count in data.splits.items())
         rank_zero_info(f"{self.root}: {data.format} data, images: {counts}")
         return data
 
     def _make_tokenizer(self) -> Tokenizer:
-        if self.vocabulary_from:
-            return load_any(self.vocabulary_from).tokenizer
+        if self.initial is not None:
+            return self.initial.tokenizer
         texts = [text for example in self.examples.get("train", []) for text in example.captions]
-        tokenizer = Tokenizer.build(texts, self.min_count)
-        if not tokenizer.words:
-            raise CaptionerError(
-                f"{self.root}: no word occurs {self.min_count} times in the training captions; "
-                "lower data.min_count"
-            )
-        return tokenizer
+        return Tokenizer.build(texts, self.min_count)
+
+    def _make_encoder(self) -> Encoder:
+        """The encoder in the state that training begins with."""
+        encoder = Encoder(self.encoder_config, load_weights=self.initial is None).eval()
+        if self.initial is not None:
+            load_weights(encoder, self.initial.encoder, f"init_from={self.init_from}")
+        if self.encoder_config.frozen:
+            self.encoder_weights = encoder.state_dict()
+        return encoder
 
     def _features(self, encoder: Encoder, split: str) -> np.ndarray:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         paths = [example.path for example in self.examples[split]]
-        return FeatureCache(self.cache_dir, encoder.to(device), paths).open()
+        cache = FeatureCache(self.cache_dir, encoder.to(device), paths)
+        if not cache.complete:
+            rank_zero_info(
+                f"{split}: features of {len(paths)} images are computed once and kept in "
+                f"{cache.folder} ({cache.size_bytes / 1e9:.1f} GB)"
+            )
+        return cache.open()
 
-    def _loader(self, split: str, *, shuffle: bool) -> DataLoader[Batch]:
+    def _loader(self, split: str, *, shuffle: bool) -> LazyLoader:
         dataset = self._datasets[split]
-        return DataLoader(
+        start = self._images_seen if split == "train" else lambda: 0
+        sampler = EpochSampler(len(dataset), self.seed, shuffle, start)
+        return LazyLoader(
             dataset,
             batch_size=self.batch_size,
-            sampler=EpochSampler(len(dataset), self.seed, shuffle),  # type: ignore[arg-type]
+            sampler=sampler,
             collate_fn=collate,
             # Cached features are read faster than a worker could hand them over.
             num_workers=0 if dataset.cache is not None else self.workers,
             persistent_workers=dataset.cache is None and self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
+
+    def _images_seen(self) -> int:
+        """Training images that this epoch has seen: not 0 where a run is resumed within it."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
+
+
+def load_weights(module: nn.Module, source: nn.Module, name: str) -> None:
+    """Copy all weights of ``source`` to ``module``, which must have the same shape.
+
+    Raises:
+        CaptionerError: when the shapes differ; the message begins with ``name``.
+    """
+    try:
+        module.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise CaptionerError(
+            f"{name}: its shapes differ from model.encoder and model.decoder: {first}"
+        ) from error

@@ -14,10 +14,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captioner.errors import CaptionerError
+
 if TYPE_CHECKING:
     from captioner.encoder import ImageFeatures
 
-CELLS: dict[str, type[nn.RNNBase]] = {"rnn": nn.RNN, "gru": nn.GRU, "lstm": nn.LSTM}
+CELLS: dict[str, type[nn.RNN | nn.GRU | nn.LSTM]] = {
+    "rnn": nn.RNN,
+    "gru": nn.GRU,
+    "lstm": nn.LSTM,
+}
 ATTENTIONS = ("none", "spatial")
 
 
@@ -33,7 +39,7 @@ class DecoderConfig:
         layers: number of recurrent layers.
         hidden_size: size H of the recurrent state and of the attention.
         embed_size: size E of the word embeddings and of the vector before the output layer.
-        heads: attention heads; they divide ``hidden_size``.
+        heads: attention heads; ``hidden_size`` is a multiple of their number.
         dropout: probability, on the word embeddings, between the layers and before the output.
         tied: the output layer shares the embedding matrix (Press and Wolf 2017).
 
@@ -51,17 +57,23 @@ class DecoderConfig:
     tied: bool = True
 
     def __post_init__(self) -> None:
-        if self.cell not in CELLS:
+        if not isinstance(self.cell, str) or self.cell not in CELLS:
             raise ValueError(f"cell={self.cell!r}: choose one of {', '.join(CELLS)}")
         if self.attention not in ATTENTIONS:
             raise ValueError(f"attention={self.attention!r}: choose one of {', '.join(ATTENTIONS)}")
         for name in ("layers", "hidden_size", "embed_size", "heads"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name}={getattr(self, name)}: must be at least 1")
-        if self.hidden_size % self.heads:
-            raise ValueError(f"heads={self.heads}: must divide hidden_size={self.hidden_size}")
-        if not 0 <= self.dropout < 1:
-            raise ValueError(f"dropout={self.dropout}: must be in [0, 1)")
+            value = getattr(self, name)
+            if type(value) is not int or value < 1:
+                raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
+        if self.attention == "spatial" and self.hidden_size % self.heads:
+            raise ValueError(
+                f"heads={self.heads}: hidden_size={self.hidden_size} is no multiple of it; "
+                "change one of the two"
+            )
+        if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:
+            raise ValueError(f"dropout={self.dropout!r}: give a number from 0 to below 1")
+        if not isinstance(self.tied, bool):
+            raise ValueError(f"tied={self.tied!r}: use true or false")
 
 
 class Memory(NamedTuple):
@@ -142,7 +154,8 @@ class Decoder(nn.Module):
             nothing = pooled.new_zeros(len(pooled), 0)
             return Memory(pooled, nothing, nothing)
         grid = self.dropout(torch.relu(self.grid_projection(features.grid)))  # (B, R, H)
-        return Memory(pooled, self._split_heads(self.key(grid)), self._split_heads(self.value(grid)))
+        keys, values = self._split_heads(self.key(grid)), self._split_heads(self.value(grid))
+        return Memory(pooled, keys, values)
 
     def forward(self, features: ImageFeatures, words: Tensor) -> Tensor:
         """Read whole captions, all words at once.
@@ -199,7 +212,15 @@ class Decoder(nn.Module):
     def step_with_attention(
         self, words: Tensor, state: DecoderState
     ) -> tuple[Tensor, DecoderState, Tensor]:
-        """Like :meth:`step`, with the attention weights (B, K, R), the mean over the heads."""
+        """Like :meth:`step`, with the attention weights (B, K, R), the mean over the heads.
+
+        They say which cells of the grid the next word was read from (Lu et al. 2017, section 2.2).
+
+        Raises:
+            CaptionerError: when the decoder has no attention.
+        """
+        if self.config.attention == "none":
+            raise CaptionerError("attention=none: this captioner attends to no part of the picture")
         readout, state, states = self._step(words, state)
         query = self._split_heads(self.query(states))  # (B, heads, K, H / heads)
         scores = query @ state.memory.keys.transpose(2, 3) * query.shape[-1] ** -0.5
@@ -217,7 +238,7 @@ class Decoder(nn.Module):
 
     def _inputs(self, words: Tensor, memory: Memory) -> Tensor:
         """Inputs of the recurrence for words (B, C, T): embeddings, beside them the picture."""
-        embedded = self.dropout(self.embedding(words))  # (B, C, T, E)
+        embedded: Tensor = self.dropout(self.embedding(words))  # (B, C, T, E)
         if self.config.attention == "none":
             return embedded
         picture = memory.pooled[:, None, None, :].expand_as(embedded)
@@ -241,7 +262,9 @@ class Decoder(nn.Module):
 
     def _split_heads(self, x: Tensor) -> Tensor:
         """(B, N, H) -> (B, heads, N, H / heads)."""
-        return x.unflatten(-1, (self.config.heads, -1)).transpose(1, 2)
+        batch, length, size = x.shape
+        heads = self.config.heads
+        return x.reshape(batch, length, heads, size // heads).transpose(1, 2)
 
 
 def shift(captions: Tensor) -> tuple[Tensor, Tensor]:

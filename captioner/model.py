@@ -5,13 +5,15 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from PIL import Image
 from safetensors import SafetensorError, safe_open
@@ -20,14 +22,11 @@ from torch import Tensor, nn
 
 from captioner.decoder import Decoder, DecoderConfig
 from captioner.decoding import DecodingOptions, Hypothesis, decode
-from captioner.encoder import Encoder, EncoderConfig, ImageFeatures
+from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
 from captioner.errors import CaptionerError
 from captioner.images import read_image, to_rgb
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
-
-if TYPE_CHECKING:
-    import numpy as np
 
 FILE_FORMAT = "captioner-model-1"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -106,7 +105,11 @@ class CaptionModel(nn.Module):
         *,
         load_weights: bool = True,
     ) -> CaptionModel:
-        """Make an untrained captioner on a CNN; ``load_weights=False`` leaves that untrained too."""
+        """Make an untrained captioner on a CNN, with or without that one's weights.
+
+        Raises:
+            CaptionerError: when the CNN or its weights cannot be had; see :class:`Encoder`.
+        """
         cnn = Encoder(encoder, load_weights=load_weights)
         return cls(cnn, Decoder(decoder, len(tokenizer), cnn.feature_size), tokenizer)
 
@@ -117,8 +120,13 @@ class CaptionModel(nn.Module):
 
     @cached_property
     def sha256(self) -> str:
-        """Hash of the file that the model was loaded from, in hexadecimal digits."""
-        assert self.path is not None, "only a model from a file has a hash"
+        """Hash of the file that the model was loaded from, in hexadecimal digits.
+
+        Raises:
+            CaptionerError: when it was not loaded from a model file.
+        """
+        if self.path is None:
+            raise CaptionerError("only a model file has a hash: save the model and load it")
         return file_sha256(self.path)
 
     def encode(self, pixels: Tensor) -> ImageFeatures:
@@ -138,8 +146,13 @@ class CaptionModel(nn.Module):
 
         Raises:
             captioner.images.ImageError: when a picture cannot be read.
+            CaptionerError: when ``images`` is no sequence of pictures, or a banned word is more
+                than one word.
         """
-        if not images:
+        single = isinstance(images, np.ndarray) and images.ndim < 4
+        if single or isinstance(images, (str, Path, Image.Image)):
+            raise CaptionerError("caption takes a list of pictures: write caption([picture])")
+        if len(images) == 0:
             return []
         opened = [
             read_image(Path(image)) if isinstance(image, (str, Path)) else to_rgb(image)
@@ -152,35 +165,59 @@ class CaptionModel(nn.Module):
         self, pixels: Tensor, options: DecodingOptions | None = None
     ) -> list[CaptionResult]:
         """Caption transformed pictures (B, 3, height, width)."""
-        return self.caption_features(self.encode(pixels), options)
+        with self._evaluating():
+            return self.caption_features(self.encode(pixels), options)
 
     @torch.inference_mode()
     def caption_features(
         self, features: ImageFeatures, options: DecodingOptions | None = None
     ) -> list[CaptionResult]:
-        """Caption pictures whose features are known already."""
+        """Caption pictures whose features are known already.
+
+        Args:
+            features: of B pictures, of any float type and on any device.
+            options: how captions are searched for.
+
+        Raises:
+            CaptionerError: when a banned word is more than one word.
+        """
         options = options or DecodingOptions()
-        was_training = self.training
-        self.eval()
-        found = decode(
-            self.decoder.step,
-            self.decoder.start(features),
-            len(features.grid),
-            options,
-            bos=BOS_ID,
-            eos=EOS_ID,
-            forbidden=[PAD_ID, BOS_ID, UNK_ID, *self._banned_ids(options.banned_words)],
-            device=self.device,
-        )
-        self.train(was_training)
+        forbidden = [PAD_ID, BOS_ID, UNK_ID, *self._banned_ids(options.banned_words)]
+        if len(features.grid) == 0:
+            return []
+        features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
+        with self._evaluating():
+            found = decode(
+                self.decoder.step,
+                self.decoder.start(features),
+                len(features.grid),
+                options,
+                bos=BOS_ID,
+                eos=EOS_ID,
+                forbidden=forbidden,
+                device=self.device,
+            )
         return [CaptionResult(tuple(map(self._candidate, image))) for image in found]
+
+    @contextmanager
+    def _evaluating(self) -> Iterator[None]:
+        """Without dropout inside, whatever the mode was; the mode is restored."""
+        was_training = self.training
+        if was_training:
+            self.eval()
+        try:
+            yield
+        finally:
+            if was_training:
+                self.train()
 
     def _banned_ids(self, banned_words: Sequence[str]) -> list[int]:
         ids = []
         for text in banned_words:
             words = tokenize(text)
             if len(words) != 1:
-                raise CaptionerError(f"banned word {text!r}: give single words, one at a time")
+                found = f"is {len(words)} words ({', '.join(words)})" if words else "has no letter"
+                raise CaptionerError(f"banned word {text!r}: it {found}; give single words")
             ids.append(self.tokenizer.id_of(words[0]))
         return ids
 
@@ -211,25 +248,36 @@ class CaptionModel(nn.Module):
     ) -> CaptionModel:
         """Build a model from :meth:`description` and its weights; nothing is downloaded.
 
+        The two are compared first: a crafted description gets no memory that its weights do not
+        take anyway.
+
         Raises:
-            CaptionerError: when the two do not fit together.
+            CaptionerError: when the two do not fit together, or are not of a captioner.
         """
         try:
             tokenizer = Tokenizer.from_dict(description["tokenizer"])
-            model = cls.build(
-                EncoderConfig(**description["encoder"]),
-                DecoderConfig(**description["decoder"]),
-                tokenizer,
-                load_weights=False,
-            )
-            model.transform = ImageTransform.from_dict(description["transform"])
-            model.provenance = dict(description["provenance"])
+            encoder = EncoderConfig(**description["encoder"])
+            decoder = DecoderConfig(**description["decoder"])
+            transform = ImageTransform.from_dict(description["transform"])
+            provenance = dict(description["provenance"])
             tensors = dict(state)
-            if model.decoder.config.tied and "decoder.embedding.weight" in tensors:
+            if decoder.tied and "decoder.embedding.weight" in tensors:
                 tensors["decoder.output.weight"] = tensors["decoder.embedding.weight"]
+            shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            _check_decoder_fits(decoder, len(tokenizer), _part(shapes, "decoder."))
+            check_encoder_fits(encoder, _part(shapes, "encoder."))
+            model = cls.build(encoder, decoder, tokenizer, load_weights=False)
+            # Where another version of timm has another one, the model's own counts.
+            model.transform = model.encoder.transform = transform
+            model.provenance = provenance
             model.load_state_dict(tensors)
-        except (KeyError, TypeError, ValueError, RuntimeError) as error:
-            raise CaptionerError(f"not a model that this version can use: {error}") from error
+        except KeyError as error:
+            raise CaptionerError(
+                f"not a model that this version can use: {error} is missing"
+            ) from error
+        except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
+            reason = " ".join(str(error).split())[:300]
+            raise CaptionerError(f"not a model that this version can use: {reason}") from error
         return model.eval()
 
     def save(self, path: str | Path, *, half: bool = True) -> None:
@@ -237,7 +285,8 @@ class CaptionModel(nn.Module):
 
         Args:
             path: the file; written under a temporary name first, then renamed.
-            half: store matrices and kernels as float16; vectors (biases, BatchNorm) stay float32.
+            half: store matrices and kernels as float16; vectors (biases, BatchNorm) stay float32,
+                and so does a matrix with a value beyond float16's range.
 
         Raises:
             CaptionerError: when the file cannot be written.
@@ -246,17 +295,15 @@ class CaptionModel(nn.Module):
         for name, tensor in self.state_dict().items():
             if name == "decoder.output.weight" and self.decoder.config.tied:
                 continue
-            shrink = half and tensor.is_floating_point() and tensor.ndim > 1
-            tensors[name] = tensor.detach().cpu().to(torch.float16 if shrink else tensor.dtype)
+            stored = tensor.detach().cpu().contiguous()
+            tensors[name] = _halved(stored) if half else stored
         metadata = {"format": FILE_FORMAT, "model": json.dumps(self.description())}
-        _replace_file(
-            Path(path),
-            lambda temporary: save_file(
-                {name: tensor.contiguous() for name, tensor in tensors.items()},
-                temporary,
-                metadata,
-            ),
-        )
+
+        def write(temporary: Path) -> None:
+            save_file(tensors, temporary, metadata)
+            _sort_header(temporary)
+
+        _replace_file(Path(path), write)
 
     @classmethod
     def load(
@@ -275,26 +322,19 @@ class CaptionModel(nn.Module):
         """
         path = Path(path)
         if not path.is_file():
-            raise CaptionerError(f"model {path}: no such file; `default` is the one that ships")
-        try:
-            with safe_open(path, framework="pt") as file:
-                metadata = file.metadata() or {}
-                # SafetensorError covers truncated and crafted files; nothing is executed.
-                state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        except (SafetensorError, OSError) as error:
-            raise CaptionerError(f"model {path}: not a readable safetensors file: {error}") from error
-        if metadata.get("format") != FILE_FORMAT:
             raise CaptionerError(
-                f"model {path}: its format is {metadata.get('format')!r}, wanted {FILE_FORMAT!r}; "
-                "make one from a checkpoint with `captioner export`"
+                f"model {path}: no such file; `default` is the model that ships with captioner"
             )
+        found = _find_device(device)
+        found_precision = _find_precision(precision, found)
+        description, state = _read_model_file(path)
         try:
-            model = cls.from_description(json.loads(metadata["model"]), _floats(state))
-        except (CaptionerError, KeyError, json.JSONDecodeError) as error:
+            model = cls.from_description(description, state)
+        except CaptionerError as error:
             raise CaptionerError(f"model {path}: {error}") from error
         model.path = path
-        model.to(_find_device(device))
-        model.precision = _find_precision(precision, model.device)
+        model.to(found)
+        model.precision = found_precision
         return model
 
 
@@ -308,12 +348,19 @@ def load_model(
     if str(path_or_name) != "default":
         return CaptionModel.load(path_or_name, device=device, precision=precision)
     shipped = resources.files("captioner") / "weights" / "default.safetensors"
+    if not shipped.is_file():
+        raise CaptionerError(
+            "model default: this installation has no weights/default.safetensors; reinstall "
+            "captioner, or give a model file"
+        )
     with resources.as_file(shipped) as path:
-        return CaptionModel.load(path, device=device, precision=precision)
+        model = CaptionModel.load(path, device=device, precision=precision)
+        _ = model.sha256  # Out of a zipped package, the file is gone later.
+    return model
 
 
 def load_checkpoint(path: str | Path) -> CaptionModel:
-    """Read the captioner out of a training checkpoint (.ckpt), without Lightning.
+    """Read the captioner out of a training checkpoint (.ckpt), without Lightning, onto the CPU.
 
     Raises:
         CaptionerError: when the file is missing, unsafe or no checkpoint of a captioner.
@@ -328,14 +375,13 @@ def load_checkpoint(path: str | Path) -> CaptionModel:
         raise CaptionerError(
             f"checkpoint {path}: refused, it is not a plain checkpoint of `captioner fit`"
         ) from error
-    if not isinstance(checkpoint, dict) or "captioner" not in checkpoint:
+    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
+    if not isinstance(state, dict) or not isinstance(checkpoint.get("captioner"), dict):
         raise CaptionerError(f"checkpoint {path}: it was not written by `captioner fit`")
-    state = {
-        name.removeprefix("model."): tensor
-        for name, tensor in checkpoint["state_dict"].items()
-        if name.startswith("model.")
-    }
-    return CaptionModel.from_description(checkpoint["captioner"], state)
+    try:
+        return CaptionModel.from_description(checkpoint["captioner"], _part(state, "model."))
+    except CaptionerError as error:
+        raise CaptionerError(f"checkpoint {path}: {error}") from error
 
 
 def load_any(path: str | Path) -> CaptionModel:
@@ -365,8 +411,82 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def _floats(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    return {n: t.float() if t.is_floating_point() else t for n, t in state.items()}
+def _halved(tensor: Tensor) -> Tensor:
+    """A matrix or kernel as float16, unless it has values that float16 has not."""
+    if tensor.ndim < 2 or not tensor.is_floating_point():
+        return tensor
+    half = tensor.to(torch.float16)
+    return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor
+
+
+def _sort_header(path: Path) -> None:
+    """Put a safetensors file's metadata in order, so that equal models have equal hashes.
+
+    The library writes them in an order that changes from call to call.
+    """
+    with path.open("r+b") as file:
+        size = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(size))
+        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
+        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        assert len(text) <= size, "the same entries take the same room"
+        file.seek(8)
+        file.write(text.ljust(size))
+
+
+def _read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Description and tensors of a model file; nothing in it is executed."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            description = _read_description(path, file.metadata() or {})
+            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+        return description, {
+            name: tensor.float() if tensor.is_floating_point() else tensor
+            for name, tensor in state.items()
+        }
+    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
+        raise CaptionerError(
+            f"model {path}: not a readable safetensors file ({error}); get it again, or make one "
+            "from a checkpoint with `captioner export`"
+        ) from error
+
+
+def _read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    if metadata.get("format") != FILE_FORMAT:
+        raise CaptionerError(
+            f"model {path}: its format is {metadata.get('format')!r}, wanted {FILE_FORMAT!r}; "
+            "make one from a checkpoint with `captioner export`"
+        )
+    try:
+        description = json.loads(metadata["model"])
+    except (KeyError, ValueError, RecursionError):
+        description = None
+    if not isinstance(description, dict):
+        raise CaptionerError(f"model {path}: its description is damaged; get the file again")
+    return description
+
+
+Value = TypeVar("Value")
+
+
+def _part(named: Mapping[str, Value], prefix: str) -> dict[str, Value]:
+    return {n[len(prefix) :]: value for n, value in named.items() if n.startswith(prefix)}
+
+
+def _check_decoder_fits(
+    config: DecoderConfig, vocab_size: int, shapes: Mapping[str, torch.Size]
+) -> None:
+    """Compare a file's tensors with the decoder they are said to be of, before it takes memory."""
+    wrong = ["rnn"] if config.layers > len(shapes) else []
+    if not wrong:
+        feature_size = shapes["pooled_projection.weight"][-1:].numel()
+        with torch.device("meta"):  # shapes without memory
+            wanted = Decoder(config, vocab_size, feature_size).state_dict()
+        wrong = [name for name, tensor in wanted.items() if shapes.get(name) != tensor.shape]
+    if wrong:
+        raise ValueError(
+            f"tensors of the decoder are missing or of another shape ({', '.join(wrong[:3])})"
+        )
 
 
 def _find_device(device: str) -> torch.device:
@@ -376,10 +496,12 @@ def _find_device(device: str) -> torch.device:
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.zeros(1, device=found)
-    except (RuntimeError, AssertionError) as error:
-        reason = str(error).splitlines()[0]
-        raise CaptionerError(f"device {device!r} cannot be used ({reason}); try cpu") from error
+        torch.zeros(1, device=found).cpu()  # "meta" makes tensors, but nothing to read
+    except (RuntimeError, AssertionError, ImportError) as error:
+        reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
+        raise CaptionerError(
+            f"device {device!r} cannot be used ({reason}); use auto, cpu, cuda or mps"
+        ) from error
     return found
 
 
@@ -387,20 +509,25 @@ def _find_precision(precision: str, device: torch.device) -> str:
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision not in PRECISIONS:
-        raise CaptionerError(f"precision {precision!r}: use auto, {', '.join(PRECISIONS)}")
+        raise CaptionerError(f"precision {precision!r}: use one of auto, {', '.join(PRECISIONS)}")
     return precision
 
 
 def _replace_file(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` make a temporary file beside ``path``, then rename it."""
+    temporary = path.with_name(f".{os.getpid()}.{path.name[-50:]}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
+            temporary.touch()
+            mode = temporary.stat().st_mode
             write(temporary)
+            temporary.chmod(mode)  # safetensors lets nobody else read what it writes
             os.replace(temporary, path)
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
     except OSError as error:
         raise CaptionerError(f"cannot write {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        raise CaptionerError(f"cannot write {path}: {error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 import numpy as np
@@ -11,18 +12,21 @@ import pytorch_lightning as pl
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.datamodule import Batch, CaptionDataModule
+from captioner.datamodule import Batch, CaptionDataModule, load_weights
 from captioner.decoder import DecoderConfig, shift
 from captioner.decoding import DecodingOptions
 from captioner.encoder import EncoderConfig, ImageFeatures
 from captioner.errors import CaptionerError
 from captioner.images import read_image
 from captioner.metrics import score_captions
-from captioner.model import CaptionModel, load_any
+from captioner.model import CaptionModel
 from captioner.tokenizer import PAD_ID, tokenize
+
+SAMPLE_SIDE = 512  # pixels: the longest side of the pictures in TensorBoard
 
 
 class CaptionTask(pl.LightningModule):
@@ -44,6 +48,9 @@ class CaptionTask(pl.LightningModule):
         val_length_penalty: their length normalisation; see ``DecodingOptions.length_penalty``.
         sample_captions: how many validation pictures TensorBoard shows with their captions.
         seed: of dropout; the command line links it to ``seed_everything``.
+
+    Raises:
+        CaptionerError: when an option has a value that cannot be used.
     """
 
     model: CaptionModel
@@ -64,14 +71,21 @@ class CaptionTask(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
+        for name, rate in (("lr_encoder", lr_encoder), ("lr_decoder", lr_decoder)):
+            if not rate > 0:
+                raise CaptionerError(f"model.{name}={rate}: must be above 0")
+        for name, value in (("weight_decay", weight_decay), ("sample_captions", sample_captions)):
+            if value < 0:
+                raise CaptionerError(f"model.{name}={value}: must be at least 0")
+        for name, share in (("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
+            if not 0 <= share < 1:
+                raise CaptionerError(f"model.{name}={share}: must be at least 0 and below 1")
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
         self.label_smoothing = label_smoothing
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
         self.weight_decay, self.warmup_share = weight_decay, warmup_share
-        self.decoding = DecodingOptions(
-            beam_size=val_beam_size, length_penalty=val_length_penalty
-        )
+        self.decoding = DecodingOptions(beam_size=val_beam_size, length_penalty=val_length_penalty)
         self.sample_captions = sample_captions
         self.seed = seed
         self._said: dict[str, str] = {}
@@ -83,24 +97,30 @@ class CaptionTask(pl.LightningModule):
         return module
 
     def configure_model(self) -> None:
-        """Build the network once the vocabulary is known."""
+        """Build the network once the vocabulary is known.
+
+        Raises:
+            CaptionerError: when the data module was given another encoder or start.
+        """
         if hasattr(self, "model"):
             return
-        tokenizer = self.data.tokenizer
+        data = self.data
+        if (data.encoder_config, data.init_from) != (self.encoder_config, self.init_from):
+            raise CaptionerError(
+                "encoder and init_from of CaptionTask and CaptionDataModule differ; give both the "
+                "same, as the command line does"
+            )
         self.model = CaptionModel.build(
             self.encoder_config,
             self.decoder_config,
-            tokenizer,
-            load_weights=self.init_from is None,
+            data.tokenizer,
+            load_weights=data.initial is None,
         )
-        if self.init_from is not None:
-            try:
-                self.model.load_state_dict(load_any(self.init_from).state_dict())
-            except RuntimeError as error:
-                raise CaptionerError(
-                    f"init_from={self.init_from}: its shapes differ from model.encoder and "
-                    f"model.decoder: {str(error).splitlines()[1].strip()}"
-                ) from error
+        if data.initial is not None:
+            load_weights(self.model, data.initial, f"init_from={self.init_from}")
+        elif self.encoder_config.frozen:
+            # Weights that were drawn at random: those that the cached features come from.
+            self.model.encoder.load_state_dict(data.encoder_weights)
 
     def features(self, pictures: Tensor) -> ImageFeatures:
         """Features of pixels (B, 3, height, width), or of cached grids (B, R, D)."""
@@ -109,10 +129,10 @@ class CaptionTask(pl.LightningModule):
         features: ImageFeatures = self.model.encoder(pictures)
         return features
 
-    def loss(self, batch: Batch) -> Tensor:
-        """Cross-entropy of the next word, the mean over all words of the batch."""
-        inputs, targets = shift(batch.captions)
-        readout = self.model.decoder(self.features(batch.pictures), inputs)  # (B, C, T, E)
+    def loss(self, features: ImageFeatures, captions: Tensor) -> Tensor:
+        """Cross-entropy of the next word, the mean over all words of captions (B, C, T + 1)."""
+        inputs, targets = shift(captions)
+        readout = self.model.decoder(features, inputs)  # (B, C, T, E)
         said = targets != PAD_ID
         # The output layer is the widest: padding does not go through it.
         logits = self.model.decoder.logits(readout[said])  # (words, V)
@@ -121,11 +141,12 @@ class CaptionTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Draw dropout from the place in the run alone, so that a resumed run repeats it."""
+        # The hash of a tuple of integers, unlike that of a string, is the same in every process.
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx)) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch of teacher forcing."""
-        loss = self.loss(batch)
+        loss = self.loss(self.features(batch.pictures), batch.captions)
         self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices))
         return loss
 
@@ -150,8 +171,9 @@ class CaptionTask(pl.LightningModule):
 
     def _evaluate_batch(self, batch: Batch, split: str) -> None:
         name = "val" if split == "dev" else split
-        self.log(f"{name}/loss", self.loss(batch), batch_size=len(batch.indices))
         features = self.features(batch.pictures)
+        loss = self.loss(features, batch.captions)
+        self.log(f"{name}/loss", loss, batch_size=len(batch.indices))
         features = ImageFeatures(features.grid.float(), features.pooled.float())
         with torch.autocast(self.device.type, enabled=False):
             results = self.model.caption_features(features, self.decoding)
@@ -175,26 +197,34 @@ class CaptionTask(pl.LightningModule):
         if not loggers or self.trainer.sanity_checking:
             return
         for example in self.data.examples["dev"][: self.sample_captions]:
-            if example.image_id in self._said:
-                picture = captioned_picture(
-                    read_image(example.path), self._said[example.image_id]
+            if example.image_id not in self._said:
+                continue
+            image = read_image(example.path)
+            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+            picture = np.asarray(captioned_picture(image, self._said[example.image_id]))
+            for logger in loggers:
+                logger.experiment.add_image(
+                    f"captions/{example.image_id}", picture, self.global_step, dataformats="HWC"
                 )
-                for logger in loggers:
-                    logger.experiment.add_image(
-                        f"captions/{example.image_id}",
-                        np.asarray(picture),
-                        self.global_step,
-                        dataformats="HWC",
-                    )
 
-    def configure_optimizers(self) -> dict[str, Any]:
-        """AdamW with a rate for each part, warm-up and half a cosine, step by step."""
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with a rate for each part, warm-up and half a cosine, step by step.
+
+        Raises:
+            CaptionerError: when nothing says how long the training is.
+        """
         groups = [
             *_parameter_groups(self.model.encoder, self.lr_encoder, self.weight_decay),
             *_parameter_groups(self.model.decoder, self.lr_decoder, self.weight_decay),
         ]
         optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
-        total = int(self.trainer.estimated_stepping_batches)
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise CaptionerError(
+                "trainer.max_epochs=-1 sets no end, which the learning rate's schedule needs; give "
+                "a number of epochs"
+            )
+        total = int(steps)
         warmup = max(1, round(self.warmup_share * total))
 
         def factor(step: int) -> float:
@@ -215,20 +245,41 @@ class CaptionTask(pl.LightningModule):
         checkpoint["captioner"] = description
 
     def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
-        """Refuse a checkpoint with another vocabulary: its word ids would mean other words.
+        """Refuse a checkpoint of another model, or with another vocabulary or other features.
 
         Raises:
-            CaptionerError: when it is no captioner's, or its vocabulary is another one.
+            CaptionerError: when it is no captioner's or does not fit the configuration.
         """
         if "captioner" not in checkpoint:
             raise CaptionerError("the checkpoint was not written by `captioner fit`")
-        saved = checkpoint["captioner"]["tokenizer"]
-        if saved != self.model.tokenizer.to_dict():
+        saved = checkpoint["captioner"]
+        # Word ids would mean other words.
+        if saved["tokenizer"] != self.model.tokenizer.to_dict():
             raise CaptionerError(
-                f"the checkpoint's vocabulary ({len(saved['words'])} words) is not that of the "
-                f"data ({len(self.model.tokenizer.words)} words); use the data and the "
-                "data.min_count that it was trained with"
+                f"the checkpoint's vocabulary ({len(saved['tokenizer']['words'])} words) is not "
+                f"that of the data ({len(self.model.tokenizer.words)} words); use the data and "
+                "the data.min_count that it was trained with"
             )
+        for part, here in (("encoder", self.encoder_config), ("decoder", self.decoder_config)):
+            for name, value in asdict(here).items():
+                there = saved[part].get(name, value)
+                if there != value and name not in ("weights", "dropout"):
+                    raise CaptionerError(
+                        f"the checkpoint was trained with model.{part}.{name}={there}, the "
+                        f"configuration says {value}; use the config.yaml of its run"
+                    )
+        if self.encoder_config.frozen and not self._has_encoder_of(checkpoint["state_dict"]):
+            raise CaptionerError(
+                "the checkpoint's encoder has other weights than model.encoder.weights="
+                f"{self.encoder_config.weights}, which the features of the images come from; "
+                "give those that it was trained with"
+            )
+
+    def _has_encoder_of(self, state: Mapping[str, Tensor]) -> bool:
+        return all(
+            torch.equal(tensor.cpu(), state[f"model.encoder.{name}"].cpu())
+            for name, tensor in self.model.encoder.state_dict().items()
+        )
 
     def _provenance(self) -> dict[str, Any]:
         data = self.data.data
@@ -273,9 +324,7 @@ def _wrap(text: str, font: Any, width: int) -> list[str]:
     return lines
 
 
-def _parameter_groups(
-    part: nn.Module, rate: float, weight_decay: float
-) -> list[dict[str, Any]]:
+def _parameter_groups(part: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
     """Matrices with weight decay, vectors (biases, scales) without."""
     trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
     groups = [

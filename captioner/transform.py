@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,9 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from captioner.errors import CaptionerError
+
+MAX_SIDE = 1024
+"""Largest side of an input in pixels; a bound, so that no model file can ask for all memory."""
 
 RESIZE_MODES = ("squash", "crop", "pad")
 INTERPOLATIONS = {
@@ -44,18 +48,37 @@ class ImageTransform:
     std: tuple[float, float, float] = (0.5, 0.5, 0.5)
 
     def __post_init__(self) -> None:
-        if len(self.size) != 2 or min(self.size) < 1:
-            raise ValueError(f"size={self.size}: give (width, height) in pixels, both at least 1")
+        for name in ("size", "mean", "std"):
+            value = getattr(self, name)
+            if isinstance(value, list):  # as JSON gives them; equal transforms must be equal
+                object.__setattr__(self, name, tuple(value))
+        if not _are_numbers(self.size, 2) or not all(
+            isinstance(side, int) and 1 <= side <= MAX_SIDE for side in self.size
+        ):
+            raise ValueError(
+                f"size={self.size}: give (width, height) in whole pixels, from 1 to {MAX_SIDE}"
+            )
         if self.resize not in RESIZE_MODES:
             raise ValueError(f"resize={self.resize!r}: choose one of {', '.join(RESIZE_MODES)}")
-        if self.interpolation not in INTERPOLATIONS:
+        if not isinstance(self.interpolation, str) or self.interpolation not in INTERPOLATIONS:
             known = ", ".join(INTERPOLATIONS)
             raise ValueError(f"interpolation={self.interpolation!r}: choose one of {known}")
-        if len(self.mean) != 3 or len(self.std) != 3 or min(self.std) <= 0:
-            raise ValueError(f"mean={self.mean}, std={self.std}: three channels, std above 0")
+        if not _are_numbers(self.mean, 3) or not all(0 <= value <= 1 for value in self.mean):
+            raise ValueError(f"mean={self.mean}: give one number a channel, three from 0 to 1")
+        if not _are_numbers(self.std, 3) or not all(0 < value < math.inf for value in self.std):
+            raise ValueError(f"std={self.std}: give one number a channel, three above 0")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turn an RGB picture into the network's input, float32 of shape (3, height, width)."""
+        """Turn an RGB picture into the network's input, float32 of shape (3, height, width).
+
+        Raises:
+            CaptionerError: when the picture is not of mode RGB.
+        """
+        if image.mode != "RGB":
+            raise CaptionerError(
+                f"a picture of mode {image.mode} cannot be transformed; make it RGB with "
+                "captioner.images.to_rgb"
+            )
         return self.normalize(self.fit(image))
 
     def fit(self, image: Image.Image) -> Image.Image:
@@ -66,9 +89,18 @@ class ImageTransform:
         if self.resize == "crop":
             return ImageOps.fit(image, self.size, method)
         if self.resize == "pad":
-            colour = tuple(round(255 * mean) for mean in self.mean)
-            return ImageOps.pad(image, self.size, method, color=colour)
+            return self._pad(image, method)
         return image.resize(self.size, method)
+
+    def _pad(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
+        # Not ImageOps.pad: a very thin picture gets no pixel from it, or raises in older versions.
+        scale = min(self.size[0] / image.width, self.size[1] / image.height)
+        width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
+        colour = tuple(round(255 * mean) for mean in self.mean)
+        padded = Image.new("RGB", self.size, colour)
+        corner = ((self.size[0] - width) // 2, (self.size[1] - height) // 2)
+        padded.paste(image.resize((width, height), method), corner)
+        return padded
 
     def normalize(self, image: Image.Image) -> Tensor:
         """Scale the pixels of an RGB picture of the right size; float32 (3, height, width)."""
@@ -92,11 +124,17 @@ class ImageTransform:
             CaptionerError: when a value is missing, unknown or cannot be used.
         """
         try:
-            return cls(
-                **{
-                    key: tuple(value) if isinstance(value, list) else value
-                    for key, value in values.items()
-                }
-            )
-        except (TypeError, ValueError, AttributeError) as error:
+            missing = {field.name for field in fields(cls)} - set(values)
+            if missing:
+                raise ValueError(f"{', '.join(sorted(missing))} missing")
+            return cls(**values)
+        except (TypeError, ValueError) as error:
             raise CaptionerError(f"the model's image transform cannot be used: {error}") from error
+
+
+def _are_numbers(values: object, count: int) -> bool:
+    return (
+        isinstance(values, tuple)
+        and len(values) == count
+        and all(isinstance(value, int | float) and not isinstance(value, bool) for value in values)
+    )

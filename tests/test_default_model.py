@@ -1,0 +1,90 @@
+"""The model that ships: what the README and the model card say of it is true."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import subprocess
+import sys
+from importlib import resources
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from captioner.cli import main
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "data" / "examples"
+FLICKR8K = ROOT.parent / "shared" / "flickr8k"
+WEIGHTS = Path(str(resources.files("captioner"))) / "weights" / "default.safetensors"
+
+OFFLINE = """
+import socket, sys
+def refuse(*args, **kwargs):
+    raise AssertionError("the network was used")
+socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+from captioner.cli import main
+sys.exit(main(["caption", sys.argv[1]]))
+"""
+
+
+def card() -> str:
+    return (ROOT / "MODEL_CARD.md").read_text(encoding="utf-8")
+
+
+def test_it_is_one_file_of_at_most_40_mb_with_all_it_needs_inside():
+    assert WEIGHTS.stat().st_size <= 40_000_000
+    with safe_open(WEIGHTS, framework="pt") as file:
+        description = json.loads(file.metadata()["model"])
+        sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
+    assert description["encoder"]["name"] == "timm/tf_efficientnet_lite0"
+    assert description["transform"]["resize"] == "squash"
+    assert description["provenance"]["data"]["images"] == {"train": 6000, "dev": 1000}
+    words = description["tokenizer"]["words"]
+    assert sizes["decoder.embedding.weight"][0] == len(words) + 4
+    assert f"| {len(words)} words" in card()
+
+
+def test_the_card_names_this_very_file():
+    assert hashlib.sha256(WEIGHTS.read_bytes()).hexdigest() in card()
+
+
+def test_the_readme_shows_what_the_command_prints(capsys, monkeypatch):
+    monkeypatch.chdir(ROOT)
+    assert main(["caption", "data/examples"]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    block = (ROOT / "README.md").read_text(encoding="utf-8").split("$ captioner caption", 1)[1]
+    shown = [re.sub(r"\s{2,}", "\t", line) for line in block.split("```")[0].splitlines()[1:]]
+    assert len(printed) == len(shown) == len(list(EXAMPLES.glob("*.jpg")))
+    # Another processor rounds differently, which may turn a near tie: in one caption, no more.
+    assert sum(a != b for a, b in zip(printed, shown, strict=True)) <= 1
+
+
+def test_it_captions_without_a_network():
+    photo = EXAMPLES / "stairs.jpg"
+    run = subprocess.run(
+        [sys.executable, "-c", OFFLINE, str(photo)], capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 0, run.stderr
+    path, caption = run.stdout.rstrip("\n").split("\t")
+    assert path == str(photo)
+    assert len(caption.split()) >= 4
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not FLICKR8K.is_dir(), reason="Flickr8k is not beside the checkout")
+def test_the_card_states_the_scores_that_evaluate_prints(tmp_path):
+    output = tmp_path / "scores.json"
+    arguments = ["--data", str(FLICKR8K), "--split", "dev", "--beam-size", "3"]
+    assert main(["evaluate", *arguments, "--output", str(output)]) == 0
+    scores = json.loads(output.read_text(encoding="utf-8"))["scores"]
+    stated = {
+        name: float(value) for name, value in re.findall(r"^\| (\S+) \| ([\d.]+) \|$", card(), re.M)
+    }
+    assert set(stated) == set(scores)
+    for name, value in stated.items():
+        assert 100 * scores[name] == pytest.approx(value, abs=0.2), name
+    assert scores["CIDEr-D"] >= 0.46
+    assert scores["BLEU-4"] >= 0.19
