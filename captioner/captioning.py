@@ -7,6 +7,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,8 @@ import torch
 from torch import Tensor
 
 from captioner.decoding import DecodingOptions
-from captioner.images import ImageError, ImageFile, read_image
+from captioner.images import ImageError, ImageFile
 from captioner.model import Candidate, CaptionModel, CaptionResult
-from captioner.transform import ImageTransform
-
-DECODE_MARGIN = 3
-"""Large JPEGs are decoded at no less than this many times the model's resolution.
-
-A 12-megapixel photo is ready two to three times as soon, and no pixel of the model's input differs
-by more than 2 of 255 from a full decode; with a margin of 1 the difference reaches 18.
-"""
 
 
 @dataclass(frozen=True)
@@ -110,44 +103,41 @@ def _caption(
     batch_size: int,
     workers: int,
 ) -> Generator[CaptionRecord, None, None]:
-    def read(file: ImageFile) -> _Read:
-        return _read(file, model.transform)
-
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
-    with closing(_read_ahead(read, files, workers, ahead=batch_size + workers)) as images:
+    with closing(
+        _read_ahead(partial(_read, model), files, workers, ahead=batch_size + workers)
+    ) as images:
         batch: list[_Read] = []
-        readable = 0
+        readable = seen = 0
         for image in images:
             batch.append(image)
             readable += image.pixels is not None
             # The second bound: a run of bad files must not pile up behind one good one.
             if readable == batch_size or len(batch) == 2 * batch_size:
-                yield from _caption_batch(model, batch, options)
+                yield from _caption_batch(model, batch, options, seen)
+                seen += len(batch)
                 batch, readable = [], 0
-        yield from _caption_batch(model, batch, options)
+        yield from _caption_batch(model, batch, options, seen)
 
 
 def _caption_batch(
-    model: CaptionModel, batch: list[_Read], options: DecodingOptions
+    model: CaptionModel, batch: list[_Read], options: DecodingOptions, seen: int
 ) -> Iterator[CaptionRecord]:
+    """Caption what could be read of a batch that ``seen`` files came before."""
     pixels = [image.pixels for image in batch if image.pixels is not None]
-    results = iter(model.caption_batch(torch.stack(pixels), options) if pixels else ())
+    # Samples are drawn by the file's place in the whole run: they depend on no batch size.
+    streams = [seen + place for place, image in enumerate(batch) if image.pixels is not None]
+    results = iter(model.caption_batch(torch.stack(pixels), options, streams) if pixels else ())
     for image in batch:
         result = None if image.pixels is None else next(results)
         yield CaptionRecord(image.file.name, image.file.path, result, image.error)
 
 
-def _read(file: ImageFile, transform: ImageTransform) -> _Read:
+def _read(model: CaptionModel, file: ImageFile) -> _Read:
     try:
-        image = read_image(file.path, min_side=DECODE_MARGIN * max(transform.size))
+        return _Read(file, model.read(file.path))
     except ImageError as error:
         return _Read(file, error=error.reason)
-    try:
-        return _Read(file, transform(image))
-    except ValueError:
-        # Pillow before 13 cannot pad 5000 x 1 pixels, scaled to 224 x 0, to the model's size.
-        width, height = image.size
-        return _Read(file, error=f"{width} x {height} pixels are too narrow for the model")
 
 
 def _read_ahead(

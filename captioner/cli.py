@@ -38,7 +38,7 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "length_penalty",
         float,
         "A",
-        "score = log-probability / length**A; 0 prefers short captions (default: 1.0)",
+        "score = log-probability / length**A; 0 prefers short captions (default: 0.7)",
     ),
     (
         "no_repeat_ngram",

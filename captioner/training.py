@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -66,7 +67,7 @@ class CaptionTask(pl.LightningModule):
         weight_decay: float = 0.01,
         warmup_share: float = 0.05,
         val_beam_size: int = 3,
-        val_length_penalty: float = 1.0,
+        val_length_penalty: float = 0.7,
         sample_captions: int = 8,
         seed: int = 0,
     ) -> None:
@@ -199,7 +200,7 @@ class CaptionTask(pl.LightningModule):
         for example in self.data.examples["dev"][: self.sample_captions]:
             if example.image_id not in self._said:
                 continue
-            image = read_image(example.path)
+            image = read_image(example.path, min_side=SAMPLE_SIDE)
             image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
             picture = np.asarray(captioned_picture(image, self._said[example.image_id]))
             for logger in loggers:
@@ -291,7 +292,8 @@ class CaptionTask(pl.LightningModule):
         }
         return {
             "data": {"name": data.name, "format": data.format, "images": dict(data.splits)},
-            "init_from": self.init_from,
+            # RUN/checkpoints/best.ckpt; the folders above are one machine's.
+            "init_from": "/".join(Path(self.init_from).parts[-3:]) if self.init_from else None,
             "epoch": self.current_epoch,
             "steps": self.global_step,
             "batch_size": self.data.batch_size,

@@ -20,6 +20,8 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from captioner.datamodule import CaptionDataModule
+from captioner.decoder import DecoderConfig
+from captioner.encoder import EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.training import CaptionTask
 
@@ -36,6 +38,7 @@ NOT_WARNED = (
     r"(?s).*treespec, LeafSpec",
     r"(?s).*dataloader is not resumable",  # ours asks Lightning where it stood
     r"(?s).*module\(s\) in eval mode",  # frozen BatchNorm
+    r"(?s)The dirpath has changed",  # a run may begin with another run's checkpoint
     r"(?s)Checkpoint directory .* exists and is not empty",  # it does when a run is resumed
 )
 
@@ -61,10 +64,14 @@ class SafeCheckpoints(TorchCheckpointIO):
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError as error:
+        except (OSError, RuntimeError) as error:
             temporary.unlink(missing_ok=True)
+            # A write that fails inside of torch.save comes out as a RuntimeError about positions.
+            cause = error if isinstance(error, OSError) else error.__context__
+            if not isinstance(cause, OSError):
+                raise
             raise CaptionerError(
-                f"checkpoint {path}: {error.strerror or error}; make room there, then go on with "
+                f"checkpoint {path}: {cause.strerror or cause}; make room there, then go on with "
                 "--ckpt_path last"
             ) from error
 
@@ -202,34 +209,29 @@ class CaptionCLI(LightningCLI):
                 "early_stopping.mode": "max",
                 "early_stopping.patience": 5,
                 "trainer.devices": 1,
+                "trainer.max_epochs": 20,
                 "trainer.num_sanity_val_steps": 0,
                 "trainer.gradient_clip_val": 1.0,
             }
         )
         parser.link_arguments("run_dir", "trainer.default_root_dir")
         parser.link_arguments("run_dir", "checkpoint.dirpath", _checkpoint_folder)
-        parser.link_arguments("model.encoder_config", "data.encoder", apply_on="instantiate")
+        parser.link_arguments("model.encoder", "data.encoder")
         parser.link_arguments("model.init_from", "data.init_from")
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
     def parse_arguments(self, parser: LightningArgumentParser, args: Any) -> None:
-        """Parse, and settle which checkpoint is meant, before anything is built.
+        """Parse, check, and settle which checkpoint is meant, before anything is built.
 
         The parent class warns here whenever the process has arguments of its own.
+
+        Raises:
+            CaptionerError: when an option has a value that cannot be used.
         """
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
-        if not 0 <= options.seed_everything < 2**32:
-            raise CaptionerError(
-                f"seed_everything={options.seed_everything}: must be from 0 to 4294967295"
-            )
-        if options.trainer.max_steps != -1:
-            # Lightning resumes such a run an epoch too early, with the wrong images.
-            raise CaptionerError(
-                f"trainer.max_steps={options.trainer.max_steps}: training is counted in epochs, so "
-                "that an interrupted run can go on exactly; use trainer.max_epochs"
-            )
+        _check_options(options)
         options.ckpt_path = find_checkpoint(
             self.config.subcommand, options.ckpt_path, options.run_dir, options.model.init_from
         )
@@ -264,7 +266,7 @@ class CaptionCLI(LightningCLI):
             # A folder for each start: Lightning's CSV logger begins its file anew.
             kwargs["logger"] = [CSVLogger(config.run_dir, name="metrics")]
             if self.subcommand == "fit":
-                kwargs["logger"].append(TensorBoardLogger(config.run_dir, name="", version=""))
+                kwargs["logger"].insert(0, TensorBoardLogger(config.run_dir, name="", version=""))
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, SafeCheckpoints()]
@@ -276,6 +278,24 @@ class CaptionCLI(LightningCLI):
         if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
             path = os.path.relpath(best.best_model_path)
             print(f"best {best.monitor}: {float(best.best_model_score):.4f}, {path}")
+
+
+def _check_options(options: Any) -> None:
+    if not 0 <= options.seed_everything < 2**32:
+        raise CaptionerError(
+            f"seed_everything={options.seed_everything}: must be from 0 to 4294967295"
+        )
+    if options.trainer.max_steps != -1:
+        # Lightning resumes such a run an epoch too early, with the wrong images.
+        raise CaptionerError(
+            f"trainer.max_steps={options.trainer.max_steps}: training is counted in epochs, so "
+            "that an interrupted run can go on exactly; use trainer.max_epochs"
+        )
+    for name, kind in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
+        try:
+            kind(**vars(options.model[name]))
+        except ValueError as error:
+            raise CaptionerError(f"model.{name}.{error}") from error
 
 
 def find_checkpoint(
@@ -372,7 +392,7 @@ def main(argv: Sequence[str]) -> int:
     Raises:
         CaptionerError: for what the user can mend.
         KeyboardInterrupt: when the user interrupts; `last.ckpt` is then what was saved last.
-        SystemExit: with code 2 when the options cannot be parsed, 0 after ``--help``.
+        SystemExit: after ``--help`` and ``--print_config``, with code 0.
     """
     try:
         with _quiet():

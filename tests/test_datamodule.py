@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import shutil
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -270,6 +271,40 @@ def test_a_trained_encoder_gets_the_pixels(make: Callable[..., CaptionDataModule
     paths = [data.examples["train"][index].path for index in batch.indices.tolist()]
     assert torch.equal(batch.pictures, torch.stack([transform(read_image(path)) for path in paths]))
     assert not list(data.cache_dir.glob("*"))
+
+
+@pytest.mark.parametrize("encoder", [FROZEN, TRAINED], ids=["frozen", "trained"])
+def test_a_large_photo_is_read_as_the_finished_model_reads_it(
+    make: Callable[..., CaptionDataModule], folder: Path, tmp_path: Path, encoder: EncoderConfig
+) -> None:
+    root = tmp_path / "large"
+    shutil.copytree(folder, root)
+    noise = np.random.default_rng(0).integers(0, 256, (100, 120, 3), dtype=np.uint8)
+    Image.fromarray(noise).resize((1200, 1000)).save(root / "16.jpg")
+    lines = (root / "metadata.jsonl").read_text().replace("16.png", "16.jpg")
+    (root / "metadata.jsonl").write_text(lines)
+    data = make(root=str(root), encoder=encoder)
+    data.setup("validate")
+    assert len(data.examples["dev"]) == 4
+    assert data.examples["dev"][0].path.name == "16.jpg"
+    picture = next(iter(data.val_dataloader())).pictures[:1]
+    decoder = DecoderConfig(hidden_size=8, embed_size=8, heads=1)
+    model = CaptionModel.build(encoder, decoder, data.tokenizer).eval()
+    pixels = model.read(root / "16.jpg").unsqueeze(0)
+    whole = model.transform(read_image(root / "16.jpg")).unsqueeze(0)
+    assert not torch.equal(pixels, whole)  # it is large enough to make a difference
+    if encoder.frozen:
+        model.encoder.load_state_dict(data.encoder_weights)
+        others = [model.read(example.path) for example in data.examples["dev"][1:]]
+        with torch.inference_mode():
+            grids = [
+                model.encoder(torch.cat([first, torch.stack(others)])).grid[:1].half()
+                for first in (pixels, whole)
+            ]
+        assert torch.equal(picture, grids[0])
+        assert not torch.equal(picture, grids[1])
+    else:
+        assert torch.equal(picture, pixels)
 
 
 def test_only_training_pictures_are_augmented(make: Callable[..., CaptionDataModule]) -> None:

@@ -863,7 +863,7 @@ def test_options_are_hashable_whatever_the_list_type() -> None:
         beam_size=3,
         num_captions=1,
         max_length=20,
-        length_penalty=1.0,
+        length_penalty=0.7,
         sample=False,
         temperature=1.0,
         top_k=0,

@@ -24,7 +24,7 @@ OFFLINE = """
 import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError("the network was used")
-socket.socket = socket.create_connection = socket.getaddrinfo = refuse
+socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from captioner.cli import main
 sys.exit(main(["caption", sys.argv[1]]))
 """

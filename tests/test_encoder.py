@@ -42,7 +42,8 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 def tiny(**options: Any) -> Encoder:
     torch.manual_seed(0)
-    encoder = Encoder(EncoderConfig(TINY.name, **({"weights": "none", "image_size": 64} | options)))
+    options = {"weights": "none", "image_size": 64, **options}
+    encoder = Encoder(EncoderConfig(TINY.name, **options))
     for norm in batch_norms(encoder).values():
         norm.weight.data.fill_(1)  # timm begins with zeros, through which no gradient passes
     return encoder
@@ -86,9 +87,11 @@ def test_lite_features_equal_the_original_implementation(name: str, side: int) -
             name.removeprefix("tf_").replace("_", "-"),
             weights_path=getattr(module, file_class).get_model_file_path(),
         ).eval()
+        # In the layout that Encoder uses: others sum in another order.
+        network.to(memory_format=torch.channels_last)
         encoder = Encoder(EncoderConfig(f"timm/{name}")).eval()
         assert encoder.transform == ImageTransform((side, side))
-        images = pictures(side, 1)
+        images = pictures(side, 1).contiguous(memory_format=torch.channels_last)
         expected = network.extract_features(images).flatten(2).transpose(1, 2)
         features = encoder(images)
     assert features.grid.shape == expected.shape
@@ -547,7 +550,7 @@ def test_a_hub_that_does_not_have_the_weights(
 
 
 def test_an_answer_with_an_unknown_certificate_is_no_missing_network(server: str) -> None:
-    from captioner.encoder import _connect
+    from captioner.pretrained import _connect
 
     _connect(server.replace("http:", "https:").replace("127.0.0.1", "localhost"))
 

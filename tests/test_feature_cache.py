@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -82,13 +83,13 @@ def kill_at_image(number: int) -> None:
     """Let this process be killed when it reads its Nth image."""
     left = [number]
 
-    def read(path: Path) -> Image.Image:
+    def read(path: str | Path, **options: Any) -> Image.Image:
         left[0] -= 1
         if left[0] == 0:
             os.kill(os.getpid(), signal.SIGKILL)
-        return read_image(path)
+        return read_image(path, **options)
 
-    feature_cache.read_image = read  # type: ignore[assignment]
+    feature_cache.read_image = read
 
 
 def test_features_are_the_encoders_in_half_precision(

@@ -125,7 +125,7 @@ def test_pictures_get_the_captions_that_were_learnt(
 def test_paths_pictures_and_arrays_are_the_same(model: CaptionModel, tmp_path: Path) -> None:
     image = noise(5)
     image.save(tmp_path / "a.png")
-    given = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
+    given: list[Any] = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
     for each in given:
         assert model.caption([each]) == model.caption([image])
 
@@ -416,7 +416,11 @@ def test_loading_needs_the_file_alone(
     monkeypatch.chdir(tmp_path)
     # As a model trained from ImageNet weights or from a file that is elsewhere would say.
     for weights in ("imagenet", "/no/such/file.pth"):
-        rewrite(Path("alone.safetensors"), lambda d, w=weights: d["encoder"].update(weights=w))
+
+        def set_weights(description: dict[str, Any], weights: str = weights) -> None:
+            description["encoder"]["weights"] = weights
+
+        rewrite(Path("alone.safetensors"), set_weights)
         loaded = CaptionModel.load("alone.safetensors", device="cpu")
         assert loaded.encoder.config.weights == weights
         assert texts(loaded.caption(images)) == texts(model.caption(images))
