@@ -435,6 +435,9 @@ def _check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
     for path in paths:
         if path.is_dir():
             raise CaptionerError(f"output {path} is a folder; name a file")
+        if path.exists() and not path.is_file():
+            # Written under another name and renamed: that would replace a device or a pipe.
+            raise CaptionerError(f"output {path} is no ordinary file; name another")
         if path.exists() and not overwrite:
             raise CaptionerError(f"output {path} is there already; --overwrite replaces it")
 

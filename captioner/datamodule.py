@@ -20,7 +20,7 @@ from captioner.encoder import Encoder, EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.feature_cache import FeatureCache, default_cache_dir
 from captioner.images import read_image
-from captioner.model import DECODE_MARGIN, CaptionModel, load_any
+from captioner.model import CaptionModel, load_any
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
 
@@ -151,15 +151,10 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int]]):
             picture = torch.from_numpy(np.array(self.cache[index]))  # (R, D) float16
             return picture, self.captions[index], index
         example = self.examples[index]
-        image = read_image(example.path, min_side=smallest_side(self.transform))
+        image = read_image(example.path, min_side=self.transform.min_side)
         if self.view is not None:
             image = self.view(image, example, epoch)
         return self.transform(image), self.captions[index], index
-
-
-def smallest_side(transform: ImageTransform) -> int:
-    """Pixels that a large JPEG is decoded to at least, here as by the finished model."""
-    return DECODE_MARGIN * max(transform.size)
 
 
 def _caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
@@ -324,8 +319,7 @@ class CaptionDataModule(pl.LightningDataModule):
     def _features(self, encoder: Encoder, split: str) -> np.ndarray:
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
         paths = [example.path for example in self.examples[split]]
-        side = smallest_side(encoder.transform)
-        cache = FeatureCache(self.cache_dir, encoder.to(device), paths, side)
+        cache = FeatureCache(self.cache_dir, encoder.to(device), paths)
         if not cache.complete:
             rank_zero_info(
                 f"{split}: features of {len(paths)} images are computed once and kept in "

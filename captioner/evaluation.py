@@ -7,9 +7,7 @@ image is captioned once, by free-running decoding, and compared with its raw ref
 
 from __future__ import annotations
 
-import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
@@ -23,6 +21,7 @@ from captioner.errors import CaptionerError
 from captioner.images import ImageFile
 from captioner.metrics import score_captions
 from captioner.tokenizer import TOKENIZER_RULE, tokenize
+from captioner.writers import replace_file
 
 if TYPE_CHECKING:
     from captioner.datasets import Example
@@ -203,14 +202,4 @@ def save_json(path: Path, value: Any) -> None:
     Raises:
         CaptionerError: when the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        temporary.write_text(
-            json.dumps(value, ensure_ascii=False, indent=2) + "\n", encoding="utf-8"
-        )
-        temporary.replace(path)
-    except OSError as error:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
-        raise CaptionerError(f"{path} cannot be written: {error.strerror or error}") from error
+    replace_file(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")

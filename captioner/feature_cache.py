@@ -46,16 +46,12 @@ class FeatureCache:
         folder: where caches are kept; each gets a folder of its own in there.
         encoder: the frozen CNN, in eval mode.
         paths: the images, in the order of their rows.
-        min_side: see :func:`captioner.images.read_image`.
     """
 
-    def __init__(
-        self, folder: Path, encoder: Encoder, paths: Sequence[Path], min_side: int | None = None
-    ) -> None:
+    def __init__(self, folder: Path, encoder: Encoder, paths: Sequence[Path]) -> None:
         assert not encoder.training, "features of an encoder in training mode depend on the batch"
         self.encoder = encoder
         self.paths = list(paths)
-        self.min_side = min_side
         identity = {
             "encoder": encoder.config.name,
             "weights": _weights_hash(encoder),
@@ -171,7 +167,9 @@ class FeatureCache:
         with bar:
             for first in range(start, len(self.paths), batch_size):
                 part = self.paths[first : first + batch_size]
-                images = [read_image(path, min_side=self.min_side) for path in part]
+                images = [
+                    read_image(path, min_side=self.encoder.transform.min_side) for path in part
+                ]
                 pixels = torch.stack([self.encoder.transform(image) for image in images])
                 array[first : first + len(part)] = self._encode(pixels.to(device))
                 bar.update(len(part))

@@ -29,13 +29,6 @@ from captioner.pretrained import is_file_name
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
 
-DECODE_MARGIN = 3
-"""Large JPEGs are decoded at no less than this many times the model's resolution.
-
-A 12-megapixel photo is ready two to three times as soon, and no pixel of the model's input differs
-by more than 2 of 255 from a full decode; with a margin of 1 the difference reaches 18.
-"""
-
 FILE_FORMAT = "captioner-model-1"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -174,9 +167,7 @@ class CaptionModel(nn.Module):
         Raises:
             captioner.images.ImageError: when it cannot be read.
         """
-        # A large JPEG is decoded at a fraction of its size.
-        margin = DECODE_MARGIN * max(self.transform.size)
-        return self.transform(read_image(path, min_side=margin))
+        return self.transform(read_image(path, min_side=self.transform.min_side))
 
     @torch.inference_mode()
     def caption_batch(

@@ -519,11 +519,11 @@ def replace_file(path: Path, text: str) -> None:
     try:
         with _create(temporary, path) as stream:
             stream.write(text.encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise _cannot_write(path, error) from None
-    except BaseException:
-        temporary.unlink(missing_ok=True)
+    except BaseException as error:
+        with suppress(OSError):  # where its folder is none, there is nothing to remove
+            temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise _cannot_write(path, error) from None
         raise
     _rename(temporary, path)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import tempfile
 from collections.abc import Callable, Iterator
@@ -29,6 +30,12 @@ def quadrants(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
     pixels[height // 2 :, : width // 2] = BLUE
     pixels[height // 2 :, width // 2 :] = WHITE
     return pixels
+
+
+@pytest.fixture(scope="session", autouse=True)
+def interruptible() -> None:
+    """Tests interrupt processes: a shell that runs pytest in the background lets it ignore that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def noise(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:

@@ -275,3 +275,33 @@ def test_the_models_own_candidates_survive_json(
             probs = [prob for _, prob in candidate["words"]]
             assert all(0 <= prob <= 1 for prob in probs)
             assert None not in [word for word, _ in candidate["words"]][:-1]
+
+
+def test_samples_depend_on_the_place_in_the_run_and_not_on_the_batches(
+    tiny_model: CaptionModel, photo_folder: Path
+) -> None:
+    options = DecodingOptions(sample=True, max_length=6, seed=3)
+    files = list(find_images(photo_folder))
+    runs = [
+        [
+            record.result.text
+            for record in caption_images(tiny_model, files, options, batch_size=batch_size)
+            if record.result is not None
+        ]
+        for batch_size in (1, 2, 5)
+    ]
+    assert len(runs[0]) == len(files)
+    assert runs[0] == runs[1] == runs[2]
+    same = [files[0]] * 4
+    drawn = [r.result for r in caption_images(tiny_model, same, options, batch_size=1)]
+    assert len({result.text for result in drawn if result is not None}) > 1
+
+
+def test_a_large_jpeg_gets_the_same_captions_alone_and_in_a_folder(
+    tiny_model: CaptionModel, tmp_path: Path
+) -> None:
+    path = tmp_path / "large.jpg"
+    noise(5, 1600, 1200).save(path, quality=90)
+    assert tiny_model.transform.min_side == 3 * 64
+    (record,) = caption_images(tiny_model, find_images(path), OPTIONS)
+    assert record.result == tiny_model.caption([path], OPTIONS)[0]

@@ -488,3 +488,9 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"captioner {captioner.__version__}\n"
+
+
+def test_an_output_that_is_a_device_is_left_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--checkpoint", "any.ckpt", "--output", os.devnull, "--overwrite"]
+    assert cli.main(["export", *arguments]) == 2
+    assert f"output {os.devnull} is no ordinary file; name another" in capsys.readouterr().err

@@ -30,7 +30,7 @@ MAY_IMPORT = {
     "feature_cache": "encoder images",
     "model": "encoder decoder decoding tokenizer transform images",
     "captioning": "images model",
-    "evaluation": "captioning datasets metrics model __init__",
+    "evaluation": "captioning datasets metrics model writers __init__",
     "datamodule": "datasets model encoder tokenizer transform images feature_cache",
     "training": "datamodule model metrics decoding",
     "training_cli": "training datamodule",

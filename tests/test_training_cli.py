@@ -410,6 +410,17 @@ def test_a_moved_run_keeps_its_best_score(fit: Callable[..., int], tmp_path: Pat
     assert read(new, "best")["epoch"] == 0  # not written over by a third epoch that is no better
 
 
+def test_a_finished_run_is_not_trained_any_further(
+    fit: Callable[..., int], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    assert fit(run, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+    best = max(scores(finished))
+    assert capsys.readouterr().out.startswith(f"best val/cider_d: {best:.4f}, ")
+
+
 # --- the run's folder ----------------------------------------------------------------------
 
 
