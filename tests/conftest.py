@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import signal
 import socket
+import sys
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -36,6 +38,34 @@ def quadrants(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 def interruptible() -> None:
     """Tests interrupt processes: a shell that runs pytest in the background lets it ignore that."""
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """For modules that fork (OpenMP's threads do not survive it) or compare the last digits."""
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session")
+def make_shapes() -> Callable[[Path, int], Path]:
+    """Make a toy set of so many pictures in a new folder, with the script users run."""
+    script = Path(__file__).parents[1] / "data" / "make_shapes.py"
+    spec = importlib.util.spec_from_file_location("make_shapes", script)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["make_shapes"] = module  # its dataclasses look themselves up there
+    spec.loader.exec_module(module)
+
+    def make(folder: Path, images: int) -> Path:
+        assert module.main([str(folder), "--images", str(images)]) == 0
+        return folder
+
+    return make
 
 
 def noise(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:

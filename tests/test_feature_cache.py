@@ -29,13 +29,7 @@ CONFIG = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64)
 COUNT = 30
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Children are forked here, and OpenMP's threads do not survive a fork."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")

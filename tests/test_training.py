@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import math
 import os
 import resource
@@ -43,25 +42,14 @@ LEARNS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Sums in another order have other last digits; and small networks gain nothing by threads."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    spec = importlib.util.spec_from_file_location("make_shapes", ROOT / "data" / "make_shapes.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    sys.modules["make_shapes"] = script
-    spec.loader.exec_module(script)
-    out = tmp_path_factory.mktemp("toy") / "shapes"
-    assert script.main([str(out), "--images", str(IMAGES)]) == 0
-    return out
+def shapes(
+    tmp_path_factory: pytest.TempPathFactory, make_shapes: Callable[[Path, int], Path]
+) -> Path:
+    return make_shapes(tmp_path_factory.mktemp("toy") / "shapes", IMAGES)
 
 
 @pytest.fixture(scope="module")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import csv
-import importlib.util
 import json
 import multiprocessing
 import os
@@ -42,26 +41,15 @@ FROZEN: tuple[str, ...] = ()
 TRAINED = ("--model.encoder.trainable=all", "--data.augment=true", "--data.workers=1")
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    """Children are forked here, and OpenMP's threads do not survive a fork."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="module")
-def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def shapes(
+    tmp_path_factory: pytest.TempPathFactory, make_shapes: Callable[[Path, int], Path]
+) -> Path:
     """Forty pictures: 32 to train, 4 to validate, 4 to test."""
-    spec = importlib.util.spec_from_file_location("make_shapes", ROOT / "data" / "make_shapes.py")
-    assert spec is not None and spec.loader is not None
-    script = importlib.util.module_from_spec(spec)
-    sys.modules["make_shapes"] = script
-    spec.loader.exec_module(script)
-    out = tmp_path_factory.mktemp("toy") / "shapes"
-    assert script.main([str(out), "--images", "40"]) == 0
-    return out
+    return make_shapes(tmp_path_factory.mktemp("toy") / "shapes", 40)
 
 
 @pytest.fixture(scope="module")
