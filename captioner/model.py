@@ -387,23 +387,44 @@ def load_checkpoint(path: str | Path) -> CaptionModel:
     Raises:
         CaptionerError: when the file is missing, unsafe or no checkpoint of a captioner.
     """
-    path = Path(path)
-    if not path.is_file():
+    checkpoint = read_checkpoint(path)
+    try:
+        return CaptionModel.from_description(
+            checkpoint["captioner"], _part(checkpoint["state_dict"], "model.")
+        )
+    except CaptionerError as error:
+        raise CaptionerError(f"checkpoint {path}: {error}") from error
+
+
+def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Read all of a training checkpoint, running none of the code that such a file can hold.
+
+    Args:
+        path: a file that `captioner fit` wrote.
+        mmap: leave the tensors on the disk until they are used.
+
+    Returns:
+        Lightning's entries, among them ``state_dict``, and ``captioner``, the description.
+
+    Raises:
+        CaptionerError: when the file is missing, damaged, unsafe or no checkpoint of a captioner.
+    """
+    if not Path(path).is_file():
         raise CaptionerError(f"checkpoint {path}: no such file")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
         # A pickle that would run code, a truncated file: torch has many names for "no".
         raise CaptionerError(
-            f"checkpoint {path}: refused, it is not a plain checkpoint of `captioner fit`"
+            f"checkpoint {path}: refused, it is not a plain checkpoint of `captioner fit`, or "
+            "damaged"
         ) from error
-    state = checkpoint.get("state_dict") if isinstance(checkpoint, dict) else None
-    if not isinstance(state, dict) or not isinstance(checkpoint.get("captioner"), dict):
+    parts = ("captioner", "state_dict")
+    if not isinstance(checkpoint, dict) or not all(
+        isinstance(checkpoint.get(part), dict) for part in parts
+    ):
         raise CaptionerError(f"checkpoint {path}: it was not written by `captioner fit`")
-    try:
-        return CaptionModel.from_description(checkpoint["captioner"], _part(state, "model."))
-    except CaptionerError as error:
-        raise CaptionerError(f"checkpoint {path}: {error}") from error
+    return checkpoint
 
 
 def load_any(path: str | Path) -> CaptionModel:

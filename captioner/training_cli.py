@@ -23,6 +23,7 @@ from captioner.datamodule import CaptionDataModule
 from captioner.decoder import DecoderConfig
 from captioner.encoder import EncoderConfig
 from captioner.errors import CaptionerError
+from captioner.model import read_checkpoint
 from captioner.training import CaptionTask
 
 CHECKPOINTS = "checkpoints"
@@ -321,28 +322,10 @@ def find_checkpoint(
         path = Path(_checkpoint_folder(run_dir)) / f"{given}.ckpt"
     if given == "last" and command == "fit" and not path.exists():
         return None  # nothing was saved yet: one command for the first start and every other
+    if not path.is_file():
+        raise CaptionerError(f"checkpoint {path}: no such file; give another --ckpt_path")
     read_checkpoint(path, mmap=True)
     return str(path)
-
-
-def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read a checkpoint of `captioner fit`, running none of the code that a file can hold.
-
-    Raises:
-        CaptionerError: when the file is missing, damaged, unsafe or no captioner's.
-    """
-    if not Path(path).is_file():
-        raise CaptionerError(f"checkpoint {path}: no such file; give another --ckpt_path")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:
-        # A truncated file, a pickle that would run code: torch has many names for "no".
-        raise CaptionerError(
-            f"checkpoint {path}: damaged, or not a plain checkpoint of `captioner fit`"
-        ) from error
-    if not isinstance(checkpoint, dict) or "captioner" not in checkpoint:
-        raise CaptionerError(f"checkpoint {path}: it was not written by `captioner fit`")
-    return checkpoint
 
 
 def _claim_folder(folder: Path, ckpt_path: str | None) -> None:

@@ -598,7 +598,10 @@ def test_a_damaged_checkpoint_is_refused(
 ) -> None:
     (tmp_path / "bad.ckpt").write_bytes(content)
     assert fit(tmp_path / "run", f"--ckpt_path={tmp_path / 'bad.ckpt'}") == 2
-    message = f"checkpoint {tmp_path / 'bad.ckpt'}: damaged, or not a plain checkpoint of"
+    message = (
+        f"checkpoint {tmp_path / 'bad.ckpt'}: refused, it is not a plain checkpoint of "
+        "`captioner fit`, or damaged"
+    )
     assert message in capsys.readouterr().err
 
 
