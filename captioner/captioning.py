@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from captioner.decoding import DecodingOptions
-from captioner.images import ImageError, ImageFile
+from captioner.finding import SourceFile
+from captioner.images import ImageError
 from captioner.model import Candidate, CaptionModel, CaptionResult
 
 
@@ -24,7 +25,7 @@ class CaptionRecord:
     """What became of one file: a result or an error.
 
     Attributes:
-        file_name: `captioner.images.ImageFile.name`.
+        file_name: `captioner.finding.SourceFile.name`.
         path: where the file is.
         result: its captions, None if it could not be read.
         error: why not, in a few words without the path; None if it could.
@@ -58,7 +59,7 @@ class CaptionRecord:
 
 def caption_images(
     model: CaptionModel,
-    files: Iterable[ImageFile],
+    files: Iterable[SourceFile],
     options: DecodingOptions | None = None,
     *,
     batch_size: int = 32,
@@ -91,14 +92,14 @@ def caption_images(
 class _Read:
     """A file and its pixels (3, height, width), or why it has none."""
 
-    file: ImageFile
+    file: SourceFile
     pixels: Tensor | None = None
     error: str | None = None
 
 
 def _caption(
     model: CaptionModel,
-    files: Iterable[ImageFile],
+    files: Iterable[SourceFile],
     options: DecodingOptions,
     batch_size: int,
     workers: int,
@@ -133,7 +134,7 @@ def _caption_batch(
         yield CaptionRecord(image.file.name, image.file.path, result, image.error)
 
 
-def _read(model: CaptionModel, file: ImageFile) -> _Read:
+def _read(model: CaptionModel, file: SourceFile) -> _Read:
     try:
         return _Read(file, model.read(file.path))
     except ImageError as error:
@@ -141,7 +142,7 @@ def _read(model: CaptionModel, file: ImageFile) -> _Read:
 
 
 def _read_ahead(
-    read: Callable[[ImageFile], _Read], files: Iterable[ImageFile], workers: int, ahead: int
+    read: Callable[[SourceFile], _Read], files: Iterable[SourceFile], workers: int, ahead: int
 ) -> Generator[_Read, None, None]:
     """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
     if workers == 0:

@@ -18,7 +18,7 @@ import captioner
 from captioner.captioning import caption_images
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.images import ImageFile
+from captioner.finding import SourceFile
 from captioner.metrics import score_captions
 from captioner.tokenizer import TOKENIZER_RULE, tokenize
 from captioner.writers import replace_file
@@ -166,7 +166,7 @@ def _caption(
     workers: int,
     on_image: Callable[[], object] | None,
 ) -> Iterator[tuple[str, CaptionResult]]:
-    files = (ImageFile(example.path, example.image_id, None) for example in examples)
+    files = (SourceFile(example.path, example.image_id, None) for example in examples)
     records = caption_images(model, files, options, batch_size=batch_size, workers=workers)
     for example, record in zip(examples, records, strict=True):
         if record.result is None:

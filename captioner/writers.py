@@ -26,7 +26,7 @@ Record = Mapping[str, Any]
 
 
 class NamedFile(Protocol):
-    """What `Writer.check` needs to know of an image: `captioner.images.ImageFile` has it."""
+    """What `Writer.check` needs to know of an image: `captioner.finding.SourceFile` has it."""
 
     @property
     def path(self) -> Path:
@@ -433,15 +433,11 @@ def _coco_id(file_name: str) -> int | str:
 def _sidecar_names(folder: str) -> dict[str, str]:
     """File name -> text file's name, for all image files of a folder."""
     # Imported here: the command line's help lists the formats and must not load Pillow.
-    from captioner.images import IMAGE_SUFFIXES
+    from captioner.images import IMAGES
 
     try:
         with os.scandir(folder) as scan:
-            images = sorted(
-                entry.name
-                for entry in scan
-                if os.path.splitext(entry.name)[1].lower() in IMAGE_SUFFIXES
-            )
+            images = sorted(entry.name for entry in scan if IMAGES.lists(entry.name))
     except OSError:
         return {}
     names: dict[str, str] = {}

@@ -15,7 +15,8 @@ from conftest import noise
 from captioner.captioning import CaptionRecord, caption_images
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.images import ImageFile, find_images
+from captioner.finding import SourceFile
+from captioner.images import find_images
 from captioner.model import Candidate, CaptionModel, CaptionResult
 from captioner.writers import open_writer
 
@@ -64,9 +65,9 @@ def test_bad_files_are_records_in_their_place(
         (Path("gone.jpg"), "file not found"),
     ]
     good = list(find_images(photo_folder))
-    mixed: list[tuple[ImageFile, str | None]] = [(file, None) for file in good]
+    mixed: list[tuple[SourceFile, str | None]] = [(file, None) for file in good]
     for index, (path, reason) in enumerate(bad):
-        mixed.insert(index * 2, (ImageFile(path, path.name), reason))
+        mixed.insert(index * 2, (SourceFile(path, path.name), reason))
     records = list(
         caption_images(
             tiny_model, [file for file, _ in mixed], OPTIONS, batch_size=2, workers=workers
@@ -84,7 +85,7 @@ def test_bad_files_are_records_in_their_place(
 def test_nothing_but_bad_files_and_nothing_at_all(
     tiny_model: CaptionModel, bad_files: dict[str, Path], workers: int
 ) -> None:
-    files = [ImageFile(path, path.name) for path in bad_files.values()]
+    files = [SourceFile(path, path.name) for path in bad_files.values()]
     records = list(caption_images(tiny_model, files, batch_size=3, workers=workers))
     assert [record.file_name for record in records] == [file.name for file in files]
     assert all(record.error and record.result is None for record in records)
@@ -115,11 +116,11 @@ def test_files_are_taken_as_they_are_needed(
     noise(0).save(tmp_path / "x.png")
     taken = 0
 
-    def endless() -> Iterator[ImageFile]:
+    def endless() -> Iterator[SourceFile]:
         nonlocal taken
         while True:
             taken += 1
-            yield ImageFile(tmp_path / "x.png", str(taken))
+            yield SourceFile(tmp_path / "x.png", str(taken))
 
     records = caption_images(tiny_model, endless(), OPTIONS, batch_size=4, workers=workers)
     assert taken == 0
@@ -137,10 +138,10 @@ def test_a_run_of_bad_files_does_not_pile_up_behind_a_good_one(
 ) -> None:
     noise(0).save(tmp_path / "x.png")
 
-    def endless() -> Iterator[ImageFile]:
-        yield ImageFile(tmp_path / "x.png", "good")
+    def endless() -> Iterator[SourceFile]:
+        yield SourceFile(tmp_path / "x.png", "good")
         while True:
-            yield ImageFile(tmp_path / "gone.png", "bad")
+            yield SourceFile(tmp_path / "gone.png", "bad")
 
     records = caption_images(tiny_model, endless(), OPTIONS, batch_size=4, workers=workers)
     assert next(records).file_name == "good"
@@ -155,9 +156,9 @@ def test_an_error_from_the_listing_ends_the_threads(
 ) -> None:
     noise(0).save(tmp_path / "x.png")
 
-    def breaking() -> Iterator[ImageFile]:
+    def breaking() -> Iterator[SourceFile]:
         for index in range(10):
-            yield ImageFile(tmp_path / "x.png", str(index))
+            yield SourceFile(tmp_path / "x.png", str(index))
         raise error
 
     seen = []

@@ -24,12 +24,11 @@ from conftest import (
 from PIL import Image
 
 from captioner.errors import CaptionerError
+from captioner.finding import SourceFile, printable
 from captioner.images import (
-    IMAGE_SUFFIXES,
+    IMAGES,
     ImageError,
-    ImageFile,
     find_images,
-    printable,
     read_image,
     to_rgb,
 )
@@ -503,17 +502,17 @@ def names(*paths: str | Path) -> list[str]:
 
 def test_a_folder_is_searched_with_its_subfolders_in_the_order_of_the_names(tree: Path) -> None:
     assert list(find_images("2023")) == [
-        ImageFile(Path("2023/a.jpg"), "a.jpg", Path("2023")),
-        ImageFile(Path("2023/b.PNG"), "b.PNG", Path("2023")),
-        ImageFile(Path("2023/paris/a.jpg"), "paris/a.jpg", Path("2023")),
-        ImageFile(Path("2023/paris/z.webp"), "paris/z.webp", Path("2023")),
+        SourceFile(Path("2023/a.jpg"), "a.jpg", Path("2023")),
+        SourceFile(Path("2023/b.PNG"), "b.PNG", Path("2023")),
+        SourceFile(Path("2023/paris/a.jpg"), "paris/a.jpg", Path("2023")),
+        SourceFile(Path("2023/paris/z.webp"), "paris/z.webp", Path("2023")),
     ]
     assert names(tree / "2023") == names("2023/")
 
 
 def test_a_file_is_taken_whatever_its_suffix(tree: Path) -> None:
     assert list(find_images(Path("2023/notes.txt"))) == [
-        ImageFile(Path("2023/notes.txt"), "notes.txt", None)
+        SourceFile(Path("2023/notes.txt"), "notes.txt", None)
     ]
     assert names("2023/.hidden.jpg") == [".hidden.jpg"]
 
@@ -595,7 +594,7 @@ def test_patterns(tree: Path, pattern: str, expected: list[str]) -> None:
 
 def test_the_name_of_a_pattern_starts_behind_its_fixed_folders(tree: Path) -> None:
     (file,) = find_images(["2023/par*/z.webp"])
-    assert file == ImageFile(Path("2023/paris/z.webp"), "paris/z.webp", Path("2023"))
+    assert file == SourceFile(Path("2023/paris/z.webp"), "paris/z.webp", Path("2023"))
 
 
 @pytest.mark.parametrize(
@@ -696,6 +695,6 @@ def test_names_that_are_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_heic_is_listed_to_be_refused_and_text_is_not() -> None:
-    assert ".heic" in IMAGE_SUFFIXES
-    assert ".jpg" in IMAGE_SUFFIXES
-    assert ".txt" not in IMAGE_SUFFIXES
+    assert ".heic" in IMAGES.suffixes
+    assert ".jpg" in IMAGES.suffixes
+    assert ".txt" not in IMAGES.suffixes
