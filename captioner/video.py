@@ -1,0 +1,426 @@
+"""Read a video as frames with their times, and say what is wrong with one that cannot be read.
+
+Two readers do the same job. PyAV is the default: it gives the container's own timestamps as exact
+fractions, reports every packet that could not be decoded, decodes AV1, and was as fast as OpenCV
+or faster on the clips tried (`benchmarks/tag.py` measures it). OpenCV serves where PyAV cannot;
+it counts no failures, because it does not tell of them.
+
+Times are presentation timestamps in seconds, measured from the first frame that can be shown.
+They are never a frame's number divided by a rate: that is wrong wherever the rate varies.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from captioner.errors import CaptionerError
+from captioner.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+
+_SUFFIXES = (
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .wmv .asf .flv .f4v .ogv .3gp"
+    " .3g2 .mxf .dv .ivf .y4m"
+)
+VIDEOS = FileKind("video", frozenset(_SUFFIXES.split()), _SUFFIXES)
+"""What a folder is searched for."""
+
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,dv,gxf,nut,"
+    "ivf,h264,hevc,m4v,wtv,yuv4mpegpipe,rm"
+)
+"""FFmpeg's demuxers that may run. Others take playlists, which name further files, for videos."""
+
+MAX_FAILURES_IN_A_ROW = 250
+"""Packets in a row that may fail before the rest of a file is given up."""
+
+READERS = ("pyav", "opencv")
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class VideoError(CaptionerError):
+    """One video cannot be used.
+
+    Attributes:
+        code: which kind of trouble, a fixed word for programs: ``not_found``, ``unreadable``,
+            ``empty_file``, ``not_a_video``, ``no_video_stream``, ``no_frames``, ``no_decoder``,
+            ``time_limit``, ``decoder_died``.
+        reason: the same for people, in a few words without the path.
+        path: the file.
+    """
+
+    def __init__(self, code: str, reason: str, path: Path) -> None:
+        """Keep all three; the message is ``path: reason``."""
+        super().__init__(f"{printable(path)}: {reason}")
+        self.code = code
+        self.reason = reason
+        self.path = path
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says before anything is decoded; only the size is certain.
+
+    Attributes:
+        width: of the picture as it is shown, in pixels.
+        height: likewise.
+        rotation: degrees clockwise by which stored pictures are turned to be shown: 0, 90, 180
+            or 270. It is applied already.
+        announced_s: length of the video in seconds according to the container; None if it does
+            not say.
+    """
+
+    width: int
+    height: int
+    rotation: int
+    announced_s: float | None
+
+
+class Frame(ABC):
+    """One decoded picture. It is converted only when asked for: most frames are looked at by none.
+
+    Attributes:
+        index: 0, 1, 2, ... in the order of showing, of the frames that could be decoded.
+        time_s: seconds since the first frame.
+        duration_s: how long it is shown, in seconds; None if the file does not say.
+    """
+
+    def __init__(self, index: int, time_s: float, duration_s: float | None) -> None:
+        self.index = index
+        self.time_s = time_s
+        self.duration_s = duration_s
+
+    @abstractmethod
+    def rgb(self) -> Picture:
+        """The picture as it is shown, upright: (height, width, 3) in the order RGB."""
+
+    @abstractmethod
+    def thumbnail(self, width: int) -> Picture:
+        """A small copy as it is stored, not turned: (height, width, 3) in the order BGR."""
+
+
+class Video(ABC):
+    """An open video: iterate once over its frames, then close it (or use it as a context).
+
+    Attributes:
+        path: the file.
+        info: what the container says.
+        decode_failures: packets and frames, so far, that could not be decoded and were skipped.
+        ended_early: why the frames ended before the file did, in a few words; None if they did
+            not, or not yet.
+    """
+
+    path: Path
+    info: VideoInfo
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.decode_failures = 0
+        self.ended_early: str | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames in the order of showing, with rising times."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file. Closing twice does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def find_videos(paths: str | Path | Sequence[str | Path]) -> Iterator[SourceFile]:
+    """List video files lazily; see `captioner.finding.find_files`, also for the errors."""
+    return find_files(paths, VIDEOS)
+
+
+def open_video(path: str | Path, reader: str = "pyav") -> Video:
+    """Open a video and decode its first frame.
+
+    Args:
+        path: a video file, whatever its suffix. Playlists are refused.
+        reader: ``pyav`` or ``opencv``.
+
+    Raises:
+        VideoError: there is no picture to be had from it; its ``code`` says why.
+        ValueError: an unknown reader.
+    """
+    path = Path(path)
+    if reader not in READERS:
+        raise ValueError(f"reader={reader!r}: choose one of {', '.join(READERS)}")
+    try:
+        problem = why_unreadable(path)
+    except FileNotFoundError:
+        raise VideoError("not_found", "file not found", path) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise VideoError("unreadable", reason, path) from None
+    if problem is not None:
+        code = "empty_file" if problem == "empty file" else "unreadable"
+        raise VideoError(code, problem, path)
+    return _PyAvVideo(path) if reader == "pyav" else _OpenCvVideo(path)
+
+
+class _Clock:
+    """Timestamps as a file has them -> seconds since the first frame, always rising."""
+
+    def __init__(self, usual_s: Fraction) -> None:
+        """Take the frame distance to be used where a file gives none, in seconds."""
+        self._usual_s = usual_s
+        self._offset: Fraction | None = None
+        self._last: Fraction | None = None
+
+    def time(self, stamp_s: Fraction | None) -> Fraction:
+        """The time of the next frame; without a usable stamp it follows the last one closely."""
+        last = self._last
+        if last is None:
+            self._offset = stamp_s
+            now = Fraction(0)
+        elif stamp_s is None:
+            now = last + self._usual_s
+        else:
+            if self._offset is None:
+                self._offset = stamp_s - last - self._usual_s
+            now = stamp_s - self._offset
+            if now <= last:
+                # The stamps start anew, as where two recordings were joined: so does the offset.
+                now = last + self._usual_s
+                self._offset = stamp_s - now
+        self._last = now
+        return now
+
+
+# --- PyAV ----------------------------------------------------------------------------------
+
+
+class _PyAvFrame(Frame):
+    def __init__(self, index: int, time_s: float, duration_s: float | None, frame: Any) -> None:
+        super().__init__(index, time_s, duration_s)
+        self._frame = frame
+
+    def rgb(self) -> Picture:
+        picture = self._frame.to_ndarray(format="rgb24")
+        turns = self._frame.rotation // 90  # counterclockwise, as NumPy counts
+        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+
+    def thumbnail(self, width: int) -> Picture:
+        height = max(1, round(width * self._frame.height / self._frame.width))
+        small: Picture = self._frame.reformat(
+            width=width, height=height, format="bgr24", interpolation="AREA"
+        ).to_ndarray()
+        return small
+
+
+class _PyAvVideo(Video):
+    def __init__(self, path: Path) -> None:
+        import av
+
+        super().__init__(path)
+        self._ffmpeg_error = av.error.FFmpegError
+        self._failures_in_a_row = 0
+        try:
+            # As a URL, so that no file name is taken for a protocol.
+            self._container = av.open(
+                f"file:{path}",
+                metadata_errors="ignore",
+                options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+            )
+        except self._ffmpeg_error as error:
+            raise _not_opened(path, error) from error
+        except UnicodeEncodeError as error:
+            raise VideoError("unreadable", "its name is not valid text", path) from error
+        try:
+            self._stream = self._video_stream()
+            self._frames = self._decode()
+            self._first = next(self._frames, None)
+            if self._first is None:
+                raise VideoError("no_frames", "no frame of it can be decoded", path)
+            self.info = self._describe(self._first)
+        except BaseException:
+            self.close()
+            raise
+
+    def _video_stream(self) -> Any:
+        from av.stream import Disposition
+
+        streams = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic  # a music file's cover
+        ]
+        if not streams:
+            held = "only sound" if self._container.streams.audio else "no pictures"
+            raise VideoError("no_video_stream", f"it holds {held}", self.path)
+        stream = max(streams, key=lambda each: each.width * each.height)
+        if stream.codec_context is None:
+            raise VideoError("no_decoder", "no decoder for its pictures", self.path)
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _describe(self, frame: Any) -> VideoInfo:
+        clockwise = -frame.rotation % 360
+        width, height = frame.width, frame.height
+        if clockwise in (90, 270):
+            width, height = height, width
+        return VideoInfo(width, height, clockwise, self._announced_s())
+
+    def _announced_s(self) -> float | None:
+        stream, container = self._stream, self._container
+        if stream.duration is not None and stream.time_base is not None:
+            return float(_seconds(stream.duration, stream.time_base))
+        # Matroska keeps each stream's length as a tag, the file's as that of the longest stream.
+        with suppress(KeyError, ValueError):
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if container.duration is not None and len(container.streams) == 1:
+            return float(container.duration) / 1_000_000
+        return None
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets; a stretch that the container's reader stumbles over is skipped."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except StopIteration:
+                return
+            except self._ffmpeg_error:
+                if self._failed():
+                    return
+                packets = self._container.demux(self._stream)
+
+    def _decode(self) -> Iterator[Any]:
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except self._ffmpeg_error as error:
+                if isinstance(error, EOFError):
+                    return
+                frames = ()
+                if self._failed():
+                    return
+            for frame in frames:
+                if frame.is_corrupt:
+                    # A decoder paints over what is missing: a picture of nothing that was filmed.
+                    self.decode_failures += 1
+                    continue
+                self._failures_in_a_row = 0
+                yield frame
+
+    def _failed(self) -> bool:
+        """Count a failure; whether there were too many in a row."""
+        self.decode_failures += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row < MAX_FAILURES_IN_A_ROW:
+            return False
+        self.ended_early = f"{self._failures_in_a_row} damaged packets in a row"
+        return True
+
+    def __iter__(self) -> Iterator[Frame]:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        clock = _Clock(1 / Fraction(rate) if rate else Fraction(1, 25))
+        index, frame = 0, self._first
+        self._first = None
+        while frame is not None:
+            stamp = None if frame.pts is None else _seconds(frame.pts, frame.time_base)
+            duration = float(_seconds(frame.duration, frame.time_base)) if frame.duration else None
+            yield _PyAvFrame(index, float(clock.time(stamp)), duration, frame)
+            index, frame = index + 1, next(self._frames, None)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _seconds(count: int, time_base: Any) -> Fraction:
+    # Newer releases have a rational type of their own for the time base.
+    return count * Fraction(time_base.numerator, time_base.denominator)
+
+
+def _not_opened(path: Path, error: Exception) -> VideoError:
+    if isinstance(error, PermissionError):
+        return VideoError("unreadable", "permission denied", path)
+    # The index of an MP4 file stands at its end: a part of such a file says nothing about itself.
+    if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
+        return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
+    return VideoError("not_a_video", "not a video that can be read", path)
+
+
+def _is_mp4(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(12)[4:8] == b"ftyp"
+    return False
+
+
+# --- OpenCV --------------------------------------------------------------------------------
+
+
+class _OpenCvFrame(Frame):
+    def __init__(self, index: int, time_s: float, picture: Picture) -> None:
+        super().__init__(index, time_s, None)
+        self._picture = picture
+
+    def rgb(self) -> Picture:
+        picture: Picture = np.ascontiguousarray(self._picture[:, :, ::-1])
+        return picture
+
+    def thumbnail(self, width: int) -> Picture:
+        import cv2
+
+        height = max(1, round(width * self._picture.shape[0] / self._picture.shape[1]))
+        small: Picture = cv2.resize(self._picture, (width, height), interpolation=cv2.INTER_AREA)
+        return small
+
+
+class _OpenCvVideo(Video):
+    """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses."""
+
+    def __init__(self, path: Path) -> None:
+        import cv2
+
+        super().__init__(path)
+        self._cv2 = cv2
+        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        try:
+            if not self._capture.isOpened():
+                raise VideoError("not_a_video", "not a video that can be read", path)
+            read, first = self._capture.read()
+            if not read:
+                raise VideoError("no_frames", "no frame of it can be decoded", path)
+        except BaseException:
+            self.close()
+            raise
+        self._first: Any = first
+        get = self._capture.get
+        rate, count = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
+        self._usual_s = 1 / rate if 1 <= rate <= 1000 else 1 / 25
+        height, width = first.shape[:2]
+        self.info = VideoInfo(
+            width,
+            height,
+            int(get(cv2.CAP_PROP_ORIENTATION_META)) % 360,
+            count * self._usual_s if count > 0 else None,
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        clock = _Clock(Fraction(self._usual_s))
+        index, picture = 0, self._first
+        self._first = None
+        while picture is not None:
+            stamp = Fraction(self._capture.get(self._cv2.CAP_PROP_POS_MSEC)) / 1000
+            yield _OpenCvFrame(index, float(clock.time(stamp)), picture)
+            read, picture = self._capture.read()
+            index, picture = index + 1, picture if read else None
+
+    def close(self) -> None:
+        self._capture.release()
