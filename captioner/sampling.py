@@ -16,7 +16,7 @@ SETTLE_S = 0.25
 """A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
 coarse pictures that encoders make of a new scene are over; or by its last one if it is shorter."""
 
-THUMBNAIL_WIDTH = 256  # pixels: what the shot detector looks at
+THUMBNAIL_WIDTH = 160  # pixels: what the shot detector looks at
 
 _TIME_BASE = Fraction(1, 1_000_000)
 

@@ -5,14 +5,15 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
 from PIL import Image, ImageOps
-from torch import Tensor
 
 from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 MAX_SIDE = 1024
 """Largest side of an input in pixels; a bound, so that no model file can ask for all memory."""
@@ -116,6 +117,8 @@ class ImageTransform:
 
     def normalize(self, image: Image.Image) -> Tensor:
         """Scale the pixels of an RGB picture of the right size; float32 (3, height, width)."""
+        import torch  # Here: a process that only decodes and resizes videos goes without it.
+
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)

@@ -205,9 +205,12 @@ class _Clock:
 
 
 class _PyAvFrame(Frame):
-    def __init__(self, index: int, time_s: float, duration_s: float | None, frame: Any) -> None:
+    def __init__(
+        self, index: int, time_s: float, duration_s: float | None, frame: Any, shrink: Any
+    ) -> None:
         super().__init__(index, time_s, duration_s)
         self._frame = frame
+        self._shrink = shrink
 
     def rgb(self) -> Picture:
         picture = self._frame.to_ndarray(format="rgb24")
@@ -216,8 +219,8 @@ class _PyAvFrame(Frame):
 
     def thumbnail(self, width: int) -> Picture:
         height = max(1, round(width * self._frame.height / self._frame.width))
-        small: Picture = self._frame.reformat(
-            width=width, height=height, format="bgr24", interpolation="AREA"
+        small: Picture = self._shrink(
+            self._frame, width=width, height=height, format="bgr24", interpolation="AREA"
         ).to_ndarray()
         return small
 
@@ -228,6 +231,8 @@ class _PyAvVideo(Video):
 
         super().__init__(path)
         self._ffmpeg_error = av.error.FFmpegError
+        # One for all frames: setting up the scaling costs several times what scaling costs.
+        self._shrink = av.video.reformatter.VideoReformatter().reformat
         self._failures_in_a_row = 0
         try:
             # As a URL, so that no file name is taken for a protocol.
@@ -335,7 +340,7 @@ class _PyAvVideo(Video):
         while frame is not None:
             stamp = None if frame.pts is None else _seconds(frame.pts, frame.time_base)
             duration = float(_seconds(frame.duration, frame.time_base)) if frame.duration else None
-            yield _PyAvFrame(index, float(clock.time(stamp)), duration, frame)
+            yield _PyAvFrame(index, float(clock.time(stamp)), duration, frame, self._shrink)
             index, frame = index + 1, next(self._frames, None)
 
     def close(self) -> None:
@@ -378,8 +383,8 @@ class _OpenCvFrame(Frame):
         import cv2
 
         height = max(1, round(width * self._picture.shape[0] / self._picture.shape[1]))
-        small: Picture = cv2.resize(self._picture, (width, height), interpolation=cv2.INTER_AREA)
-        return small
+        small = cv2.resize(self._picture, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(small, dtype=np.uint8)
 
 
 class _OpenCvVideo(Video):
