@@ -2,7 +2,8 @@
 
 Nothing here knows a model. `decode` drives a step function that scores the next word of B images
 times K beams at once, and keeps all bookkeeping in tensors, so that a step costs a fixed number of
-kernels however many images there are. Images whose search is over leave the batch.
+kernels however many images there are. Images whose search is over leave the batch,
+unless its shape is to stay fixed.
 
 Shapes: B images, K beams (or samples), N captions asked for, T words, V vocabulary, M candidates.
 """
@@ -150,6 +151,7 @@ def decode(
     forbidden: Sequence[int],
     device: torch.device | str,
     streams: Sequence[int] | None = None,
+    fixed_shape: bool = False,
 ) -> list[list[Hypothesis]]:
     """Caption a batch of images.
 
@@ -168,6 +170,10 @@ def decode(
         streams: for sampling, the number of each image's random stream (B,); images that share
             seed and stream share their random numbers. Default: the place in the batch; the
             place in the data set makes samples independent of the batch size.
+        fixed_shape: keep images whose search is over in the batch, so that every step has the
+            same shape whatever the images: the kernels are then the same, and an image gets the
+            very same numbers, to the last bit, in any batch of one size. Costs what the steps
+            for finished images cost.
 
     Returns:
         For every image its `num_captions` hypotheses, finished ones first, then by falling score.
@@ -190,9 +196,9 @@ def decode(
         if len(numbers) != batch_size:
             raise ValueError(f"streams has {len(numbers)} numbers for {batch_size} images")
         uniform = _uniform(numbers, options).to(device)
-        _sample(step, state, words, uniform, rules, options, done)
+        _sample(step, state, words, uniform, rules, options, done, fixed_shape)
     else:
-        _beam_search(step, state, words, rules, options, done)
+        _beam_search(step, state, words, rules, options, done, fixed_shape)
     captions: list[list[Hypothesis]] = [[] for _ in range(batch_size)]
     for images, hypotheses in done:
         ranked = hypotheses.ranked(options.length_penalty)
@@ -327,6 +333,7 @@ def _beam_search(
     rules: _Rules,
     options: DecodingOptions,
     done: list[tuple[Tensor, _Hypotheses]],
+    fixed_shape: bool,
 ) -> None:
     """Beam search with length normalisation; appends each image to `done` when its search is over.
 
@@ -354,7 +361,7 @@ def _beam_search(
         beams.total = beams.total.masked_fill(ended, NEVER)
 
         over = _is_over(beams, pool, options)
-        if over.any():  # all of them after the last step, which only ends
+        if over.all() if fixed_shape else over.any():  # all of them after the last step, which only ends
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], pool.select_images(gone)))
             if len(stay) == 0:
@@ -426,6 +433,7 @@ def _sample(
     rules: _Rules,
     options: DecodingOptions,
     done: list[tuple[Tensor, _Hypotheses]],
+    fixed_shape: bool,
 ) -> None:
     """Draw N captions per image; appends each image to `done` when all of its samples ended.
 
@@ -457,7 +465,7 @@ def _sample(
         running = running & ~ends & ~cut
 
         over = ~running.any(dim=1)
-        if over.any():
+        if over.all() if fixed_shape else over.any():
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], samples.select_images(gone)))
             if len(stay) == 0:

@@ -1,8 +1,7 @@
 """From captioned frames to shots, segments and tags: the part of tagging that knows no model.
 
 All intervals are half-open, ``[start_s, end_s)``, in seconds since the first frame. A frame stands
-for the time from itself to the next frame that was looked at, within its shot; the first one of a
-shot also for what comes before it.
+for the time of its shot that is nearer to it than to any other frame that was looked at.
 """
 
 from __future__ import annotations
@@ -187,15 +186,14 @@ def build_timeline(
 
 def _times(frames: Sequence[CaptionedFrame], shots: Sequence[Shot]) -> list[tuple[float, float]]:
     """The time that each frame stands for."""
-    times = []
+    times: list[tuple[float, float]] = []
     for position, frame in enumerate(frames):
-        before = frames[position - 1] if position > 0 else None
-        after = frames[position + 1] if position + 1 < len(frames) else None
-        shot = shots[frame.shot]
-        first = before is None or before.shot != frame.shot
-        last = after is None or after.shot != frame.shot
-        start = shot.start_s if first else frame.time_s
-        times.append((start, shot.end_s if last or after is None else after.time_s))
+        start_s, end_s = shots[frame.shot].start_s, shots[frame.shot].end_s
+        if position > 0 and frames[position - 1].shot == frame.shot:
+            start_s = times[-1][1]
+        if position + 1 < len(frames) and frames[position + 1].shot == frame.shot:
+            end_s = (frame.time_s + frames[position + 1].time_s) / 2
+        times.append((start_s, end_s))
     return times
 
 
@@ -210,6 +208,17 @@ def _runs(frames: Sequence[CaptionedFrame]) -> Iterable[list[int]]:
         yield run
 
 
+def _mean(
+    values: Mapping[int, float], times: Sequence[tuple[float, float]], positions: Sequence[int]
+) -> float:
+    """Mean over the time of some frames, of values that are 0 for frames without one."""
+    lengths = {position: times[position][1] - times[position][0] for position in positions}
+    total = math.fsum(lengths.values())
+    if total <= 0:  # a video that was given up after its first frame
+        return math.fsum(values.get(position, 0.0) for position in positions) / len(positions)
+    return math.fsum(values.get(i, 0.0) * length for i, length in lengths.items()) / total
+
+
 # --- segments ------------------------------------------------------------------------------
 
 
@@ -222,12 +231,11 @@ def _segment(
 ) -> Segment:
     chosen, agreement = choose_caption([frames[position] for position in positions], lexicon)
     start_s, end_s = times[positions[0]][0], times[positions[-1]][1]
-    sums: defaultdict[tuple[str, str], float] = defaultdict(float)
+    said: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for position in positions:
-        start, end = times[position]
         for tag in frames[position].tags:
-            sums[tag.name, tag.type] += tag.confidence * (end - start)
-    tags = [Tag(name, kind, total / (end_s - start_s)) for (name, kind), total in sums.items()]
+            said[tag.name, tag.type][position] = tag.confidence
+    tags = [Tag(*key, _mean(found, times, positions)) for key, found in said.items()]
     kept = [tag for tag in tags if tag.confidence >= options.min_confidence]
     kept.sort(key=lambda tag: (-tag.confidence, tag.name, tag.type))
     return Segment(
@@ -308,7 +316,7 @@ def _video_tags(
         covered_s = sum(span.end_s - span.start_s for span in spans)
         sure_s = sum(span.confidence * (span.end_s - span.start_s) for span in spans)
         coverage = min(1.0, covered_s / duration_s) if duration_s > 0 else 1.0
-        confidence = sure_s / covered_s if covered_s > 0 else 0.0
+        confidence = sure_s / covered_s if covered_s > 0 else spans[0].confidence
         if confidence < options.min_confidence or coverage < options.min_coverage:
             continue
         score = confidence * coverage * -math.log(frequencies[name, kind])
@@ -338,8 +346,6 @@ def _spans(
     spans = []
     for group in groups:
         start_s, end_s = times[group[0]][0], times[group[-1]][1]
-        sure_s = sum(confidences[i] * (times[i][1] - times[i][0]) for i in group)
-        # A span of no length: a video of one frame.
-        confidence = sure_s / (end_s - start_s) if end_s > start_s else confidences[group[0]]
+        confidence = _mean(confidences, times, range(group[0], group[-1] + 1))
         spans.append(TagSpan(start_s, end_s, confidence, tuple(group)))
     return tuple(spans)
