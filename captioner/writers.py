@@ -16,11 +16,13 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 
 from captioner.errors import CaptionerError
+from captioner.finding import FileKind
 
 Record = Mapping[str, Any]
 
@@ -203,7 +205,7 @@ class TsvWriter(_LineWriter):
         if path is not None:
             name = os.fsencode(path).decode("utf-8", "backslashreplace")
         texts = [candidate["text"] for candidate in record.get("candidates") or [record]]
-        return "\t".join(map(_escaped, [name, *texts])) + "\n"
+        return "\t".join(map(escaped, [name, *texts])) + "\n"
 
 
 class JsonlWriter(_LineWriter):
@@ -236,7 +238,7 @@ class CsvWriter(_LineWriter):
 
     def _line(self, record: Record, path: Path | None) -> str:
         row = io.StringIO()
-        cells = [_safe_cell(record.get(column)) for column in self._COLUMNS]
+        cells = [safe_cell(record.get(column)) for column in self._COLUMNS]
         csv.writer(row).writerow(cells)
         return row.getvalue()
 
@@ -307,15 +309,18 @@ class SidecarWriter(Writer):
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
         self._folder: str | None = None
-        self._names: dict[str, str] = {}
+        self._stems: dict[str, str] = {}
 
     def target(self, path: Path, name: str) -> Path:
         """The text file of the image at `path` that the records call `name`."""
+        # Imported here: the command line's help lists the formats and must not load Pillow.
+        from captioner.images import IMAGES
+
         folder = os.path.abspath(path.parent)
         if folder != self._folder:
             # One folder's names at a time: images come folder by folder.
-            self._folder, self._names = folder, _sidecar_names(folder)
-        sidecar = self._names.get(path.name, f"{path.name}.txt")
+            self._folder, self._stems = folder, _output_stems(folder, IMAGES)
+        sidecar = self._stems.get(path.name, path.name) + ".txt"
         if self.output is None:
             return path.parent / sidecar
         inside = PurePosixPath(name)
@@ -329,15 +334,15 @@ class SidecarWriter(Writer):
         for file in files:
             target = self.target(file.path, file.name)
             if target.parent != checked:
-                _check_folder(target.parent)
+                check_folder(target.parent)
                 checked = target.parent
             self._check_target(target)
 
     def open(self) -> None:
         """Create the output folder."""
         if self.output is not None:
-            _make_folder(self.output)
-            _check_folder(self.output)
+            make_folder(self.output)
+            check_folder(self.output)
 
     def write(self, record: Record, path: Path | None = None) -> None:
         """Write one image's text file, whole or not at all."""
@@ -411,15 +416,17 @@ def _format_of(path: Path) -> str:
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    r"""The text as one line that is safe to show: a tab becomes ``\t``, an escape ``\x1b``."""
     return _UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
 def _shown(path: str | Path) -> str:
-    return _escaped(str(path))
+    return escaped(str(path))
 
 
-def _safe_cell(value: object) -> object:
+def safe_cell(value: object) -> object:
+    """The value of a CSV cell, with a leading ``'`` if a spreadsheet would run it as a formula."""
     if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
         return "'" + value
     return value
@@ -430,30 +437,48 @@ def _coco_id(file_name: str) -> int | str:
     return int(found[1]) if found else file_name
 
 
-def _sidecar_names(folder: str) -> dict[str, str]:
-    """File name -> text file's name, for all image files of a folder."""
-    # Imported here: the command line's help lists the formats and must not load Pillow.
-    from captioner.images import IMAGES
+def output_stem(path: Path, kind: FileKind) -> str:
+    """What the output files of an input file are called, without their suffix.
 
+    Of several files of the kind with one stem the first by name keeps it; the others, and files
+    without a suffix of the kind, go by their full name: ``a`` for ``a.mkv``, ``a.mp4`` for
+    ``a.mp4``. That depends on the folder alone and not on which of its files are worked on, so
+    that a second run finds the files of the first.
+    """
+    folder = os.path.abspath(path.parent)
+    try:
+        changed_ns = os.stat(folder).st_mtime_ns
+    except OSError:
+        changed_ns = 0
+    return _cached_stems(folder, kind, changed_ns).get(path.name, path.name)
+
+
+@lru_cache(maxsize=1)  # One folder at a time: files come folder by folder.
+def _cached_stems(folder: str, kind: FileKind, _changed_ns: int) -> dict[str, str]:
+    return _output_stems(folder, kind)
+
+
+def _output_stems(folder: str, kind: FileKind) -> dict[str, str]:
+    """File name -> stem of its output files, for all files of the kind in a folder."""
     try:
         with os.scandir(folder) as scan:
-            images = sorted(entry.name for entry in scan if IMAGES.lists(entry.name))
+            names = sorted(entry.name for entry in scan if kind.lists(entry.name))
     except OSError:
         return {}
-    names: dict[str, str] = {}
+    stems: dict[str, str] = {}
     taken: set[str] = set()
     for short in (True, False):
-        for image in images:
-            name = f"{os.path.splitext(image)[0] if short else image}.txt"
+        for name in names:
+            stem = os.path.splitext(name)[0] if short else name
             # Compared as Windows and macOS do, so that the names are the same everywhere.
-            if image in names or (short and name.casefold() in taken):
+            if name in stems or (short and stem.casefold() in taken):
                 continue
             number = 2
-            while name.casefold() in taken:
-                name, number = f"{image}.{number}.txt", number + 1
-            names[image] = name
-            taken.add(name.casefold())
-    return names
+            while stem.casefold() in taken:
+                stem, number = f"{name}.{number}", number + 1
+            stems[name] = stem
+            taken.add(stem.casefold())
+    return stems
 
 
 # --- files ---------------------------------------------------------------------------------
@@ -483,8 +508,12 @@ def _check_output(path: Path, overwrite: bool) -> None:
         raise CaptionerError(f"output {_shown(path)} exists: --overwrite replaces it")
 
 
-def _check_folder(folder: Path) -> None:
-    """Refuse a folder in which no file can be created."""
+def check_folder(folder: Path) -> None:
+    """Refuse a folder, there or to be created, in which no file can be created.
+
+    Raises:
+        CaptionerError: names the folder and the reason.
+    """
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # It will be created: what counts is where.
     if not folder.is_dir():
@@ -494,7 +523,12 @@ def _check_folder(folder: Path) -> None:
         raise CaptionerError(f"folder {_shown(folder)} cannot be written: permission denied")
 
 
-def _make_folder(folder: Path) -> None:
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it; one that is there is left as it is.
+
+    Raises:
+        CaptionerError: it cannot be created.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
@@ -505,16 +539,26 @@ def _make_folder(folder: Path) -> None:
         raise _cannot_write(folder, error) from None
 
 
-def replace_file(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str, temporary: Path | None = None) -> None:
     """Write a whole text file (UTF-8) under a temporary name, then rename it.
+
+    After a power cut the file is the old one or the new one, never a part.
+
+    Args:
+        path: the file.
+        text: what it shall hold.
+        temporary: the temporary name, in the same folder; by default one that no other process
+            has.
 
     Raises:
         CaptionerError: it cannot be written; a file that was there is as it was.
     """
-    temporary = _temporary(path)
+    temporary = temporary or _temporary(path)
     try:
         with _create(temporary, path) as stream:
             stream.write(text.encode("utf-8", "backslashreplace"))
+            stream.flush()
+            os.fsync(stream.fileno())
     except BaseException as error:
         with suppress(OSError):  # where its folder is none, there is nothing to remove
             temporary.unlink(missing_ok=True)
@@ -525,7 +569,7 @@ def replace_file(path: Path, text: str) -> None:
 
 
 def _create(path: Path, named: Path) -> IO[bytes]:
-    _make_folder(path.parent)
+    make_folder(path.parent)
     try:
         return open(path, "wb")
     except OSError as error:

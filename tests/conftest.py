@@ -218,3 +218,25 @@ def tiny_model() -> CaptionModel:
     for parameter in model.decoder.parameters():
         parameter.data.mul_(5)
     return model.eval()
+
+
+@pytest.fixture(scope="session")
+def tagging_model(
+    tiny_model: CaptionModel, tmp_path_factory: pytest.TempPathFactory
+) -> CaptionModel:
+    """The tiny captioner out of a file, with a lexicon. Do not change it."""
+    from captioner.lexicon import Lemma, Lexicon
+    from captioner.model import CaptionModel
+
+    path = tmp_path_factory.mktemp("model") / "tagging.safetensors"
+    tiny_model.save(path, half=False)
+    model = CaptionModel.load(path)
+    types = {"dog": "noun", "run": "verb", "snow": "noun", "man": "noun", "red": "adjective"}
+    types |= {"ball": "noun", "grass": "noun", "child": "noun", "jump": "verb", "water": "noun"}
+    lemmas = [Lemma(name, kind, 1 / (2 + i)) for i, (name, kind) in enumerate(types.items())]
+    places = {name: place for place, name in enumerate(types)}
+    places |= {"runs": places["run"], "jumps": places["jump"]}
+    words = model.tokenizer.words
+    model.lexicon = Lexicon(words, lemmas, [places.get(word, -1) for word in words])
+    model.save(path, half=False)
+    return CaptionModel.load(path)

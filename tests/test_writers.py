@@ -15,8 +15,9 @@ from typing import Any
 import pytest
 
 from captioner.errors import CaptionerError
-from captioner.images import find_images
-from captioner.writers import WRITERS, SidecarWriter, open_writer, replace_file
+from captioner.images import IMAGES, find_images
+from captioner.video import VIDEOS
+from captioner.writers import WRITERS, SidecarWriter, open_writer, output_stem, replace_file
 
 DOG = {"file_name": "a.jpg", "text": "a dog runs", "confidence": 0.5123, "error": None}
 CAT = {"file_name": "sub/käse.png", "text": 'ein "Käse", 猫', "confidence": 0.25, "error": None}
@@ -434,6 +435,29 @@ def test_the_name_does_not_depend_on_which_images_are_captioned(tmp_path: Path) 
     assert alone == tmp_path / "a.png.txt"
     assert writer.target(tmp_path / "a.jpg", "a.jpg") == tmp_path / "a.txt"
     assert writer.target(tmp_path / "odd.dat", "odd.dat") == tmp_path / "odd.dat.txt"
+
+
+def test_output_files_are_named_after_the_videos_of_their_folder(tmp_path: Path) -> None:
+    stems = {
+        "A.webm": "A",
+        "a.mkv": "a.mkv",
+        "a.mp4": "a.mp4",
+        "b.MP4": "b",
+        "b.mkv": "b.mkv.2",
+        "b.mkv.mp4": "b.mkv",
+        "c.d.mov": "c.d",
+        "odd.dat": "odd.dat",
+    }
+    for name in [*stems, "c.jpg", "c.d.txt"]:
+        (tmp_path / name).touch()
+    assert {name: output_stem(tmp_path / name, VIDEOS) for name in stems} == stems
+    # Another kind, another folder and one that has changed are looked at anew.
+    assert output_stem(tmp_path / "c.jpg", IMAGES) == "c"
+    assert output_stem(tmp_path / "none" / "a.mkv", VIDEOS) == "a.mkv"
+    (tmp_path / "A.webm").unlink()
+    os.utime(tmp_path, ns=(0, 0))
+    assert output_stem(tmp_path / "a.mkv", VIDEOS) == "a"
+    assert output_stem(tmp_path / "a.mp4", VIDEOS) == "a.mp4"
 
 
 def test_failed_images_get_no_text_file(photos: Path) -> None:

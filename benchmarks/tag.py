@@ -1,0 +1,168 @@
+"""How fast videos are tagged, against decoding alone and against one frame at a time.
+
+    python benchmarks/tag.py                 # speed, on a made 720p clip of one minute
+    python benchmarks/tag.py --memory        # peak memory on one minute and on ten
+
+The ratios are the result: all that is compared runs on the same clip, machine and threads, one
+after the other. Decoding alone is the limit. One frame at a time is what scripts do that take a
+frame, call a captioner and go on to the next frame.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+
+import av
+import numpy as np
+from PIL import Image
+
+from captioner.finding import SourceFile
+from captioner.model import CaptionModel, load_model
+from captioner.sampling import Cut, SamplingOptions, sample
+from captioner.tagging import FRAME_DECODING, tag_videos
+from captioner.video import READERS, open_video
+
+EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
+SIZE = (1280, 720)  # (width, height) in pixels
+FPS, SHOT_S = 25, 6
+
+MEASURE_MEMORY = """
+import resource, sys
+from captioner.cli import main
+assert main(["tag", sys.argv[1], "--output-dir", sys.argv[2], "--quiet"]) == 0
+own = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+decoder = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss
+print(own / 1024, decoder / 1024)
+"""
+
+
+def make_clip(path: Path, seconds: int) -> Path:
+    """Write a clip of photos under a moving camera, with a cut every `SHOT_S` seconds."""
+    photos = [Image.open(file).convert("RGB") for file in sorted(EXAMPLES.glob("*.jpg"))]
+    noise = np.random.default_rng(0).integers(0, 12, (SIZE[1], SIZE[0], 3), dtype=np.uint8)
+    with av.open(str(path), "w") as container:
+        options = {"preset": "ultrafast", "crf": "26"}
+        stream = container.add_stream("libx264", rate=FPS, options=options)
+        stream.width, stream.height = SIZE
+        stream.pix_fmt = "yuv420p"
+        for index in range(seconds * FPS):
+            photo = photos[index // (SHOT_S * FPS) % len(photos)]
+            shift = index % (SHOT_S * FPS) / (SHOT_S * FPS)
+            width, height = photo.width * 0.7, photo.width * 0.7 * SIZE[1] / SIZE[0]
+            left, top = shift * (photo.width - width), (photo.height - height) / 2
+            picture = photo.resize(SIZE, box=(left, top, left + width, top + height))
+            # Like a sensor's: without it a decoder has next to nothing to do.
+            grainy = np.roll(noise, index * 7, axis=1) // 2 + np.asarray(picture) // 12 * 11
+            for packet in stream.encode(av.VideoFrame.from_ndarray(grainy, format="rgb24")):
+                container.mux(packet)
+        for packet in stream.encode():
+            container.mux(packet)
+    return path
+
+
+def timed(work: Callable[[], int], repeats: int) -> tuple[float, int]:
+    """Best time of some runs, in seconds, and what the work returned."""
+    best, result = float("inf"), 0
+    for _ in range(repeats):
+        start = time.perf_counter()
+        result = work()
+        best = min(best, time.perf_counter() - start)
+    return best, result
+
+
+def decode(clip: Path, reader: str) -> int:
+    """Decode every frame and look at none."""
+    with open_video(clip, reader) as video:
+        return sum(1 for _ in video)
+
+
+def find_shots(clip: Path) -> int:
+    """Decode every frame and find the cuts."""
+    with open_video(clip) as video:
+        return sum(isinstance(found, Cut) for found in sample(video, video, SamplingOptions()))
+
+
+def tag(model: CaptionModel, clip: Path, options: SamplingOptions) -> int:
+    """Tag the clip."""
+    (video,) = tag_videos(model, [SourceFile(clip, clip.name)], sampling=options)
+    assert video.status == "ok", video.error
+    return len(video.frames)
+
+
+def one_at_a_time(model: CaptionModel, clip: Path) -> int:
+    """Caption a frame of every second as soon as it is decoded."""
+    frames = 0
+    with open_video(clip, "opencv") as video:
+        for frame in video:
+            if frame.time_s >= frames:
+                model.caption([frame.rgb()], FRAME_DECODING)
+                frames += 1
+    return frames
+
+
+def speed(seconds: int, repeats: int) -> None:
+    """Print the table of times and ratios."""
+    model = load_model(device="cpu")
+    with tempfile.TemporaryDirectory() as folder:
+        clip = make_clip(Path(folder) / "clip.mp4", seconds)
+        rows = []
+        for reader in READERS:
+            work = partial(decode, clip, reader)
+            rows.append((f"decode only, {reader}", *timed(work, repeats)))
+        rows.append(("decode and find shots", *timed(lambda: find_shots(clip), repeats)))
+        tagged = timed(lambda: tag(model, clip, SamplingOptions()), repeats)
+        rows.append(("captioner tag", *tagged))
+        no_shots = SamplingOptions(shots=False)
+        rows.append(
+            ("captioner tag --no-shots", *timed(lambda: tag(model, clip, no_shots), repeats))
+        )
+        alone = timed(lambda: one_at_a_time(model, clip), repeats)
+        rows.append(("one frame at a time", *alone))
+    print(f"{seconds} s of {SIZE[0]}x{SIZE[1]} at {FPS} fps, one frame a second looked at")
+    print(f"{'':<26}{'seconds':>9}{'x real time':>13}{'against tag':>13}")
+    for name, taken_s, _ in rows:
+        ratio = taken_s / tagged[0]
+        print(f"{name:<26}{taken_s:>9.2f}{seconds / taken_s:>13.1f}{ratio:>13.2f}")
+
+
+def memory() -> None:
+    """Print the peak memory of `captioner tag` on a short and on a long clip."""
+    peaks = {}
+    for minutes in (1, 10):
+        with tempfile.TemporaryDirectory() as folder:
+            clip = make_clip(Path(folder) / "clip.mp4", 60 * minutes)
+            run = subprocess.run(
+                [sys.executable, "-c", MEASURE_MEMORY, str(clip), f"{folder}/tags"],
+                capture_output=True,
+                text=True,
+                check=True,
+            )
+        own, decoder = map(float, run.stdout.split())
+        peaks[minutes] = own + decoder
+        print(f"{minutes:>2} min: {own:.0f} MB, and {decoder:.0f} MB in the decoding process")
+    print(f"ratio {peaks[10] / peaks[1]:.3f}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run what was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--seconds", type=int, default=60, help="length of the clip (default: 60)")
+    parser.add_argument("--repeats", type=int, default=3, help="best of so many (default: 3)")
+    parser.add_argument("--memory", action="store_true", help="peak memory instead of speed")
+    args = parser.parse_args(argv)
+    if args.memory:
+        memory()
+    else:
+        speed(args.seconds, args.repeats)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
