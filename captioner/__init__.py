@@ -1,4 +1,4 @@
-"""Describe photos in words with a CNN encoder and a recurrent decoder.
+"""Describe photos and videos in words with a CNN encoder and a recurrent decoder.
 
 >>> import captioner
 >>> model = captioner.load_model()
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from captioner.decoding import DecodingOptions
     from captioner.errors import CaptionerError
     from captioner.model import CaptionModel, load_model
+    from captioner.tagging import VideoTags, tag_video, tag_videos
 
 __version__ = "0.1.0"
 
@@ -24,9 +25,12 @@ __all__ = [
     "CaptionModel",
     "CaptionerError",
     "DecodingOptions",
+    "VideoTags",
     "__version__",
     "caption_images",
     "load_model",
+    "tag_video",
+    "tag_videos",
 ]
 
 _MODULE_OF = {
@@ -35,6 +39,9 @@ _MODULE_OF = {
     "DecodingOptions": "captioner.decoding",
     "caption_images": "captioner.captioning",
     "load_model": "captioner.model",
+    "VideoTags": "captioner.tagging",
+    "tag_video": "captioner.tagging",
+    "tag_videos": "captioner.tagging",
 }
 
 

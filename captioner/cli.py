@@ -11,10 +11,11 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from captioner import __version__
 from captioner.errors import CaptionerError
@@ -22,6 +23,12 @@ from captioner.errors import CaptionerError
 if TYPE_CHECKING:
     from captioner.captioning import CaptionRecord
     from captioner.decoding import DecodingOptions
+    from captioner.finding import SourceFile
+
+Options = TypeVar("Options")
+
+READERS = ("pyav", "opencv")  # as in captioner.video, which loads NumPy; a test compares them
+SECONDS_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
 
 TRAINING_COMMANDS = {
     "fit": "train a captioner from a YAML configuration",
@@ -54,6 +61,29 @@ SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ("seed", int, "N", "the same seed gives the same captions (default: 0)"),
 )
 
+FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("fps", float, "N", "look at N frames per second of video (default: 1)"),
+    ("every_n_frames", int, "N", "look at every Nth frame instead"),
+    (
+        "max_frames",
+        int,
+        "N",
+        "most frames of one video; a longer one is sampled more thinly (default: no limit)",
+    ),
+    (
+        "time_limit_s",
+        float,
+        "S",
+        "give up a video whose decoder delivers nothing for S seconds (default: 60)",
+    ),
+)
+TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("min_confidence", float, "P", "least confidence of a tag, from 0 to 1 (default: 0.25)"),
+    ("min_coverage", float, "P", "least share of the time that a tag covers (default: 0.05)"),
+    ("max_tags", int, "N", "most tags of a video (default: 20)"),
+    ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
+)
+
 CAPTION_EXAMPLES = """\
 examples:
   captioner caption dog.jpg                               one line on standard output
@@ -69,6 +99,20 @@ tabs. An image that cannot be read is
 named on standard error, the others are captioned, and the exit code is 1.
 """
 
+TAG_EXAMPLES = """\
+examples:
+  captioner tag clip.mp4 --output-dir tags                all formats: tags/clip.json, .srt, ...
+  captioner tag videos/ 'more/*.mkv' --output-dir tags    folders with all in them, patterns
+  captioner tag videos/ --output-dir tags --format json,vtt --fps 2
+  captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
+
+Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each.
+Started again, the job goes on: a finished video is not done twice, one that was being worked on
+is done from its start, one that failed is tried again. A video that cannot be read is named on
+standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
+formats.
+"""
+
 EVALUATE_EXAMPLES = """\
 examples:
   captioner evaluate --data data/flickr8k --split test
@@ -78,6 +122,15 @@ examples:
 
 The JSON file holds the scores, the protocol that produced them and every image's caption.
 An image that cannot be read ends the evaluation: scores on fewer images compare with nothing.
+"""
+
+CALIBRATE_EXAMPLES = """\
+example:
+  captioner calibrate --model mine.safetensors --data data/flickr8k --output tagging.safetensors
+
+The held-out pictures are captioned and their tags compared with what people said. The new file has
+the same weights, and with them the calibration and, where the model had none, the lexicon. The
+scores are cross-validated; give pictures that the model was not trained on.
 """
 
 EXPORT_EXAMPLES = """\
@@ -128,7 +181,13 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
+    _add_tag(
+        _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
+    )
     _add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
+    _add_calibrate(
+        _add_command(commands, "calibrate", "measure how sure tags are", CALIBRATE_EXAMPLES)
+    )
     _add_export(
         _add_command(commands, "export", "turn a training checkpoint into a model", EXPORT_EXAMPLES)
     )
@@ -198,16 +257,54 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
     _add_model(parser)
 
 
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    from captioner.datasets import FORMATS
+def _add_tag(parser: argparse.ArgumentParser) -> None:
+    from captioner.tag_writers import TAG_WRITERS
 
+    parser.set_defaults(command=_tag)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
+    output.add_argument(
+        "--format",
+        type=_list_of(list(TAG_WRITERS)),
+        default=tuple(TAG_WRITERS),
+        metavar="NAME[,NAME...]",
+        help="a file of each for every video (default: all). "
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
+    )
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave finished videos in DIR as they are; this is what happens without it as well",
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="do all again and replace what is in DIR"
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
+    frames = parser.add_argument_group("frames")
+    _add_arguments(frames, FRAME_ARGUMENTS)
+    frames.add_argument(
+        "--shots",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="find the cuts, and look at every shot (default); without, all is one shot",
+    )
+    frames.add_argument(
+        "--reader",
+        choices=READERS,
+        default=argparse.SUPPRESS,
+        help="of the files: pyav (default) has exact times and counts damage; opencv for files "
+        "that pyav cannot read",
+    )
+    _add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
+    _add_decoding(parser)
+    _add_model(parser, batch_size=16, workers=False)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_evaluate)
-    data = parser.add_argument_group("data")
-    data.add_argument("--data", required=True, metavar="PATH", help="folder or annotation file")
-    data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
-    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
-    data.add_argument("--split", default="dev", help="which images (default: dev)")
-    data.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N images")
+    _add_data(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--metrics",
@@ -226,6 +323,28 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--overwrite", action="store_true", help="replace what is there already")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_decoding(parser)
+    _add_model(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    from captioner.datasets import FORMATS
+
+    data = parser.add_argument_group("data")
+    data.add_argument("--data", required=True, metavar="PATH", help="folder or annotation file")
+    data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
+    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
+    data.add_argument("--split", default="dev", help="which images (default: dev)")
+    data.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N images")
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_calibrate)
+    _add_data(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
     _add_model(parser)
 
 
@@ -255,7 +374,7 @@ def _add_arguments(
         )
 
 
-def _add_model(parser: argparse.ArgumentParser) -> None:
+def _add_model(parser: argparse.ArgumentParser, batch_size: int = 32, workers: bool = True) -> None:
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model", default="default", metavar="FILE", help="model file (default: the shipped one)"
@@ -272,10 +391,12 @@ def _add_model(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--batch-size",
         type=_at_least(1),
-        default=32,
+        default=batch_size,
         metavar="B",
-        help="images at once (default: 32)",
+        help=f"images at once (default: {batch_size})",
     )
+    if not workers:
+        return
     group.add_argument(
         "--workers",
         type=_at_least(0),
@@ -298,15 +419,32 @@ def _at_least(least: int) -> Callable[[str], int]:
     return convert
 
 
+def _list_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    def convert(text: str) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(map(repr, unknown))}: choose from {', '.join(names)}"
+            )
+        return given
+
+    return convert
+
+
 def _decoding_options(args: argparse.Namespace) -> DecodingOptions:
     from captioner.decoding import DecodingOptions
 
-    names = DecodingOptions.__dataclass_fields__
-    given = {name: value for name, value in vars(args).items() if name in names}
+    return _options(DecodingOptions, "decoding options", args)
+
+
+def _options(kind: type[Options], what: str, args: argparse.Namespace, **given: Any) -> Options:
+    """The options of a dataclass out of the arguments that have its fields' names."""
+    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
     try:
-        return DecodingOptions(**given)
+        return kind(**{k: v for k, v in vars(args).items() if k in names}, **given)
     except ValueError as error:
-        raise CaptionerError(f"decoding options: {error}") from error
+        raise CaptionerError(f"{what}: {error}") from error
 
 
 # --- caption -------------------------------------------------------------------------------
@@ -378,6 +516,88 @@ def _with_progress(
     return bar
 
 
+# --- tag -----------------------------------------------------------------------------------
+
+
+def _tag(args: argparse.Namespace) -> int:
+    from captioner.decoding import DecodingOptions
+    from captioner.model import load_model
+    from captioner.sampling import SamplingOptions
+    from captioner.tag_job import TagJob, run_tag_job
+    from captioner.timeline import TagOptions
+    from captioner.video import find_videos
+
+    # Three captions of each frame where the beam has them: what the tags were calibrated with.
+    num_captions = min(3, max(1, getattr(args, "beam_size", 3)))
+    job = TagJob(
+        output_dir=args.output_dir,
+        formats=args.format,
+        sampling=_options(SamplingOptions, "frames", args),
+        tagging=_options(TagOptions, "tags", args),
+        decoding=_options(DecodingOptions, "decoding options", args, num_captions=num_captions),
+        batch_size=args.batch_size,
+        overwrite=args.overwrite,
+    )
+    files = list(find_videos(args.paths))
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    if model.lexicon is None and not args.quiet:
+        _say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
+    counts: Counter[str] = Counter()
+    with _VideoBars(len(files), args.quiet) as bars:
+        outcomes = run_tag_job(job, model, files, bars.frame)
+        with closing(outcomes):
+            for outcome in outcomes:
+                counts[outcome.status] += 1
+                bars.video()
+                if outcome.error is not None:
+                    partial = "only a part: " if outcome.status == "partial" else ""
+                    _say(f"captioner: {_shown(outcome.file.path)}: {partial}{outcome.error}")
+    if not args.quiet:
+        _say("captioner: " + _counts_text(counts))
+    return 1 if counts["failed"] else 0
+
+
+def _counts_text(counts: Counter[str]) -> str:
+    text = f"{counts['ok'] + counts['partial']} tagged"
+    if counts["partial"]:
+        text += f" ({counts['partial']} in part)"
+    if counts["done"]:
+        text += f", {counts['done']} finished before"
+    return f"{text}, {counts['failed']} failed"
+
+
+class _VideoBars:
+    """A bar over the videos and one over the seconds of the video that is being read."""
+
+    def __init__(self, videos: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        hidden = quiet or not sys.stderr.isatty()
+        self._videos = tqdm(total=videos, unit=" videos", file=sys.stderr, disable=hidden)
+        self._seconds = tqdm(
+            unit=" s", file=sys.stderr, disable=hidden, leave=False, bar_format=SECONDS_BAR
+        )
+        self._file: Path | None = None
+
+    def frame(self, file: SourceFile, time_s: float, announced_s: float | None) -> None:
+        if file.path != self._file:
+            self._file = file.path
+            self._seconds.reset(total=None if announced_s is None else round(announced_s, 1))
+            self._seconds.set_description(_shown(Path(file.path.name)), refresh=False)
+        self._seconds.n = round(time_s, 1)
+        self._seconds.update(0)
+
+    def video(self) -> None:
+        self._videos.update()
+
+    def __enter__(self) -> _VideoBars:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._seconds.close()
+        self._videos.close()
+
+
 # --- evaluate, export, training ------------------------------------------------------------
 
 
@@ -418,6 +638,41 @@ def _evaluate(args: argparse.Namespace) -> int:
         save_json(args.output, result.to_dict())
     if args.coco_results is not None:
         save_json(args.coco_results, result.coco_results())
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from captioner.calibration import calibrate, save_calibrated
+    from captioner.datasets import load_caption_data
+    from captioner.evaluation import save_json
+    from captioner.model import file_sha256, load_model
+
+    _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
+    data = load_caption_data(args.data, args.format, args.images)
+    for warning in data.warnings:
+        _say(f"captioner: {data.root}: {warning}")
+    total = len(data.split(args.split)[: args.limit])
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    if model.lexicon is None and not args.quiet:
+        _say("captioner: the model has no lexicon; it is built from the training captions")
+    hidden = args.quiet or not sys.stderr.isatty()
+    with tqdm(total=total, unit=" images", file=sys.stderr, disable=hidden) as bar:
+        result = calibrate(
+            model,
+            data,
+            args.split,
+            args.limit,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_image=bar.update,
+        )
+    save_calibrated(model, args.output)
+    if args.report is not None:
+        save_json(args.report, result.to_dict())
+    print(result.scores.table())
+    print(f"{args.output}: sha256 {file_sha256(args.output)}")
     return 0
 
 

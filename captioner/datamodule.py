@@ -20,6 +20,7 @@ from captioner.encoder import Encoder, EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.feature_cache import FeatureCache, default_cache_dir
 from captioner.images import read_image
+from captioner.lexicon import LANGUAGE, Lexicon
 from captioner.model import CaptionModel, load_any
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
@@ -186,6 +187,8 @@ class CaptionDataModule(pl.LightningDataModule):
         init_from: a model or checkpoint whose words, and whose encoder where that is frozen, are
             used instead of new ones (linked to ``model.init_from`` by the command line).
         min_count: a word must occur this often in the training captions to be learnt.
+        lexicon: language of the captions, for the tags that the model can make: ``en``, or
+            ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one.
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
         augment: train on random views instead of the whole picture (needs a trained encoder).
@@ -208,6 +211,7 @@ class CaptionDataModule(pl.LightningDataModule):
         encoder: EncoderConfig | None = None,
         init_from: str | None = None,
         min_count: int = 5,
+        lexicon: str = LANGUAGE,
         max_words: int = 20,
         batch_size: int = 32,
         augment: bool = False,
@@ -230,6 +234,8 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.min_area={min_area}: must be above 0 and at most 1")
         if not 0 < dev_fraction < 1:
             raise CaptionerError(f"data.dev_fraction={dev_fraction}: must be between 0 and 1")
+        if lexicon not in (LANGUAGE, "none"):
+            raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
         encoder = encoder or EncoderConfig()
         if augment and encoder.frozen:
             raise CaptionerError(
@@ -247,6 +253,8 @@ class CaptionDataModule(pl.LightningDataModule):
         self.data: CaptionData | None = None
         self.initial: CaptionModel | None = None
         self.tokenizer: Tokenizer
+        self.language = lexicon
+        self.lexicon: Lexicon | None = None
         self.encoder_weights: dict[str, Tensor] = {}
         """Weights of the frozen encoder that the cached features come from."""
         self.examples: dict[str, list[Example]] = {}
@@ -265,6 +273,8 @@ class CaptionDataModule(pl.LightningDataModule):
                 self.examples[split] = self.data.split(split)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self._make_tokenizer()
+        if stage == "fit" and self.lexicon is None:
+            self.lexicon = self._make_lexicon()
         missing = [split for split in wanted if split not in self._datasets]
         if not missing:
             return
@@ -306,6 +316,17 @@ class CaptionDataModule(pl.LightningDataModule):
             return self.initial.tokenizer
         texts = [text for example in self.examples.get("train", []) for text in example.captions]
         return Tokenizer.build(texts, self.min_count)
+
+    def _make_lexicon(self) -> Lexicon | None:
+        if self.language == "none":
+            return None
+        if self.initial is not None and self.initial.lexicon is not None:
+            return self.initial.lexicon
+        captions = [example.captions for example in self.examples["train"]]
+        count = sum(map(len, captions))
+        if count >= 10_000:  # from here on somebody waits and wonders: about 1,500 a second
+            rank_zero_info(f"{self.root}: {count} captions are tagged for the lexicon")
+        return Lexicon.build(self.tokenizer.words, captions)
 
     def _make_encoder(self) -> Encoder:
         """The encoder in the state that training begins with."""

@@ -25,7 +25,9 @@ from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
 from captioner.errors import CaptionerError
 from captioner.images import read_image, to_rgb
+from captioner.lexicon import Lexicon
 from captioner.pretrained import is_file_name
+from captioner.tags import TagCalibration
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
 
@@ -78,6 +80,8 @@ class CaptionModel(nn.Module):
         tokenizer: the words.
         transform: how a picture becomes the encoder's input.
         provenance: where the weights come from, JSON primitives.
+        lexicon: which words make which tags; None for a model that makes none.
+        tag_calibration: how far its tags can be trusted; None where nobody has measured it.
     """
 
     def __init__(
@@ -87,6 +91,8 @@ class CaptionModel(nn.Module):
         tokenizer: Tokenizer,
         transform: ImageTransform | None = None,
         provenance: Mapping[str, Any] | None = None,
+        lexicon: Lexicon | None = None,
+        tag_calibration: TagCalibration | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -94,6 +100,8 @@ class CaptionModel(nn.Module):
         self.tokenizer = tokenizer
         self.transform = transform or encoder.transform
         self.provenance = dict(provenance or {})
+        self.lexicon = lexicon
+        self.tag_calibration = tag_calibration
         self.precision = "fp32"
         self.path: Path | None = None
 
@@ -186,6 +194,8 @@ class CaptionModel(nn.Module):
         features: ImageFeatures,
         options: DecodingOptions | None = None,
         streams: Sequence[int] | None = None,
+        *,
+        fixed_shape: bool = False,
     ) -> list[CaptionResult]:
         """Caption pictures whose features are known already.
 
@@ -194,6 +204,8 @@ class CaptionModel(nn.Module):
             options: how captions are searched for.
             streams: for sampling, a number for each picture, such as its place in a folder:
                 the same number and seed draw the same captions in whatever batch.
+            fixed_shape: give a picture the very same numbers in every batch of one size; see
+                :func:`captioner.decoding.decode`.
 
         Raises:
             CaptionerError: when a banned word is more than one word.
@@ -214,6 +226,7 @@ class CaptionModel(nn.Module):
                 forbidden=forbidden,
                 device=self.device,
                 streams=streams,
+                fixed_shape=fixed_shape,
             )
         return [CaptionResult(tuple(map(self._candidate, image))) for image in found]
 
@@ -256,13 +269,19 @@ class CaptionModel(nn.Module):
         if is_file_name(encoder["weights"]):
             # Where a file lay on one machine is of no use to another, and nobody's business.
             encoder["weights"] = f"./{Path(encoder['weights']).name}"
-        return {
+        description = {
             "encoder": encoder,
             "decoder": asdict(self.decoder.config),
             "tokenizer": self.tokenizer.to_dict(),
             "transform": self.transform.to_dict(),
             "provenance": self.provenance,
         }
+        # Not all models have these two, and readers that do not know them pass over them.
+        if self.lexicon is not None:
+            description["lexicon"] = self.lexicon.to_dict()
+        if self.tag_calibration is not None:
+            description["tag_calibration"] = self.tag_calibration.to_dict()
+        return description
 
     @classmethod
     def from_description(
@@ -282,6 +301,7 @@ class CaptionModel(nn.Module):
             decoder = DecoderConfig(**description["decoder"])
             transform = ImageTransform.from_dict(description["transform"])
             provenance = dict(description["provenance"])
+            lexicon, tag_calibration = _read_tagging(description, tokenizer)
             tensors = dict(state)
             if decoder.tied and "decoder.embedding.weight" in tensors:
                 tensors["decoder.output.weight"] = tensors["decoder.embedding.weight"]
@@ -292,6 +312,7 @@ class CaptionModel(nn.Module):
             # Where another version of timm has another one, the model's own counts.
             model.transform = model.encoder.transform = transform
             model.provenance = provenance
+            model.lexicon, model.tag_calibration = lexicon, tag_calibration
             model.load_state_dict(tensors)
         except KeyError as error:
             raise CaptionerError(
@@ -507,6 +528,17 @@ def _read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]
     if not isinstance(description, dict):
         raise CaptionerError(f"model {path}: its description is damaged; get the file again")
     return description
+
+
+def _read_tagging(
+    description: Mapping[str, Any], tokenizer: Tokenizer
+) -> tuple[Lexicon | None, TagCalibration | None]:
+    """The parts that a model needs for tags only, None where a description lacks them."""
+    lexicon, calibration = description.get("lexicon"), description.get("tag_calibration")
+    return (
+        None if lexicon is None else Lexicon.from_dict(lexicon, tokenizer.words),
+        None if calibration is None else TagCalibration.from_dict(calibration),
+    )
 
 
 Value = TypeVar("Value")

@@ -3,20 +3,31 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
+from itertools import islice
 
-from captioner.video import READERS, Frame, Video, VideoInfo
+import numpy as np
+
+from captioner.video import READERS, Frame, Picture, Video, VideoInfo
 
 SHORTEST_SHOT_S = 0.5
-"""Cuts closer to the last one than this are flashes, not shots."""
+"""A cut closer to the last one than this begins no shot."""
+
+FLASH_S = 0.2
+"""A picture that is back so soon after it changed was lit by a flash, and not cut away from."""
+
+SAME_PICTURE = 0.6
+"""Least correlation of two thumbnails that show the same; different photos stay below 0.5."""
 
 SETTLE_S = 0.25
 """A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
 coarse pictures that encoders make of a new scene are over; or by its last one if it is shorter."""
 
-THUMBNAIL_WIDTH = 160  # pixels: what the shot detector looks at
+THUMBNAIL_SIZE = (160, 90)
+"""(width, height) in pixels of what the shot detector looks at, whatever the shape of the video:
+that of the frames may change within one."""
 
 _TIME_BASE = Fraction(1, 1_000_000)
 
@@ -138,6 +149,7 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     PySceneDetect's adaptive detector: a cut is a frame that differs from the one before by at
     least 3 times as much as its neighbours do from theirs, in the mean over hue, saturation and
     brightness; so a moving camera is no cut. It has to see two frames more before it can say.
+    A cut after which the old picture is back within FLASH_S is none.
 
     Yields:
         Every frame, in order, and whether a shot begins with it; the first frame is no cut.
@@ -147,24 +159,53 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     from scenedetect.detectors import AdaptiveDetector
 
     detector = AdaptiveDetector(min_scene_len=SHORTEST_SHOT_S)
-    waiting: deque[Frame] = deque()
+    waiting: deque[tuple[Frame, Picture]] = deque()
     cuts: set[int] = set()
+    before: Picture | None = None  # thumbnail of the frame that was yielded last
     for frame in frames:
-        waiting.append(frame)
+        thumbnail = frame.thumbnail(*THUMBNAIL_SIZE)
+        waiting.append((frame, thumbnail))
         # The detector compares times, and gives back those of the frames that it was given.
-        stamp = Timecode(round(frame.time_s / _TIME_BASE), _TIME_BASE)
-        found = detector.process_frame(
-            FrameTimecode(stamp, fps=25.0), frame.thumbnail(THUMBNAIL_WIDTH)
-        )
+        timecode = FrameTimecode(Timecode(_stamp(frame), _TIME_BASE), fps=25.0)
+        found = detector.process_frame(timecode, thumbnail)
         cuts.update(round(cut.seconds / _TIME_BASE) for cut in found)
-        if len(waiting) > detector.event_buffer_length:
-            yield _marked(waiting.popleft(), cuts)
+        while len(waiting) > detector.event_buffer_length:
+            first = waiting[0][0]
+            may_be_flash = frame.time_s <= first.time_s + FLASH_S
+            if _stamp(first) in cuts and may_be_flash:
+                break
+            yield first, _is_cut(waiting, cuts, before)
+            before = waiting.popleft()[1]
     while waiting:
-        yield _marked(waiting.popleft(), cuts)
+        yield waiting[0][0], _is_cut(waiting, cuts, before)
+        before = waiting.popleft()[1]
 
 
-def _marked(frame: Frame, cuts: set[int]) -> tuple[Frame, bool]:
-    stamp = round(frame.time_s / _TIME_BASE)
-    is_cut = stamp in cuts
-    cuts.discard(stamp)
-    return frame, is_cut
+def _stamp(frame: Frame) -> int:
+    return round(frame.time_s / _TIME_BASE)
+
+
+def _is_cut(
+    waiting: Sequence[tuple[Frame, Picture]], cuts: set[int], before: Picture | None
+) -> bool:
+    """Whether a shot begins with the first frame that waits."""
+    frame, thumbnail = waiting[0]
+    if before is None or _stamp(frame) not in cuts:
+        return False
+    change = _difference(before, thumbnail)
+    return not any(
+        _difference(before, later) < change / 2 and _correlation(before, later) >= SAME_PICTURE
+        for each, later in islice(waiting, 1, None)
+        if each.time_s <= frame.time_s + FLASH_S
+    )
+
+
+def _difference(a: Picture, b: Picture) -> float:
+    return float(np.abs(a.astype(np.int16) - b).mean())
+
+
+def _correlation(a: Picture, b: Picture) -> float:
+    """Pearson's, in [-1, 1]; 0 where one of them is all of one brightness."""
+    x, y = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / scale if scale > 0 else 0.0

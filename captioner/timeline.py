@@ -30,7 +30,7 @@ class TagOptions:
         max_gap_s: spans of a tag in one shot that are no further apart become one, in seconds.
     """
 
-    min_confidence: float = 0.3
+    min_confidence: float = 0.25
     min_coverage: float = 0.05
     max_tags: int = 20
     max_gap_s: float = 2.0

@@ -117,6 +117,7 @@ class CaptionTask(pl.LightningModule):
             data.tokenizer,
             load_weights=data.initial is None,
         )
+        self.model.lexicon = data.lexicon
         if data.initial is not None:
             load_weights(self.model, data.initial, f"init_from={self.init_from}")
         elif self.encoder_config.frozen:

@@ -11,9 +11,12 @@ They are never a frame's number divided by a rate: that is wrong wherever the ra
 
 from __future__ import annotations
 
+import math
+import os
+import struct
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
@@ -72,7 +75,7 @@ class VideoInfo:
         width: of the picture as it is shown, in pixels.
         height: likewise.
         rotation: degrees clockwise by which stored pictures are turned to be shown: 0, 90, 180
-            or 270. It is applied already.
+            or 270. It is applied already, after mirroring where the file asks for that too.
         announced_s: length of the video in seconds according to the container; None if it does
             not say.
     """
@@ -102,7 +105,7 @@ class Frame(ABC):
         """The picture as it is shown, upright: (height, width, 3) in the order RGB."""
 
     @abstractmethod
-    def thumbnail(self, width: int) -> Picture:
+    def thumbnail(self, width: int, height: int) -> Picture:
         """A small copy as it is stored, not turned: (height, width, 3) in the order BGR."""
 
 
@@ -161,6 +164,8 @@ def open_video(path: str | Path, reader: str = "pyav") -> Video:
         raise ValueError(f"reader={reader!r}: choose one of {', '.join(READERS)}")
     try:
         problem = why_unreadable(path)
+        if problem is None:
+            path.open("rb").close()  # The readers do not both say that they were not allowed to.
     except FileNotFoundError:
         raise VideoError("not_found", "file not found", path) from None
     except OSError as error:
@@ -180,6 +185,7 @@ class _Clock:
         self._usual_s = usual_s
         self._offset: Fraction | None = None
         self._last: Fraction | None = None
+        self._is_behind = False
 
     def time(self, stamp_s: Fraction | None) -> Fraction:
         """The time of the next frame; without a usable stamp it follows the last one closely."""
@@ -193,12 +199,21 @@ class _Clock:
             if self._offset is None:
                 self._offset = stamp_s - last - self._usual_s
             now = stamp_s - self._offset
-            if now <= last:
+            if now > last:
+                self._is_behind = False
+            elif last - now < _STUMBLE * self._usual_s and not self._is_behind:
+                # One frame twice at a time, or two swapped: the next will be on time again.
+                now = last + self._usual_s / 100
+                self._is_behind = True
+            else:
                 # The stamps start anew, as where two recordings were joined: so does the offset.
                 now = last + self._usual_s
                 self._offset = stamp_s - now
         self._last = now
         return now
+
+
+_STUMBLE = 3  # frame distances that one stamp may lie back without being a new beginning
 
 
 # --- PyAV ----------------------------------------------------------------------------------
@@ -213,16 +228,31 @@ class _PyAvFrame(Frame):
         self._shrink = shrink
 
     def rgb(self) -> Picture:
-        picture = self._frame.to_ndarray(format="rgb24")
-        turns = self._frame.rotation // 90  # counterclockwise, as NumPy counts
-        return np.ascontiguousarray(np.rot90(picture, turns)) if turns else picture
+        picture: Picture = self._frame.to_ndarray(format="rgb24")
+        is_mirrored, turns = _orientation(self._frame)
+        if is_mirrored:
+            picture = picture[:, ::-1]
+        return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
 
-    def thumbnail(self, width: int) -> Picture:
-        height = max(1, round(width * self._frame.height / self._frame.width))
+    def thumbnail(self, width: int, height: int) -> Picture:
         small: Picture = self._shrink(
             self._frame, width=width, height=height, format="bgr24", interpolation="AREA"
         ).to_ndarray()
         return small
+
+
+def _orientation(frame: Any) -> tuple[bool, int]:
+    """Whether a frame is mirrored left to right first, then its quarter turns clockwise."""
+    from av.sidedata.sidedata import Type
+
+    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    if found is None:
+        return False, 0
+    # ISO/IEC 14496-12, 8.3.2: the point (x, y), y downwards, is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = struct.unpack("=5i", bytes(found)[:20])
+    is_mirrored = a * d - b * c < 0
+    sign = -1 if is_mirrored else 1
+    return is_mirrored, round(math.atan2(sign * b, sign * a) / (math.pi / 2)) % 4
 
 
 class _PyAvVideo(Video):
@@ -242,9 +272,7 @@ class _PyAvVideo(Video):
                 options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
             )
         except self._ffmpeg_error as error:
-            raise _not_opened(path, error) from error
-        except UnicodeEncodeError as error:
-            raise VideoError("unreadable", "its name is not valid text", path) from error
+            raise _not_opened(path) from error
         try:
             self._stream = self._video_stream()
             self._frames = self._decode()
@@ -267,18 +295,17 @@ class _PyAvVideo(Video):
         if not streams:
             held = "only sound" if self._container.streams.audio else "no pictures"
             raise VideoError("no_video_stream", f"it holds {held}", self.path)
-        stream = max(streams, key=lambda each: each.width * each.height)
-        if stream.codec_context is None:
+        streams = [stream for stream in streams if stream.codec_context is not None]
+        if not streams:
             raise VideoError("no_decoder", "no decoder for its pictures", self.path)
+        stream = max(streams, key=lambda each: each.width * each.height)
         stream.thread_type = "AUTO"
         return stream
 
     def _describe(self, frame: Any) -> VideoInfo:
-        clockwise = -frame.rotation % 360
-        width, height = frame.width, frame.height
-        if clockwise in (90, 270):
-            width, height = height, width
-        return VideoInfo(width, height, clockwise, self._announced_s())
+        _, turns = _orientation(frame)
+        sides = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+        return VideoInfo(*sides, 90 * turns, self._announced_s())
 
     def _announced_s(self) -> float | None:
         stream, container = self._stream, self._container
@@ -335,10 +362,13 @@ class _PyAvVideo(Video):
     def __iter__(self) -> Iterator[Frame]:
         rate = self._stream.average_rate or self._stream.guessed_rate
         clock = _Clock(1 / Fraction(rate) if rate else Fraction(1, 25))
+        # AVI knows no presentation times: what is called so counts packets as they are stored.
+        is_avi = self._container.format.name == "avi"
         index, frame = 0, self._first
         self._first = None
         while frame is not None:
-            stamp = None if frame.pts is None else _seconds(frame.pts, frame.time_base)
+            count = frame.dts if is_avi else frame.pts
+            stamp = None if count is None else _seconds(count, frame.time_base)
             duration = float(_seconds(frame.duration, frame.time_base)) if frame.duration else None
             yield _PyAvFrame(index, float(clock.time(stamp)), duration, frame, self._shrink)
             index, frame = index + 1, next(self._frames, None)
@@ -352,9 +382,7 @@ def _seconds(count: int, time_base: Any) -> Fraction:
     return count * Fraction(time_base.numerator, time_base.denominator)
 
 
-def _not_opened(path: Path, error: Exception) -> VideoError:
-    if isinstance(error, PermissionError):
-        return VideoError("unreadable", "permission denied", path)
+def _not_opened(path: Path) -> VideoError:
     # The index of an MP4 file stands at its end: a part of such a file says nothing about itself.
     if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
         return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
@@ -370,6 +398,21 @@ def _is_mp4(path: Path) -> bool:
 # --- OpenCV --------------------------------------------------------------------------------
 
 
+@contextmanager
+def _opencv_options() -> Iterator[None]:
+    """Forbid playlists; OpenCV takes FFmpeg's options from the environment and nowhere else."""
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    before = os.environ.get(name)
+    os.environ[name] = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
 class _OpenCvFrame(Frame):
     def __init__(self, index: int, time_s: float, picture: Picture) -> None:
         super().__init__(index, time_s, None)
@@ -379,26 +422,37 @@ class _OpenCvFrame(Frame):
         picture: Picture = np.ascontiguousarray(self._picture[:, :, ::-1])
         return picture
 
-    def thumbnail(self, width: int) -> Picture:
+    def thumbnail(self, width: int, height: int) -> Picture:
         import cv2
 
-        height = max(1, round(width * self._picture.shape[0] / self._picture.shape[1]))
         small = cv2.resize(self._picture, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(small, dtype=np.uint8)
 
 
 class _OpenCvVideo(Video):
-    """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses."""
+    """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses.
+
+    What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns mirrored
+    pictures wrongly, takes a sound file's cover for a video, scales all frames to one size, cannot
+    open names that are not UTF-8, and takes the longest stream's length for the video's in
+    Matroska.
+    """
 
     def __init__(self, path: Path) -> None:
         import cv2
 
         super().__init__(path)
         self._cv2 = cv2
-        self._capture = cv2.VideoCapture(str(path), cv2.CAP_FFMPEG)
+        try:
+            os.fspath(path).encode()
+        except UnicodeEncodeError as error:
+            raise VideoError("unreadable", "OpenCV needs a name in UTF-8", path) from error
+        with _opencv_options():
+            # With the folder, so that no file name is taken for a protocol.
+            self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
         try:
             if not self._capture.isOpened():
-                raise VideoError("not_a_video", "not a video that can be read", path)
+                raise _not_opened(path)
             read, first = self._capture.read()
             if not read:
                 raise VideoError("no_frames", "no frame of it can be decoded", path)
@@ -422,7 +476,9 @@ class _OpenCvVideo(Video):
         index, picture = 0, self._first
         self._first = None
         while picture is not None:
-            stamp = Fraction(self._capture.get(self._cv2.CAP_PROP_POS_MSEC)) / 1000
+            stamp_ms = self._capture.get(self._cv2.CAP_PROP_POS_MSEC)
+            # Zero also stands for a stamp that is not known.
+            stamp = Fraction(stamp_ms) / 1000 if index == 0 or stamp_ms != 0 else None
             yield _OpenCvFrame(index, float(clock.time(stamp)), picture)
             read, picture = self._capture.read()
             index, picture = index + 1, picture if read else None

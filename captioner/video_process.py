@@ -32,20 +32,25 @@ from PIL import Image
 
 from captioner.finding import SourceFile
 from captioner.sampling import Cut, SamplingOptions, sample
-from captioner.transform import ImageTransform
+from captioner.transform import MAX_SIDE, ImageTransform
 from captioner.video import Frame, Video, VideoError, VideoInfo, open_video
 
 JOBS_AHEAD = 4  # videos that the child knows of, so that it never waits for the next one
 PICTURES_AHEAD = 64  # messages read ahead: about 10 MB of pictures of 224x224 pixels
 SIGN_OF_LIFE_S = 0.5
+MAX_LINE = 100_000  # bytes: no message of ours is longer
+MAX_DATA = 3 * MAX_SIDE**2
 
 REPEAT_SIDE = 32
 REPEAT_DIFFERENCE = 8
 """A picture repeats the last one if, scaled to REPEAT_SIDE squared greys, none differs by more."""
 
-_START = (
-    "import sys; sys.path.append(sys.argv[1]); from captioner.video_process import main; main()"
-)
+_START = """
+import json, sys
+sys.path[:] = json.loads(sys.argv[1])
+from captioner.video_process import main
+main()
+"""
 
 
 # --- what comes out ------------------------------------------------------------------------
@@ -131,20 +136,24 @@ class VideoProcess:
         """
         asked: deque[SourceFile] = deque()
         coming = iter(files)
-        while True:
-            while len(asked) < JOBS_AHEAD and (file := next(coming, None)) is not None:
-                asked.append(file)
-                self._ask(file, asked)
-            if not asked:
-                return
-            for event in self._events():
-                yield asked[0], event
-            asked.popleft()
-            if self._child is None:
-                for file in asked:
-                    self._ask(file, asked)
+        try:
+            while True:
+                while len(asked) < JOBS_AHEAD and (file := next(coming, None)) is not None:
+                    asked.append(file)
+                    self._ask(file)
+                if not asked:
+                    return
+                for event in self._events():
+                    yield asked[0], event
+                asked.popleft()
+                if self._child is None:
+                    for file in asked:
+                        self._ask(file)
+        finally:
+            if asked:  # Left in the middle: what the child still sends is no answer to the next.
+                self.close()
 
-    def _ask(self, file: SourceFile, asked: deque[SourceFile]) -> None:
+    def _ask(self, file: SourceFile) -> None:
         if self._child is None:
             self._child = _Child(self.transform, self.options)
         self._child.ask(file.path)
@@ -187,10 +196,11 @@ class _Child:
     """A running child process and the messages that it has sent."""
 
     def __init__(self, transform: ImageTransform, options: SamplingOptions) -> None:
-        package_folder = str(Path(__file__).resolve().parents[1])
+        # What the parent would import, but nothing in the current folder is taken for a module.
+        folders = [folder for folder in sys.path if folder]
+        folders.append(str(Path(__file__).resolve().parents[1]))
         self._process = subprocess.Popen(
-            # -P: nothing in the current folder is taken for a module.
-            [sys.executable, "-P", "-c", _START, package_folder],
+            [sys.executable, "-P", "-c", _START, json.dumps(folders)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_QUIET},
@@ -240,21 +250,20 @@ class _Child:
 _QUIET = {
     "OPENCV_LOG_LEVEL": "SILENT",
     "OPENCV_FFMPEG_LOGLEVEL": "-8",
-    # OpenCV's own FFmpeg reads no playlists either, and opens no network connection.
-    "OPENCV_FFMPEG_CAPTURE_OPTIONS": "protocol_whitelist;file",
 }
 
 
 def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
-    """The next message; None at the end, also where it is torn."""
+    """The next message; None at the end, also where it is torn or is none."""
     try:
-        line = stream.readline()
-        header = json.loads(line) if line.endswith(b"\n") else None
-        size = 0 if header is None else header.get("bytes", 0)
+        header = json.loads(stream.readline(MAX_LINE))
+        size = header["bytes"]
+        if not 0 <= size <= MAX_DATA:
+            return None
         data = stream.read(size)
-    except (OSError, ValueError):
+    except (OSError, ValueError, TypeError, KeyError):
         return None
-    return None if header is None or len(data) < size else (header, data)
+    return None if len(data) < size else (header, data)
 
 
 def _event(header: dict[str, Any], data: bytes) -> Event | None:
@@ -286,15 +295,17 @@ def main() -> None:
     options = SamplingOptions(**settings["sampling"])
     paths: queue.Queue[Path] = queue.Queue()
     threading.Thread(target=_take_jobs, args=(paths,), daemon=True).start()
-    while True:
-        path = paths.get()
-        try:
-            with open_video(path, options.reader) as video:
-                _read(video, transform, options, out)
-        except VideoError as error:
-            out.send("failed", {"code": error.code, "reason": error.reason})
-        except BrokenPipeError:
-            os._exit(0)
+    try:
+        out.send("alive")  # The time limit is for videos, not for starting Python.
+        while True:
+            path = paths.get()
+            try:
+                with open_video(path, options.reader) as video:
+                    _read(video, transform, options, out)
+            except VideoError as error:
+                out.send("failed", {"code": error.code, "reason": error.reason})
+    except BrokenPipeError:
+        os._exit(0)
 
 
 def _take_jobs(paths: queue.Queue[Path]) -> None:

@@ -14,6 +14,8 @@ import pytest
 from safetensors import safe_open
 
 from captioner.cli import main
+from captioner.lexicon import Lexicon
+from captioner.tags import TagCalibration
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "data" / "examples"
@@ -26,6 +28,8 @@ def refuse(*args, **kwargs):
     raise AssertionError("the network was used")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from captioner.cli import main
+from captioner.lexicon import Lexicon
+from captioner.tags import TagCalibration
 sys.exit(main(["caption", sys.argv[1]]))
 """
 
@@ -45,6 +49,24 @@ def test_it_is_one_file_of_at_most_40_mb_with_all_it_needs_inside():
     words = description["tokenizer"]["words"]
     assert sizes["decoder.embedding.weight"][0] == len(words) + 4
     assert f"| {len(words)} words" in card()
+
+
+def test_its_tags_are_calibrated_on_pictures_that_it_was_not_trained_on():
+    with safe_open(WEIGHTS, framework="pt") as file:
+        description = json.loads(file.metadata()["model"])
+    lexicon = Lexicon.from_dict(description["lexicon"], description["tokenizer"]["words"])
+    found = {word: lexicon.lemma_of(word) for word in ("men", "running", "white", "front", "the")}
+    assert [lemma and (lemma.name, lemma.type) for lemma in found.values()] == [
+        ("man", "noun"),
+        ("run", "verb"),
+        ("white", "adjective"),
+        None,
+        None,
+    ]
+    fitted_on = TagCalibration.from_dict(description["tag_calibration"]).fitted_on
+    assert (fitted_on["split"], fitted_on["images"]) == ("dev", 1000)
+    assert fitted_on["brier"] < 0.85 * fitted_on["base_brier"]
+    assert fitted_on["calibration_error"] < 0.03
 
 
 def test_the_card_names_this_very_file():

@@ -1,0 +1,365 @@
+"""Learn from pictures the model has not seen how far its tags can be trusted.
+
+Every held-out picture is captioned, every lemma in its captions is looked up in what people said
+about it, and a logistic regression learns how often which evidence is right. The figures beside it
+are cross-validated by picture: no picture is judged by weights that were fitted on it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+
+import captioner
+from captioner.captioning import caption_images
+from captioner.datasets import CaptionData, Example, canonical_split
+from captioner.decoding import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.finding import SourceFile
+from captioner.lexicon import Lexicon
+from captioner.tags import FEATURES, TagCalibration, evidence_of
+from captioner.tokenizer import tokenize
+
+if TYPE_CHECKING:
+    from captioner.model import CaptionModel, CaptionResult
+
+DECODING = DecodingOptions(beam_size=3, num_captions=3)
+"""How captions are decoded for tags: other options give other evidence."""
+BINS = 10
+FOLDS = 10
+# Weak enough to move no weight in its second digit where there are thousands of tags; with a
+# handful, which a line may separate, it is what keeps the weights finite.
+RIDGE = 1.0
+
+
+class Observations(NamedTuple):
+    """Tags of pictures that people described: N of them.
+
+    ``features``: (N, F) float64, as :data:`captioner.tags.FEATURES` lists them. ``right``: (N,)
+    bool, whether a caption of the picture has a word with the lemma. ``pictures``: (N,) int64,
+    which picture a tag is of.
+    """
+
+    features: np.ndarray
+    right: np.ndarray
+    pictures: np.ndarray
+
+
+@dataclass(frozen=True)
+class Bin:
+    """Tags of similar confidence: what was promised and what came true.
+
+    Attributes:
+        tags: how many.
+        lowest: their lowest confidence.
+        highest: their highest.
+        predicted: their mean confidence.
+        observed: share of them that was right.
+    """
+
+    tags: int
+    lowest: float
+    highest: float
+    predicted: float
+    observed: float
+
+
+@dataclass(frozen=True)
+class CalibrationScores:
+    """How good probabilities are, on tags they were not fitted on.
+
+    Attributes:
+        tags: number of tags.
+        base_rate: share of them that is right.
+        brier: mean squared distance of probability and outcome (Brier 1950); 0 is best.
+        base_brier: that of the base rate, given to every tag.
+        log_loss: mean negative natural logarithm of the outcome's probability.
+        calibration_error: expected calibration error: mean distance of ``predicted`` and
+            ``observed`` over the bins (Naeini, Cooper and Hauskrecht 2015), with equal counts.
+        average_precision: area under precision over recall, tags sorted by probability.
+        bins: by rising confidence, with equally many tags each.
+    """
+
+    tags: int
+    base_rate: float
+    brier: float
+    base_brier: float
+    log_loss: float
+    calibration_error: float
+    average_precision: float
+    bins: tuple[Bin, ...]
+
+    def table(self) -> str:
+        """The bins and scores for people."""
+        lines = ["confidence    tags  predicted  right"]
+        lines += [
+            f"{each.lowest:.2f} - {each.highest:.2f}  {each.tags:5}  {each.predicted:9.3f}  "
+            f"{each.observed:.3f}"
+            for each in self.bins
+        ]
+        lines += [
+            f"Brier score {self.brier:.4f} (base rate {self.base_rate:.3f}: {self.base_brier:.4f})",
+            f"log loss {self.log_loss:.4f}",
+            f"expected calibration error {self.calibration_error:.4f}",
+            f"average precision {self.average_precision:.4f}",
+        ]
+        return "\n".join(lines)
+
+
+@dataclass(frozen=True)
+class CalibrationResult:
+    """What :func:`calibrate` put into the model, and how good it is.
+
+    Attributes:
+        lexicon: of the model's words.
+        calibration: fitted on all pictures.
+        scores: cross-validated by picture.
+        protocol: everything that another person needs to repeat the numbers, JSON primitives.
+    """
+
+    lexicon: Lexicon
+    calibration: TagCalibration
+    scores: CalibrationScores
+    protocol: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives: ``scores``, ``calibration`` and ``protocol``."""
+        return {
+            "scores": asdict(self.scores),
+            "calibration": self.calibration.to_dict(),
+            "protocol": self.protocol,
+        }
+
+
+def calibrate(
+    model: CaptionModel,
+    data: CaptionData,
+    split: str = "dev",
+    limit: int | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    on_image: Callable[[], object] | None = None,
+) -> CalibrationResult:
+    """Give a model a tag calibration, and a lexicon if it has none; its weights stay as they are.
+
+    Args:
+        model: the captioner; its ``lexicon`` and ``tag_calibration`` are set.
+        data: described pictures; without a lexicon in the model, its split ``train`` makes one.
+        split: pictures that the model was not trained on.
+        limit: only so many of them.
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+        on_image: called after each image.
+
+    Raises:
+        CaptionerError: the split is the training split or not there, an image cannot be read, the
+            captions hold no lemma, or the lexicon cannot be built.
+    """
+    if canonical_split(split) == "train":
+        raise CaptionerError(
+            "calibration on the split 'train' would believe what the model learnt by heart; give "
+            "pictures that it was not trained on (--split dev)"
+        )
+    examples = data.split(split)[:limit]
+    lexicon = model.lexicon
+    if lexicon is None:
+        train = data.split("train")
+        lexicon = Lexicon.build(model.tokenizer.words, (example.captions for example in train))
+    results = _caption(model, examples, batch_size, workers, on_image)
+    observed = observe(results, lexicon)
+    references = [len(example.captions) for example in examples]
+    fitted_on = {
+        "data": data.name,
+        "format": data.format,
+        "split": examples[0].split,
+        "images": len(examples),
+        "captions_per_image": round(sum(references) / len(references), 2),
+        "decoding": {
+            name: getattr(DECODING, name)
+            for name in ("beam_size", "num_captions", "max_length", "length_penalty")
+        },
+    }
+    calibration, scores = fit_calibration(observed, fitted_on)
+    model.lexicon, model.tag_calibration = lexicon, calibration
+    protocol = {
+        "captioner": captioner.__version__,
+        "model": {"sha256": None if model.path is None else model.sha256},
+        "precision": model.precision,
+        "data": fitted_on,
+        "lemmas": len(lexicon),
+        "folds": FOLDS,
+    }
+    return CalibrationResult(lexicon, calibration, scores, protocol)
+
+
+def observe(
+    results: Iterable[tuple[CaptionResult, Sequence[str]]], lexicon: Lexicon
+) -> Observations:
+    """Look up every lemma that captions say in what people said about the same picture.
+
+    Args:
+        results: for every picture the model's captions, and people's.
+        lexicon: of the model's words. What people say with words it does not know counts for
+            nothing, so that a tag can be called wrong which is not.
+    """
+    features: list[tuple[float, ...]] = []
+    right: list[bool] = []
+    pictures: list[int] = []
+    for picture, (result, captions) in enumerate(results):
+        said = {lexicon.lemma_of(word) for caption in captions for word in tokenize(caption)}
+        for lemma, evidence in evidence_of(result, lexicon).items():
+            features.append(evidence.features())
+            right.append(lemma in said)
+            pictures.append(picture)
+    return Observations(
+        np.array(features, np.float64).reshape(len(features), len(FEATURES)),
+        np.array(right, bool),
+        np.array(pictures, np.int64),
+    )
+
+
+def fit_calibration(
+    observed: Observations, fitted_on: Mapping[str, Any] | None = None, folds: int = FOLDS
+) -> tuple[TagCalibration, CalibrationScores]:
+    """Fit the weights on all tags, and score weights that were fitted without the scored pictures.
+
+    Args:
+        observed: tags of at least two pictures.
+        fitted_on: what the calibration shall say about them, JSON primitives.
+        folds: parts of the cross-validation; a picture's tags are all in one.
+
+    Raises:
+        CaptionerError: there are tags of fewer than two pictures.
+    """
+    names = np.unique(observed.pictures)
+    if len(names) < 2:
+        raise CaptionerError(
+            f"calibration: the captions of {len(names)} pictures name something, and at least two "
+            "are needed; give more pictures, or a model that says more"
+        )
+    fold_of = np.searchsorted(names, observed.pictures) % min(folds, len(names))
+    probabilities = np.empty(len(observed.right))
+    for fold in range(fold_of.max() + 1):
+        held_out = fold_of == fold
+        weights = fit_weights(observed.features[~held_out], observed.right[~held_out])
+        probabilities[held_out] = _sigmoid(observed.features[held_out] @ weights)
+    weights = fit_weights(observed.features, observed.right)
+    scores = score_probabilities(probabilities, observed.right)
+    described = {
+        **(fitted_on or {}),
+        "tags": scores.tags,
+        "brier": round(scores.brier, 4),
+        "base_brier": round(scores.base_brier, 4),
+        "calibration_error": round(scores.calibration_error, 4),
+    }
+    calibration = TagCalibration(tuple(round(float(w), 6) for w in weights), described)
+    return calibration, scores
+
+
+def fit_weights(features: np.ndarray, right: np.ndarray) -> np.ndarray:
+    """Logistic regression by Newton's method, with a weak pull to 0 (:data:`RIDGE`).
+
+    Args:
+        features: (N, F); a constant is one of them where there shall be a bias.
+        right: (N,) bool.
+
+    Returns:
+        The weights, (F,) float64.
+    """
+
+    def loss(weights: np.ndarray) -> float:
+        logits = features @ weights
+        terms = np.logaddexp(0, logits) - right * logits
+        return float(terms.sum() + RIDGE / 2 * weights @ weights)
+
+    weights = np.zeros(features.shape[1])
+    for _ in range(100):
+        probabilities = _sigmoid(features @ weights)
+        gradient = features.T @ (probabilities - right) + RIDGE * weights
+        spread = probabilities * (1 - probabilities)
+        curvature = (features.T * spread) @ features + RIDGE * np.eye(len(weights))
+        step = np.linalg.solve(curvature, gradient)
+        # Far from the optimum a whole step can lead past it.
+        while np.abs(step).max() > 1e-9 and loss(weights - step) > loss(weights):
+            step = step / 2
+        weights = weights - step
+        if np.abs(step).max() <= 1e-9:
+            break
+    return weights
+
+
+def score_probabilities(probabilities: np.ndarray, right: np.ndarray) -> CalibrationScores:
+    """Compare probabilities (N,) with outcomes (N,) bool; N is at least 1."""
+    base_rate = float(right.mean())
+    order = np.argsort(-probabilities, kind="stable")
+    hits = right[order]
+    precision = np.cumsum(hits) / np.arange(1, len(hits) + 1)
+    bins = tuple(
+        Bin(
+            tags=len(part),
+            lowest=float(probabilities[part].min()),
+            highest=float(probabilities[part].max()),
+            predicted=float(probabilities[part].mean()),
+            observed=float(right[part].mean()),
+        )
+        for part in np.array_split(order[::-1], BINS)
+        if len(part)
+    )
+    of_outcome = np.clip(np.where(right, probabilities, 1 - probabilities), 1e-12, None)
+    return CalibrationScores(
+        tags=len(right),
+        base_rate=base_rate,
+        brier=float(((probabilities - right) ** 2).mean()),
+        base_brier=base_rate * (1 - base_rate),
+        log_loss=float(-np.log(of_outcome).mean()),
+        calibration_error=sum(b.tags * abs(b.predicted - b.observed) for b in bins) / len(right),
+        average_precision=float(precision[hits].mean()) if hits.any() else 0.0,
+        bins=bins,
+    )
+
+
+def save_calibrated(model: CaptionModel, path: Path) -> None:
+    """Write the model with the very weights it was read with.
+
+    Raises:
+        CaptionerError: when the file cannot be written.
+    """
+    # A file in half precision becomes one again, and one in single precision loses nothing.
+    half = all(
+        torch.equal(tensor, tensor.half().to(tensor.dtype))
+        for tensor in model.state_dict().values()
+        if tensor.ndim > 1 and tensor.is_floating_point()
+    )
+    model.save(path, half=half)
+
+
+def _sigmoid(logits: np.ndarray) -> np.ndarray:
+    """Probabilities of logits, without overflow."""
+    probabilities: np.ndarray = 0.5 * (1 + np.tanh(logits / 2))
+    return probabilities
+
+
+def _caption(
+    model: CaptionModel,
+    examples: Sequence[Example],
+    batch_size: int,
+    workers: int,
+    on_image: Callable[[], object] | None,
+) -> Iterator[tuple[CaptionResult, Sequence[str]]]:
+    files = (SourceFile(example.path, example.image_id, None) for example in examples)
+    records = caption_images(model, files, DECODING, batch_size=batch_size, workers=workers)
+    for example, record in zip(examples, records, strict=True):
+        if record.result is None:
+            raise CaptionerError(
+                f"calibration: {example.path}: {record.error}; repair the image, or take it out "
+                "of the annotations"
+            )
+        yield record.result, example.captions
+        if on_image is not None:
+            on_image()

@@ -1,0 +1,189 @@
+"""Tags out of captions: what a picture's captions name, and how likely it is to be right.
+
+The captions say the words, the lexicon knows their lemmas, and the calibration turns what the
+decoder thought of them into a probability. Nothing here needs a tagger or a dictionary.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from captioner.errors import CaptionerError
+from captioner.lexicon import Lemma, Lexicon
+
+if TYPE_CHECKING:
+    from captioner.model import Candidate, CaptionResult
+
+FEATURES = ("bias", "mass", "word", "caption", "early", "word_early")
+"""What :meth:`Evidence.features` returns, in this order."""
+CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
+
+
+@dataclass(frozen=True)
+class Tag:
+    """Something that a picture shows.
+
+    Attributes:
+        name: a lemma: "dog", "run", "red".
+        type: ``noun``, ``verb`` or ``adjective``. Two tags can share a name, not name and type.
+        confidence: in [0, 1]; what it means says :func:`tags_of`.
+    """
+
+    name: str
+    type: str
+    confidence: float
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """What the captions of one picture say for one lemma.
+
+    Attributes:
+        mass: share in [0, 1] of the captions' probability that belongs to those that say it.
+        word_prob: highest probability of a word with this lemma where it was said, in [0, 1].
+        confidence: of the best caption, in [0, 1], whether that one says it or not.
+        position: the earliest place of such a word in its caption; 0 is the first word.
+    """
+
+    mass: float
+    word_prob: float
+    confidence: float
+    position: int
+
+    def features(self) -> tuple[float, ...]:
+        """Numbers for the logistic regression, in the order of :data:`FEATURES`."""
+        word, early = _logit(self.word_prob), 1 / (1 + self.position)
+        return 1.0, self.mass, word, _logit(self.confidence), early, word * early
+
+
+@dataclass(frozen=True)
+class TagCalibration:
+    """How evidence becomes a probability: logistic regression (Cox 1958; Platt 1999).
+
+    Attributes:
+        weights: one for each of :data:`FEATURES`.
+        fitted_on: which pictures and captions the weights were fitted on, JSON primitives.
+
+    Raises:
+        CaptionerError: the weights are not as many finite numbers as there are features.
+    """
+
+    weights: tuple[float, ...]
+    fitted_on: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if len(self.weights) != len(FEATURES):
+            raise _damaged(f"{len(self.weights)} weights, and there are {len(FEATURES)} features")
+        for weight in self.weights:
+            # A bool is a number to Python, and an integer can be too long for a float.
+            if type(weight) not in (int, float) or not abs(weight) < 1e6:
+                raise _damaged(f"{weight!r:.40} is no weight")
+
+    def probability(self, evidence: Evidence) -> float:
+        """Probability in (0, 1) that the lemma is right; see :func:`tags_of`."""
+        logit = math.fsum(w * x for w, x in zip(self.weights, evidence.features(), strict=True))
+        return sigmoid(logit)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return JSON primitives from which ``from_dict`` makes an equal calibration."""
+        return {
+            "weights": dict(zip(FEATURES, self.weights, strict=True)),
+            "fitted_on": dict(self.fitted_on),
+        }
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> TagCalibration:
+        """Make the calibration that ``to_dict`` described.
+
+        Raises:
+            CaptionerError: the description is damaged, or has weights for other features.
+        """
+        if not isinstance(data, Mapping):
+            raise _damaged(f"a table was expected, not {type(data).__name__}")
+        weights, fitted_on = data.get("weights"), data.get("fitted_on")
+        if not isinstance(weights, Mapping) or not isinstance(fitted_on, Mapping):
+            raise _damaged("'weights' and 'fitted_on' must be tables")
+        if set(weights) != set(FEATURES):
+            raise CaptionerError(
+                f"tag calibration: it has weights for {', '.join(map(str, weights))!r:.80}, and "
+                f"this version for {', '.join(FEATURES)}; use the version that made the file, or "
+                "`captioner calibrate` the model again"
+            )
+        return cls(tuple(weights[name] for name in FEATURES), dict(fitted_on))
+
+
+def tags_of(
+    result: CaptionResult, lexicon: Lexicon, calibration: TagCalibration | None = None
+) -> tuple[Tag, ...]:
+    """The tags of a picture, by falling confidence, then by name.
+
+    Args:
+        result: the picture's captions, decoded as for the calibration (beam 3, 3 captions): every
+            candidate counts as evidence.
+        lexicon: of the model that said them.
+        calibration: of that model. With it the confidence is the probability that at least one of
+            the people who describe such a picture uses a word with this lemma: of the tags with
+            confidence 0.8, four in five are right. That holds for pictures like those it was fitted
+            on; nobody knows what it means for others. Without it the confidence is a raw score, the
+            captions' share times the word's own probability, which orders tags and means no more.
+    """
+    found = evidence_of(result, lexicon)
+    tags = (
+        Tag(lemma.name, lemma.type, _confidence(evidence, calibration))
+        for lemma, evidence in found.items()
+    )
+    return tuple(sorted(tags, key=lambda tag: (-tag.confidence, tag.name, tag.type)))
+
+
+def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence]:
+    """Every lemma that the captions of a picture say, with what speaks for it."""
+    shares = _shares(result.candidates)
+    found: dict[Lemma, Evidence] = {}
+    for candidate, share in zip(result.candidates, shares, strict=True):
+        said: set[Lemma] = set()
+        # The end of the sentence has a probability too, but is no word.
+        probs = candidate.word_probs[: len(candidate.words)]
+        for position, (word, prob) in enumerate(zip(candidate.words, probs, strict=True)):
+            lemma = lexicon.lemma_of(word)
+            if lemma is None:
+                continue
+            old = found.get(lemma) or Evidence(0.0, prob, result.confidence, position)
+            # Twice in one caption is still one caption.
+            mass = old.mass if lemma in said else min(1.0, old.mass + share)
+            said.add(lemma)
+            found[lemma] = Evidence(
+                mass, max(old.word_prob, prob), result.confidence, min(old.position, position)
+            )
+    return found
+
+
+def sigmoid(logit: float) -> float:
+    """The probability that belongs to a logit, without overflow."""
+    if logit >= 0:
+        return 1 / (1 + math.exp(-logit))
+    return math.exp(logit) / (1 + math.exp(logit))
+
+
+def _confidence(evidence: Evidence, calibration: TagCalibration | None) -> float:
+    if calibration is None:
+        return evidence.mass * evidence.word_prob
+    return calibration.probability(evidence)
+
+
+def _shares(candidates: Sequence[Candidate]) -> list[float]:
+    """The candidates' probabilities, as if there were no other captions: they sum to 1."""
+    best = max((candidate.log_prob for candidate in candidates), default=0.0)
+    relative = [math.exp(candidate.log_prob - best) for candidate in candidates]
+    return [value / sum(relative) for value in relative]
+
+
+def _logit(probability: float) -> float:
+    clipped = min(max(probability, CLIP), 1 - CLIP)
+    return math.log(clipped / (1 - clipped))
+
+
+def _damaged(reason: str) -> CaptionerError:
+    return CaptionerError(f"tag calibration: {reason}; the file is damaged, get it again")

@@ -1,0 +1,202 @@
+"""Tags of captions made by hand: exact evidence, exact probabilities, exact order."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from captioner.errors import CaptionerError
+from captioner.lexicon import NO_LEMMA, Lemma, Lexicon
+from captioner.model import Candidate, CaptionResult
+from captioner.tags import (
+    CLIP,
+    FEATURES,
+    Evidence,
+    Tag,
+    TagCalibration,
+    evidence_of,
+    sigmoid,
+    tags_of,
+)
+
+DOG, RUN = Lemma("dog", "noun", 0.4), Lemma("run", "verb", 0.2)
+RACE_NOUN, RACE_VERB = Lemma("race", "noun", 0.1), Lemma("race", "verb", 0.1)
+LEMMAS = [DOG, RUN, RACE_NOUN, RACE_VERB]
+WORDS = {
+    "a": NO_LEMMA,
+    "dog": 0,
+    "dogs": 0,
+    "runs": 1,
+    "running": 1,
+    "race": 2,
+    "racing": 3,
+    "and": NO_LEMMA,
+}
+LEXICON = Lexicon(list(WORDS), LEMMAS, list(WORDS.values()))
+
+
+def candidate(text: str, probs: list[float], log_prob: float, confidence: float = 0.5) -> Candidate:
+    return Candidate(text, log_prob, confidence, tuple(text.split()), tuple(probs))
+
+
+# The captions have 3/4 and 1/4 of the probability of the two.
+RESULT = CaptionResult(
+    (
+        candidate("a dog runs", [0.9, 0.8, 0.5, 0.7], math.log(0.03), confidence=0.6),
+        candidate("dogs and dogs race", [0.1, 0.9, 0.95, 0.25, 0.9], math.log(0.01)),
+    )
+)
+
+
+def test_evidence_comes_from_every_caption() -> None:
+    found = evidence_of(RESULT, LEXICON)
+    assert list(found) == [DOG, RUN, RACE_NOUN]
+    masses = [found[lemma].mass for lemma in (DOG, RUN, RACE_NOUN)]
+    # Both captions say "dog", the second one twice: still once each.
+    assert masses == pytest.approx([1.0, 0.75, 0.25], abs=1e-12)
+    assert found[DOG].word_prob == 0.95  # of the second "dogs"
+    assert found[DOG].position == 0  # of the first
+    assert found[RUN] == Evidence(found[RUN].mass, 0.5, 0.6, 2)
+    assert found[RACE_NOUN] == Evidence(found[RACE_NOUN].mass, 0.25, 0.6, 3)
+
+
+def test_features_in_their_order() -> None:
+    features = Evidence(mass=0.75, word_prob=0.5, confidence=0.8, position=3).features()
+    assert features == pytest.approx((1, 0.75, 0.0, math.log(4), 0.25, 0.0), abs=1e-12)
+    assert len(features) == len(FEATURES)
+    features = Evidence(mass=1.0, word_prob=0.9, confidence=0.5, position=0).features()
+    assert features == pytest.approx((1, 1, math.log(9), 0.0, 1.0, math.log(9)), abs=1e-12)
+
+
+def test_certain_words_have_finite_features() -> None:
+    edge = math.log((1 - CLIP) / CLIP)
+    assert Evidence(1.0, 1.0, 0.0, 0).features() == pytest.approx((1, 1, edge, -edge, 1, edge))
+
+
+def test_tags_carry_the_calibrated_probability() -> None:
+    calibration = TagCalibration((-1.0, 2.0, 0.5, 0.0, 0.0, 0.0))
+    tags = tags_of(RESULT, LEXICON, calibration)
+    assert [(tag.name, tag.type) for tag in tags] == [
+        ("dog", "noun"),
+        ("run", "verb"),
+        ("race", "noun"),
+    ]
+    expected = [
+        1 / (1 + math.exp(-(-1 + 2 * 1.0 + 0.5 * math.log(19)))),
+        1 / (1 + math.exp(-(-1 + 2 * 0.75))),
+        1 / (1 + math.exp(-(-1 + 2 * 0.25 + 0.5 * math.log(1 / 3)))),
+    ]
+    assert [tag.confidence for tag in tags] == pytest.approx(expected, abs=1e-12)
+
+
+def test_without_calibration_the_score_is_share_times_probability() -> None:
+    tags = tags_of(RESULT, LEXICON)
+    assert [tag.name for tag in tags] == ["dog", "run", "race"]
+    assert [tag.confidence for tag in tags] == pytest.approx([0.95, 0.375, 0.0625], abs=1e-12)
+
+
+def test_equal_confidence_is_sorted_by_name_then_type() -> None:
+    result = CaptionResult((candidate("running racing race dogs", [0.5] * 5, -3.0),))
+    assert tags_of(result, LEXICON) == (
+        Tag("dog", "noun", 0.5),
+        Tag("race", "noun", 0.5),
+        Tag("race", "verb", 0.5),
+        Tag("run", "verb", 0.5),
+    )
+
+
+def test_a_caption_cut_before_its_end_has_as_many_probabilities_as_words() -> None:
+    result = CaptionResult((candidate("a dog", [0.9, 0.8], -1.0),))
+    assert tags_of(result, LEXICON) == (Tag("dog", "noun", 0.8),)
+
+
+def test_captions_without_content_have_no_tags() -> None:
+    assert tags_of(CaptionResult((candidate("a and", [0.9, 0.8, 0.7], -1.0),)), LEXICON) == ()
+    assert tags_of(CaptionResult((candidate("", [0.7], -1.0),)), LEXICON) == ()
+    assert tags_of(CaptionResult(()), LEXICON) == ()
+
+
+def test_very_improbable_captions_still_have_shares() -> None:
+    result = CaptionResult(
+        (candidate("dog", [0.5, 1.0], -5000.0), candidate("run runs", [0.5] * 3, -9000.0))
+    )
+    assert [tag.confidence for tag in tags_of(result, LEXICON)] == [0.5, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("logit", "probability"), [(0, 0.5), (math.log(3), 0.75), (-1e4, 0.0), (1e4, 1.0)]
+)
+def test_sigmoid(logit: float, probability: float) -> None:
+    assert sigmoid(logit) == pytest.approx(probability, abs=1e-12)
+
+
+# --- the description -----------------------------------------------------------------------
+
+
+def described() -> dict[str, Any]:
+    weights = (0.5, -1.0, 2.0, 0.0, 1.5, 3.0)
+    return TagCalibration(weights, {"split": "dev", "decoding": {"beam_size": 3}}).to_dict()
+
+
+def test_it_is_described_with_the_names_of_its_weights() -> None:
+    data = described()
+    assert data == {
+        "weights": {
+            "bias": 0.5,
+            "mass": -1.0,
+            "word": 2.0,
+            "caption": 0.0,
+            "early": 1.5,
+            "word_early": 3.0,
+        },
+        "fitted_on": {"split": "dev", "decoding": {"beam_size": 3}},
+    }
+    read = TagCalibration.from_dict(json.loads(json.dumps(data)))
+    assert read == TagCalibration((0.5, -1.0, 2.0, 0.0, 1.5, 3.0), data["fitted_on"])
+    # A table has no order.
+    data["weights"] = dict(reversed(data["weights"].items()))
+    assert TagCalibration.from_dict(data) == read
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda d: d.pop("weights"), "'weights' and 'fitted_on' must be tables"),
+        (lambda d: d.pop("fitted_on"), "'weights' and 'fitted_on' must be tables"),
+        (lambda d: d.update(weights=[1, 2, 3, 4, 5, 6]), "must be tables"),
+        (lambda d: d.update(fitted_on="dev"), "must be tables"),
+        (lambda d: d["weights"].pop("mass"), "and this version for bias, mass,"),
+        (lambda d: d["weights"].update(colour=1), "and this version for bias, mass,"),
+        (lambda d: d["weights"].update(mass="1"), "'1' is no weight"),
+        (lambda d: d["weights"].update(mass=None), "None is no weight"),
+        (lambda d: d["weights"].update(mass=True), "True is no weight"),
+        (lambda d: d["weights"].update(mass=[1.0]), "[1.0] is no weight"),
+        (lambda d: d["weights"].update(mass=float("nan")), "nan is no weight"),
+        (lambda d: d["weights"].update(mass=float("-inf")), "-inf is no weight"),
+        (lambda d: d["weights"].update(mass=10**400), "is no weight"),
+    ],
+)
+def test_a_damaged_description_is_refused(
+    edit: Callable[[dict[str, Any]], Any], message: str
+) -> None:
+    data = described()
+    edit(data)
+    with pytest.raises(CaptionerError) as caught:
+        TagCalibration.from_dict(data)
+    assert message in str(caught.value)
+    assert str(caught.value).startswith("tag calibration: ")
+
+
+@pytest.mark.parametrize("data", [None, [], "weights", 3])
+def test_a_description_that_is_no_table(data: Any) -> None:
+    with pytest.raises(CaptionerError, match="tag calibration: a table was expected"):
+        TagCalibration.from_dict(data)
+
+
+def test_a_calibration_has_a_weight_for_every_feature() -> None:
+    with pytest.raises(CaptionerError, match="2 weights, and there are 6 features"):
+        TagCalibration((1.0, 2.0))
