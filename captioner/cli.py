@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 Options = TypeVar("Options")
 
 READERS = ("pyav", "opencv")  # as in captioner.video, which loads NumPy; a test compares them
-SECONDS_BAR = "{desc}: {percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
+SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
 
 TRAINING_COMMANDS = {
     "fit": "train a captioner from a YAML configuration",
@@ -174,7 +174,7 @@ def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; it imports no torch."""
     parser = argparse.ArgumentParser(
         prog="captioner",
-        description="Describe photos in words, and train and score the models that do.",
+        description="Describe photos and videos in words; train and score the models that do.",
         epilog="`captioner COMMAND --help` shows the options of a command, with examples.",
         allow_abbrev=False,
     )

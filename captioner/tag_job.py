@@ -2,7 +2,7 @@
 
 The folder mirrors the input's: ``trips/a.mp4`` gives ``trips/a.json`` and so on. At its top stand
 
-- ``settings.json``: model and options, the same for all that is in the folder;
+- ``.captioner-tag.json``: model and options, the same for all that is in the folder;
 - ``tags.jsonl``: a line for each video that is finished, which is also the job's memory.
 
 A video's files are written under temporary names and renamed, then its line is added: a video with
@@ -34,7 +34,7 @@ from captioner.timeline import TagOptions
 from captioner.video import VIDEOS
 from captioner.writers import check_folder, make_folder, output_stem, replace_file
 
-SETTINGS, LEDGER, LOCK = "settings.json", "tags.jsonl", ".captioner.lock"
+SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
 
 
 @dataclass(frozen=True)

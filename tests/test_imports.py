@@ -34,14 +34,20 @@ MAY_IMPORT = {
     "tags": "lexicon",
     "model": "encoder decoder decoding tokenizer transform images lexicon tags",
     "captioning": "images model",
+    "video": "finding",
+    "sampling": "video",
+    "video_process": "sampling video transform finding",
+    "timeline": "lexicon tags",
+    "tagging": "timeline video_process video sampling model tags decoding finding encoder",
+    "tag_job": "tagging tag_writers writers video sampling timeline decoding finding __init__",
     "evaluation": "captioning datasets metrics model writers __init__",
     "calibration": "captioning datasets model decoding finding tags lexicon tokenizer __init__",
     "datamodule": "datasets model encoder tokenizer transform images feature_cache lexicon",
     "training": "datamodule model metrics decoding",
     "training_cli": "training datamodule",
-    "cli": "captioning evaluation calibration datasets writers training_cli __init__",
+    "cli": "captioning tag_job evaluation calibration datasets writers training_cli __init__",
     "__main__": "cli",
-    "__init__": "captioning model decoding",
+    "__init__": "captioning tagging model decoding",
 }
 USE_LIGHTNING = {"datamodule", "training", "training_cli"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -125,6 +131,7 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["--version"],
         ["caption", "--help"],
         ["evaluate", "--help"],
+        ["tag", "--help"],
         ["calibrate", "--help"],
         ["export", "--help"],
     ],
@@ -178,12 +185,16 @@ def test_the_public_names_are_what_the_modules_define() -> None:
     from captioner.decoding import DecodingOptions
     from captioner.errors import CaptionerError
     from captioner.model import CaptionModel, load_model
+    from captioner.tagging import VideoTags, tag_video, tag_videos
 
     assert captioner.load_model is load_model
     assert captioner.CaptionModel is CaptionModel
     assert captioner.DecodingOptions is DecodingOptions
     assert captioner.CaptionerError is CaptionerError
     assert captioner.caption_images is caption_images
+    assert captioner.tag_video is tag_video
+    assert captioner.tag_videos is tag_videos
+    assert captioner.VideoTags is VideoTags
     assert set(captioner.__all__) <= set(dir(captioner))
-    with pytest.raises(AttributeError, match="no attribute 'tag_video'"):
-        captioner.tag_video  # noqa: B018
+    with pytest.raises(AttributeError, match="no attribute 'tag_audio'"):
+        captioner.tag_audio  # noqa: B018

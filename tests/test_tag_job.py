@@ -101,7 +101,7 @@ def test_a_folder_becomes_a_folder(
     # Of the two named a, the first by name is called by its stem.
     stems = ["a", "a.mp4", "trips/2024/über straße", "trips/a"]
     expected = {f"{stem}.{format}" for stem in stems for format in FORMATS}
-    assert set(tree(output)) == expected | {"settings.json", "tags.jsonl"}
+    assert set(tree(output)) == expected | {".captioner-tag.json", "tags.jsonl"}
     found = [(line["file_name"], line["status"]) for line in lines(output)]
     assert found == [
         ("a.avi", "ok"),
@@ -122,7 +122,8 @@ def test_every_format_is_what_strict_readers_take(
     folder: Path, tmp_path: Path, options: list[str]
 ) -> None:
     output = tmp_path / "out"
-    arguments = ["--min-confidence", "0", "--min-coverage", "0", *options]
+    # Short captions: one cue holds each of them.
+    arguments = ["--min-confidence", "0", "--min-coverage", "0", "--max-length", "10", *options]
     assert cli.main(["tag", f"{folder}/trips/a.mp4", "--output-dir", str(output), *arguments]) == 0
     record = json.loads((output / "a.json").read_text("utf-8"))
     jsonschema.validate(record, json.loads(SCHEMA.read_text("utf-8")))
@@ -144,7 +145,7 @@ def test_every_format_is_what_strict_readers_take(
     named = {(tag["name"], tag["type"]) for tag in record["tags"]}
     assert {(row["tag"], row["type"]) for row in rows} == named != set()
     assert record["model"]["tag_confidence"] == "raw"
-    settings = json.loads((output / "settings.json").read_text("utf-8"))
+    settings = json.loads((output / ".captioner-tag.json").read_text("utf-8"))
     assert (record["model"], record["settings"]) == (settings["model"], settings["settings"])
     for text in texts:
         assert text in (output / "a.txt").read_text("utf-8")
@@ -153,7 +154,7 @@ def test_every_format_is_what_strict_readers_take(
 def test_only_the_formats_asked_for(folder: Path, tmp_path: Path, options: list[str]) -> None:
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
     assert cli.main([*arguments, "--format", "json, vtt"]) == 0
-    assert set(tree(tmp_path / "out")) == {"a.json", "a.vtt", "settings.json", "tags.jsonl"}
+    assert set(tree(tmp_path / "out")) == {"a.json", "a.vtt", ".captioner-tag.json", "tags.jsonl"}
     # Another format of a finished video: it is done again, and the others stay what they are.
     before = tree(tmp_path / "out")
     assert cli.main([*arguments, "--format", "srt,json"]) == 0
@@ -279,13 +280,13 @@ def test_a_torn_line_is_repaired_and_a_wrong_one_is_named(
     capsys.readouterr()
     assert cli.main(arguments) == 2
     assert f"{ledger}: line 1 is damaged; remove it" in capsys.readouterr().err
-    (output / "settings.json").write_text("{")
-    assert cli.main(arguments) == 2
-    assert "settings.json is damaged" in capsys.readouterr().err
-    (output / "settings.json").unlink()
     ledger.write_bytes(before["tags.jsonl"])
+    (output / ".captioner-tag.json").write_text("{")
     assert cli.main(arguments) == 2
-    assert "but no settings.json that says how it was made" in capsys.readouterr().err
+    assert "captioner-tag.json is damaged" in capsys.readouterr().err
+    (output / ".captioner-tag.json").unlink()
+    assert cli.main(arguments) == 2
+    assert "but no .captioner-tag.json that says how it was made" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 1
     assert tree(output) == before
 
@@ -317,6 +318,7 @@ def test_an_output_that_cannot_be_written(
     closed = shared_folder / "closed"
     closed.mkdir(mode=0o555)
     model = CaptionModel.load(options[1])
+    assert len(model.sha256) == 64  # while its file can be read
     with without_privileges(), pytest.raises(CaptionerError, match="closed cannot be written"):
         list(run_tag_job(TagJob(closed), model, []))
 
@@ -352,7 +354,7 @@ def test_killed_at_random_moments_a_batch_ends_as_an_undisturbed_one(
         "not_a_video",
         "empty_file",
         "no_video_stream",
-        "no_frames",
+        "no_video_stream",
         "not_a_video",
     ]
     ledger = tmp_path / "killed" / "tags.jsonl"
@@ -481,7 +483,7 @@ def test_one_caption_a_frame_with_a_beam_of_one(
 ) -> None:
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
     assert cli.main([*arguments, "--beam-size", "1", "--quiet"]) == 0
-    settings = json.loads((tmp_path / "out" / "settings.json").read_text())["settings"]
+    settings = json.loads((tmp_path / "out" / ".captioner-tag.json").read_text())["settings"]
     assert (settings["decoding"]["beam_size"], settings["decoding"]["num_captions"]) == (1, 1)
 
 
