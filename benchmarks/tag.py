@@ -38,7 +38,8 @@ MEASURE_MEMORY = """
 import os, pathlib, re, sys, threading, time
 from captioner.cli import main
 def peak_mb(pid):
-    return int(re.search(r"VmHWM:\\s*(\\d+)", pathlib.Path(f"/proc/{pid}/status").read_text())[1]) / 1024
+    status = pathlib.Path(f"/proc/{pid}/status").read_text()
+    return int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) / 1024
 decoder = [0.0]
 def watch():
     while True:
