@@ -15,7 +15,7 @@ import math
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
@@ -42,6 +42,11 @@ _CONTAINERS = (
 
 MAX_FAILURES_IN_A_ROW = 250
 """Packets in a row that may fail before the rest of a file is given up."""
+
+LONGEST_GAP_S = 3600.0
+"""Longest time that a frame is believed to be shown, unless the video is announced to be longer."""
+
+LONGEST_VIDEO_S = 1e6  # Announced lengths above are nonsense: 11 days.
 
 READERS = ("pyav", "opencv")
 
@@ -180,9 +185,11 @@ def open_video(path: str | Path, reader: str = "pyav") -> Video:
 class _Clock:
     """Timestamps as a file has them -> seconds since the first frame, always rising."""
 
-    def __init__(self, usual_s: Fraction) -> None:
-        """Take the frame distance to be used where a file gives none, in seconds."""
-        self._usual_s = usual_s
+    def __init__(self, rate: Fraction | float | None, announced_s: float | None) -> None:
+        """Take what the container says: frames per second, and the video's length in seconds."""
+        # The frame distance to be used where a file gives none.
+        self._usual_s = 1 / Fraction(rate) if rate and 1 <= rate <= 1000 else Fraction(1, 25)
+        self._longest_gap_s = max(LONGEST_GAP_S, announced_s or 0)
         self._offset: Fraction | None = None
         self._last: Fraction | None = None
         self._is_behind = False
@@ -199,14 +206,15 @@ class _Clock:
             if self._offset is None:
                 self._offset = stamp_s - last - self._usual_s
             now = stamp_s - self._offset
-            if now > last:
+            if _LEAST_DISTANCE_S <= now - last <= self._longest_gap_s:
                 self._is_behind = False
-            elif last - now < _STUMBLE * self._usual_s and not self._is_behind:
+            elif 0 <= last - now < _STUMBLE * self._usual_s and not self._is_behind:
                 # One frame twice at a time, or two swapped: the next will be on time again.
                 now = last + self._usual_s / 100
                 self._is_behind = True
             else:
-                # The stamps start anew, as where two recordings were joined: so does the offset.
+                # The stamps start anew, as where two recordings were joined, or one is damaged
+                # and names a time far away: so does the offset.
                 now = last + self._usual_s
                 self._offset = stamp_s - now
         self._last = now
@@ -214,6 +222,12 @@ class _Clock:
 
 
 _STUMBLE = 3  # frame distances that one stamp may lie back without being a new beginning
+_LEAST_DISTANCE_S = Fraction(1, 1_000_000)  # of frames, so that each has a time of its own
+
+
+def _plausible(seconds: float | None) -> float | None:
+    """A length in seconds, None if it is nonsense."""
+    return seconds if seconds is not None and 0 < seconds <= LONGEST_VIDEO_S else None
 
 
 # --- PyAV ----------------------------------------------------------------------------------
@@ -228,17 +242,27 @@ class _PyAvFrame(Frame):
         self._shrink = shrink
 
     def rgb(self) -> Picture:
-        picture: Picture = self._frame.to_ndarray(format="rgb24")
+        picture = self._converted(lambda frame: frame.to_ndarray(format="rgb24"))
         is_mirrored, turns = _orientation(self._frame)
         if is_mirrored:
             picture = picture[:, ::-1]
         return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
 
     def thumbnail(self, width: int, height: int) -> Picture:
-        small: Picture = self._shrink(
-            self._frame, width=width, height=height, format="bgr24", interpolation="AREA"
-        ).to_ndarray()
-        return small
+        how = {"width": width, "height": height, "format": "bgr24", "interpolation": "AREA"}
+        return self._converted(lambda frame: self._shrink(frame, **how).to_ndarray())
+
+    def _converted(self, convert: Callable[[Any], Picture]) -> Picture:
+        import av
+
+        try:
+            return convert(self._frame)
+        except av.error.FFmpegError:
+            # Damage can leave a description of the colours behind that does not exist.
+            unspecified = 2
+            self._frame.colorspace = unspecified
+            self._frame.color_trc = self._frame.color_primaries = unspecified
+            return convert(self._frame)
 
 
 def _orientation(frame: Any) -> tuple[bool, int]:
@@ -305,7 +329,7 @@ class _PyAvVideo(Video):
     def _describe(self, frame: Any) -> VideoInfo:
         _, turns = _orientation(frame)
         sides = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-        return VideoInfo(*sides, 90 * turns, self._announced_s())
+        return VideoInfo(*sides, 90 * turns, _plausible(self._announced_s()))
 
     def _announced_s(self) -> float | None:
         stream, container = self._stream, self._container
@@ -325,7 +349,9 @@ class _PyAvVideo(Video):
         while True:
             try:
                 yield next(packets)
-            except StopIteration:
+            except (StopIteration, IndexError):
+                # IndexError: at the end PyAV looks for streams that came up in the middle, as in
+                # a damaged file, in a list that was made at the start.
                 return
             except self._ffmpeg_error:
                 if self._failed():
@@ -361,7 +387,7 @@ class _PyAvVideo(Video):
 
     def __iter__(self) -> Iterator[Frame]:
         rate = self._stream.average_rate or self._stream.guessed_rate
-        clock = _Clock(1 / Fraction(rate) if rate else Fraction(1, 25))
+        clock = _Clock(rate and Fraction(rate), self.info.announced_s)
         # AVI knows no presentation times: what is called so counts packets as they are stored.
         is_avi = self._container.format.name == "avi"
         index, frame = 0, self._first
@@ -369,8 +395,8 @@ class _PyAvVideo(Video):
         while frame is not None:
             count = frame.dts if is_avi else frame.pts
             stamp = None if count is None else _seconds(count, frame.time_base)
-            duration = float(_seconds(frame.duration, frame.time_base)) if frame.duration else None
-            yield _PyAvFrame(index, float(clock.time(stamp)), duration, frame, self._shrink)
+            lasts_s = _plausible(float(_seconds(frame.duration, frame.time_base)))
+            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self._shrink)
             index, frame = index + 1, next(self._frames, None)
 
     def close(self) -> None:
@@ -433,7 +459,7 @@ class _OpenCvVideo(Video):
     """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses.
 
     What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns mirrored
-    pictures wrongly, takes a sound file's cover for a video, scales all frames to one size, cannot
+    pictures wrongly, takes a sound file's cover for a video, brings all frames to one size, cannot
     open names that are not UTF-8, and takes the longest stream's length for the video's in
     Matroska.
     """
@@ -462,17 +488,17 @@ class _OpenCvVideo(Video):
         self._first: Any = first
         get = self._capture.get
         rate, count = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
-        self._usual_s = 1 / rate if 1 <= rate <= 1000 else 1 / 25
+        self._rate = rate
         height, width = first.shape[:2]
         self.info = VideoInfo(
             width,
             height,
             int(get(cv2.CAP_PROP_ORIENTATION_META)) % 360,
-            count * self._usual_s if count > 0 else None,
+            _plausible(count / rate if rate > 0 else None),
         )
 
     def __iter__(self) -> Iterator[Frame]:
-        clock = _Clock(Fraction(self._usual_s))
+        clock = _Clock(self._rate, self.info.announced_s)
         index, picture = 0, self._first
         self._first = None
         while picture is not None:

@@ -256,7 +256,8 @@ _QUIET = {
 def _receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
     """The next message; None at the end, also where it is torn or is none."""
     try:
-        header = json.loads(stream.readline(MAX_LINE))
+        line = stream.readline(MAX_LINE)
+        header: Any = json.loads(line) if line.endswith(b"\n") else None
         size = header["bytes"]
         if not 0 <= size <= MAX_DATA:
             return None
