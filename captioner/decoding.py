@@ -360,8 +360,8 @@ def _beam_search(
         pool = pool.joined(closing).best(wanted, alpha)
         beams.total = beams.total.masked_fill(ended, NEVER)
 
-        over = _is_over(beams, pool, options)
-        if over.all() if fixed_shape else over.any():  # all of them after the last step, which only ends
+        over = _is_over(beams, pool, options)  # all of them after the last step, which only ends
+        if over.all() if fixed_shape else over.any():
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], pool.select_images(gone)))
             if len(stay) == 0:

@@ -235,15 +235,16 @@ def _plausible(seconds: float | None) -> float | None:
 
 class _PyAvFrame(Frame):
     def __init__(
-        self, index: int, time_s: float, duration_s: float | None, frame: Any, shrink: Any
+        self, index: int, time_s: float, duration_s: float | None, frame: Any, video: _PyAvVideo
     ) -> None:
         super().__init__(index, time_s, duration_s)
         self._frame = frame
-        self._shrink = shrink
+        self._orientation = video.orientation
+        self._shrink: Any = video.shrink
 
     def rgb(self) -> Picture:
         picture = self._converted(lambda frame: frame.to_ndarray(format="rgb24"))
-        is_mirrored, turns = _orientation(self._frame)
+        is_mirrored, turns = self._orientation
         if is_mirrored:
             picture = picture[:, ::-1]
         return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
@@ -266,7 +267,11 @@ class _PyAvFrame(Frame):
 
 
 def _orientation(frame: Any) -> tuple[bool, int]:
-    """Whether a frame is mirrored left to right first, then its quarter turns clockwise."""
+    """Whether a frame is mirrored left to right first, then its quarter turns clockwise.
+
+    To be asked of one frame only: PyAV's list of side data and its frame hold each other, and so
+    the picture stays in memory until Python looks for such circles.
+    """
     from av.sidedata.sidedata import Type
 
     found = frame.side_data.get(Type.DISPLAYMATRIX)
@@ -286,7 +291,7 @@ class _PyAvVideo(Video):
         super().__init__(path)
         self._ffmpeg_error = av.error.FFmpegError
         # One for all frames: setting up the scaling costs several times what scaling costs.
-        self._shrink = av.video.reformatter.VideoReformatter().reformat
+        self.shrink = av.video.reformatter.VideoReformatter().reformat
         self._failures_in_a_row = 0
         try:
             # As a URL, so that no file name is taken for a protocol.
@@ -303,6 +308,7 @@ class _PyAvVideo(Video):
             self._first = next(self._frames, None)
             if self._first is None:
                 raise VideoError("no_frames", "no frame of it can be decoded", path)
+            self.orientation = _orientation(self._first)
             self.info = self._describe(self._first)
         except BaseException:
             self.close()
@@ -327,7 +333,7 @@ class _PyAvVideo(Video):
         return stream
 
     def _describe(self, frame: Any) -> VideoInfo:
-        _, turns = _orientation(frame)
+        _, turns = self.orientation
         sides = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
         return VideoInfo(*sides, 90 * turns, _plausible(self._announced_s()))
 
@@ -396,7 +402,7 @@ class _PyAvVideo(Video):
             count = frame.dts if is_avi else frame.pts
             stamp = None if count is None else _seconds(count, frame.time_base)
             lasts_s = _plausible(float(_seconds(frame.duration, frame.time_base)))
-            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self._shrink)
+            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
             index, frame = index + 1, next(self._frames, None)
 
     def close(self) -> None:
