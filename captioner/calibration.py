@@ -22,13 +22,13 @@ from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
 from captioner.lexicon import Lexicon
-from captioner.tags import FEATURES, TagCalibration, evidence_of
+from captioner.tags import EVIDENCE_CAPTIONS, FEATURES, TagCalibration, evidence_of
 from captioner.tokenizer import tokenize
 
 if TYPE_CHECKING:
     from captioner.model import CaptionModel, CaptionResult
 
-DECODING = DecodingOptions(beam_size=3, num_captions=3)
+DECODING = DecodingOptions(beam_size=3, num_captions=EVIDENCE_CAPTIONS)
 """How captions are decoded for tags: other options give other evidence."""
 BINS = 10
 FOLDS = 10

@@ -6,7 +6,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +15,11 @@ import torch
 from torch import Tensor
 
 from captioner.decoding import DecodingOptions
+from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
 from captioner.images import ImageError
 from captioner.model import Candidate, CaptionModel, CaptionResult
+from captioner.tags import EVIDENCE_CAPTIONS, Tag, tags_of
 
 
 @dataclass(frozen=True)
@@ -29,12 +31,14 @@ class CaptionRecord:
         path: where the file is.
         result: its captions, None if it could not be read.
         error: why not, in a few words without the path; None if it could.
+        tags: what it shows, surest first; None where tags were not asked for.
     """
 
     file_name: str
     path: Path
     result: CaptionResult | None
     error: str | None
+    tags: tuple[Tag, ...] | None = None
 
     def to_dict(self, candidates: bool = False) -> dict[str, Any]:
         """The record that `captioner.writers` write, JSON primitives.
@@ -44,6 +48,8 @@ class CaptionRecord:
                 ``confidence``, ``log_prob`` (natural, with the end of the sentence) and
                 ``words``: pairs of word and probability. The end of the sentence, where it was
                 reached, is the last pair; its word is None.
+
+        Where there are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each.
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
@@ -53,6 +59,8 @@ class CaptionRecord:
         if candidates:
             found = () if self.result is None else self.result.candidates
             record["candidates"] = [_candidate_dict(candidate) for candidate in found]
+        if self.tags is not None:
+            record["tags"] = [tag.to_dict() for tag in self.tags]
         record["error"] = self.error
         return record
 
@@ -64,6 +72,7 @@ def caption_images(
     *,
     batch_size: int = 32,
     workers: int = 0,
+    min_tag_confidence: float | None = None,
 ) -> Generator[CaptionRecord, None, None]:
     """Caption files lazily, in their order; one that cannot be read becomes a record with an error.
 
@@ -76,16 +85,57 @@ def caption_images(
         options: how to decode the captions; the defaults of `DecodingOptions` otherwise.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
+        min_tag_confidence: give each image the tags that are at least so sure, in [0, 1]; None
+            gives none. See `captioner.tags.tags_of` for what that means.
 
     Raises:
-        ValueError: batch_size or workers is too small; raised by the call itself.
-        CaptionerError: the options do not suit the model.
+        ValueError: batch_size or workers is too small, or min_tag_confidence is not in [0, 1];
+            raised by the call itself.
+        CaptionerError: the options do not suit the model, or tags are wanted of one without a
+            lexicon; the latter is raised by the call itself.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
     if workers < 0:
         raise ValueError(f"workers={workers}: give 0 or the number of threads that read images")
-    return _caption(model, files, options or DecodingOptions(), batch_size, workers)
+    if min_tag_confidence is not None:
+        if not 0 <= min_tag_confidence <= 1:
+            raise ValueError(
+                f"min_tag_confidence={min_tag_confidence!r}: give a number from 0 to 1"
+            )
+        if model.lexicon is None:
+            raise CaptionerError(
+                "tags: this model has no lexicon of what its words mean; `captioner calibrate` "
+                "gives it one"
+            )
+    wanted = _Wanted(options or DecodingOptions(), min_tag_confidence)
+    return _caption(model, files, wanted, batch_size, workers)
+
+
+@dataclass(frozen=True)
+class _Wanted:
+    """What each image gets: captions, and perhaps tags."""
+
+    options: DecodingOptions
+    min_tag_confidence: float | None
+
+    def decoding(self) -> DecodingOptions:
+        """The options with which captions are decoded: for tags, as many as are evidence."""
+        options = self.options
+        if self.min_tag_confidence is None or options.num_captions >= EVIDENCE_CAPTIONS:
+            return options
+        most = EVIDENCE_CAPTIONS if options.sample else min(EVIDENCE_CAPTIONS, options.beam_size)
+        return replace(options, num_captions=max(most, options.num_captions))
+
+    def record(self, model: CaptionModel, image: _Read, result: CaptionResult) -> CaptionRecord:
+        """The record of an image that could be read."""
+        tags = None
+        if self.min_tag_confidence is not None:
+            assert model.lexicon is not None
+            found = tags_of(result, model.lexicon, model.tag_calibration)
+            tags = tuple(tag for tag in found if tag.confidence >= self.min_tag_confidence)
+        shown = CaptionResult(result.candidates[: self.options.num_captions])
+        return CaptionRecord(image.file.name, image.file.path, shown, None, tags)
 
 
 @dataclass(frozen=True)
@@ -100,7 +150,7 @@ class _Read:
 def _caption(
     model: CaptionModel,
     files: Iterable[SourceFile],
-    options: DecodingOptions,
+    wanted: _Wanted,
     batch_size: int,
     workers: int,
 ) -> Generator[CaptionRecord, None, None]:
@@ -115,23 +165,26 @@ def _caption(
             readable += image.pixels is not None
             # The second bound: a run of bad files must not pile up behind one good one.
             if readable == batch_size or len(batch) == 2 * batch_size:
-                yield from _caption_batch(model, batch, options, seen)
+                yield from _caption_batch(model, batch, wanted, seen)
                 seen += len(batch)
                 batch, readable = [], 0
-        yield from _caption_batch(model, batch, options, seen)
+        yield from _caption_batch(model, batch, wanted, seen)
 
 
 def _caption_batch(
-    model: CaptionModel, batch: list[_Read], options: DecodingOptions, seen: int
+    model: CaptionModel, batch: list[_Read], wanted: _Wanted, seen: int
 ) -> Iterator[CaptionRecord]:
     """Caption what could be read of a batch that ``seen`` files came before."""
     pixels = [image.pixels for image in batch if image.pixels is not None]
     # Samples are drawn by the file's place in the whole run: they depend on no batch size.
     streams = [seen + place for place, image in enumerate(batch) if image.pixels is not None]
+    options = wanted.decoding()
     results = iter(model.caption_batch(torch.stack(pixels), options, streams) if pixels else ())
     for image in batch:
-        result = None if image.pixels is None else next(results)
-        yield CaptionRecord(image.file.name, image.file.path, result, image.error)
+        if image.pixels is None:
+            yield CaptionRecord(image.file.name, image.file.path, None, image.error)
+        else:
+            yield wanted.record(model, image, next(results))
 
 
 def _read(model: CaptionModel, file: SourceFile) -> _Read:

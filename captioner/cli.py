@@ -93,6 +93,7 @@ examples:
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
   captioner caption photos/ --ban snow --no-repeat-ngram 2
+  captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
 
 Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
 tabs. An image that cannot be read is
@@ -227,6 +228,15 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         "--candidates",
         action="store_true",
         help="with jsonl: the probability of every word of every caption",
+    )
+    output.add_argument(
+        "--tags",
+        nargs="?",
+        type=_share,
+        const=0.25,
+        metavar="P",
+        help="with jsonl: what each image shows, as words that are right with a probability of "
+        "at least P (default: 0.25)",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     decoding = _add_decoding(parser)
@@ -419,6 +429,16 @@ def _at_least(least: int) -> Callable[[str], int]:
     return convert
 
 
+def _share(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
+    return value
+
+
 def _list_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     def convert(text: str) -> tuple[str, ...]:
         given = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
@@ -460,11 +480,18 @@ def _caption(args: argparse.Namespace) -> int:
     writer = open_writer(args.output, args.format, args.overwrite)
     candidates = args.candidates or options.num_captions > 1
     _check_candidates(args.candidates, options.num_captions, writer.format)
+    if args.tags is not None and writer.format != "jsonl":
+        raise CaptionerError(f"--tags: {writer.format} has no place for them; use --format jsonl")
     writer.check(find_images(args.paths))
     files = find_images(args.paths)
     model = load_model(args.model, device=args.device, precision=args.precision)
     records = caption_images(
-        model, files, options, batch_size=args.batch_size, workers=args.workers
+        model,
+        files,
+        options,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        min_tag_confidence=args.tags,
     )
     captioned = failed = 0
     with writer, closing(records):

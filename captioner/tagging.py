@@ -24,7 +24,7 @@ from captioner.encoder import ImageFeatures
 from captioner.finding import SourceFile, printable
 from captioner.model import CaptionModel, CaptionResult, load_model
 from captioner.sampling import Cut, SamplingOptions
-from captioner.tags import Tag, tags_of
+from captioner.tags import EVIDENCE_CAPTIONS, Tag, tags_of
 from captioner.timeline import (
     CaptionedFrame,
     Segment,
@@ -44,7 +44,7 @@ SAME_THING = 0.65
 Of two crops of one Flickr8k validation photo 97 in 100 are more alike than that, of two photos 1 in
 100 (`benchmarks/consensus.py`)."""
 
-FRAME_DECODING = DecodingOptions(beam_size=3, num_captions=3)
+FRAME_DECODING = DecodingOptions(beam_size=3, num_captions=EVIDENCE_CAPTIONS)
 """How frames are captioned unless told otherwise: as for the calibration of tags."""
 
 Progress = Callable[[SourceFile, float, float | None], object]
@@ -360,12 +360,6 @@ def _interval(part: Any) -> dict[str, float]:
     return {"start": round(part.start_s, 3), "end": round(part.end_s, 3)}
 
 
-def _tag_dicts(tags: Iterable[Tag]) -> list[dict[str, Any]]:
-    return [
-        {"name": tag.name, "type": tag.type, "confidence": round(tag.confidence, 4)} for tag in tags
-    ]
-
-
 def _caption_dict(part: CaptionedFrame | Segment) -> dict[str, Any]:
     return {
         "text": part.text,
@@ -380,7 +374,7 @@ def _frame_dict(frame: CaptionedFrame) -> dict[str, Any]:
         "frame_index": frame.frame_index,
         "shot": frame.shot,
         **_caption_dict(frame),
-        "tags": _tag_dicts(frame.tags),
+        "tags": [tag.to_dict() for tag in frame.tags],
     }
 
 
@@ -391,7 +385,7 @@ def _segment_dict(segment: Segment) -> dict[str, Any]:
         **_caption_dict(segment),
         "agreement": round(segment.agreement, 4),
         "frames": list(segment.frames),
-        "tags": _tag_dicts(segment.tags),
+        "tags": [tag.to_dict() for tag in segment.tags],
     }
 
 

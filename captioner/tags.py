@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 FEATURES = ("bias", "mass", "word", "caption", "early", "word_early")
 """What :meth:`Evidence.features` returns, in this order."""
+EVIDENCE_CAPTIONS = 3
+"""Captions of a picture that are decoded for its tags, as for the calibration."""
+
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
 
 
@@ -35,6 +38,10 @@ class Tag:
     name: str
     type: str
     confidence: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives, the confidence to four places."""
+        return {"name": self.name, "type": self.type, "confidence": round(self.confidence, 4)}
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,7 @@ from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
 from captioner.images import find_images
 from captioner.model import Candidate, CaptionModel, CaptionResult
+from captioner.tags import Tag, tags_of
 from captioner.writers import open_writer
 
 OPTIONS = DecodingOptions(beam_size=2, num_captions=2, max_length=6)
@@ -306,3 +307,64 @@ def test_a_large_jpeg_gets_the_same_captions_alone_and_in_a_folder(
     assert tiny_model.transform.min_side == 3 * 64
     (record,) = caption_images(tiny_model, find_images(path), OPTIONS)
     assert record.result == tiny_model.caption([path], OPTIONS)[0]
+
+
+# --- tags ----------------------------------------------------------------------------------
+
+
+def test_tags_come_from_three_captions_whatever_number_is_shown(
+    tagging_model: CaptionModel, photo_folder: Path
+) -> None:
+    lexicon = tagging_model.lexicon
+    assert lexicon is not None
+    files = list(find_images(photo_folder))
+    one = DecodingOptions(beam_size=3, max_length=6)
+    three = DecodingOptions(beam_size=3, num_captions=3, max_length=6)
+    records = list(caption_images(tagging_model, files, one, min_tag_confidence=0.0))
+    for record, file in zip(records, files, strict=True):
+        (full,) = tagging_model.caption([file.path], three)
+        assert record.result is not None and record.tags is not None
+        assert [c.text for c in record.result.candidates] == [full.text]
+        expected = tags_of(full, lexicon)
+        assert {(tag.name, tag.type) for tag in record.tags} == {
+            (tag.name, tag.type) for tag in expected
+        }
+        for tag, alone in zip(record.tags, expected, strict=True):
+            assert tag.confidence == pytest.approx(alone.confidence, abs=1e-4)
+    sure = list(caption_images(tagging_model, files, one, min_tag_confidence=0.2))
+    for record, kept in zip(records, sure, strict=True):
+        assert record.tags is not None
+        assert kept.tags == tuple(tag for tag in record.tags if tag.confidence >= 0.2)
+    assert any(record.tags for record in sure)
+
+
+def test_a_record_with_its_tags() -> None:
+    record = replace(RECORD, tags=(Tag("dog", "noun", 0.87654), Tag("run", "verb", 0.5)))
+    assert record.to_dict()["tags"] == [
+        {"name": "dog", "type": "noun", "confidence": 0.8765},
+        {"name": "run", "type": "verb", "confidence": 0.5},
+    ]
+    assert "tags" not in RECORD.to_dict()
+
+
+def test_tags_are_refused_before_any_work(
+    tiny_model: CaptionModel, tagging_model: CaptionModel
+) -> None:
+    with pytest.raises(CaptionerError, match="this model has no lexicon"):
+        caption_images(tiny_model, [], min_tag_confidence=0.2)
+    with pytest.raises(ValueError, match="min_tag_confidence=1.5: give a number from 0 to 1"):
+        caption_images(tagging_model, [], min_tag_confidence=1.5)
+
+
+def test_a_greedy_caption_is_all_the_evidence_there_is(
+    tagging_model: CaptionModel, photo_folder: Path
+) -> None:
+    options = DecodingOptions(beam_size=1, max_length=6)
+    (record, *_) = caption_images(
+        tagging_model, find_images(photo_folder), options, min_tag_confidence=0.0
+    )
+    assert record.result is not None and record.tags is not None
+    lexicon = tagging_model.lexicon
+    assert lexicon is not None
+    said = {lexicon.lemma_of(word) for word in record.result.candidates[0].words} - {None}
+    assert {tag.name for tag in record.tags} == {lemma.name for lemma in said if lemma}

@@ -494,3 +494,38 @@ def test_an_output_that_is_a_device_is_left_alone(capsys: pytest.CaptureFixture[
     arguments = ["--checkpoint", "any.ckpt", "--output", os.devnull, "--overwrite"]
     assert cli.main(["export", *arguments]) == 2
     assert f"output {os.devnull} is no ordinary file; name another" in capsys.readouterr().err
+
+
+# --- tags ----------------------------------------------------------------------------------
+
+
+def test_tags_go_into_jsonl(
+    tagging_model: CaptionModel, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "captions.jsonl"
+    arguments = ["caption", str(photos), "--model", str(tagging_model.path), "--device", "cpu"]
+    assert cli.main([*arguments, "--output", str(output), "--tags", "0", "--quiet"]) == 0
+    records = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert [record["file_name"] for record in records] == ["a.png", "b.jpg", "sub/a.png"]
+    for record in records:
+        assert list(record) == ["file_name", "text", "confidence", "tags", "error"]
+        confidences = [tag["confidence"] for tag in record["tags"]]
+        assert confidences == sorted(confidences, reverse=True)
+        assert {tag["type"] for tag in record["tags"]} <= {"noun", "verb", "adjective"}
+    assert any(record["tags"] for record in records)
+    assert cli.main([*arguments, "--tags"]) == 2
+    assert "--tags: tsv has no place for them; use --format jsonl" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        cli.main([*arguments, "--tags", "2"])
+    assert end.value.code == 2
+    assert "'2': give a number from 0 to 1" in capsys.readouterr().err
+
+
+def test_a_model_without_a_lexicon_gives_no_tags(
+    model_file: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "captions.jsonl"
+    arguments = ["--model", str(model_file), "--output", str(output), "--tags"]
+    assert cli.main(["caption", str(photos), *arguments]) == 2
+    assert "this model has no lexicon" in capsys.readouterr().err
+    assert not output.exists()

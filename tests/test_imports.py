@@ -33,7 +33,7 @@ MAY_IMPORT = {
     "lexicon": "tokenizer",
     "tags": "lexicon",
     "model": "encoder decoder decoding tokenizer transform images lexicon tags",
-    "captioning": "images model",
+    "captioning": "images model tags",
     "video": "finding",
     "sampling": "video",
     "video_process": "sampling video transform finding",
