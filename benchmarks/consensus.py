@@ -25,7 +25,7 @@ from captioner.encoder import ImageFeatures
 from captioner.images import read_image
 from captioner.metrics import score_captions
 from captioner.model import CaptionModel, CaptionResult, load_model
-from captioner.tagging import FRAME_DECODING, SAME_THING
+from captioner.tagging import SAME_THING
 from captioner.timeline import CaptionedFrame, choose_caption
 from captioner.tokenizer import tokenize
 
@@ -53,12 +53,12 @@ def as_frame(result: CaptionResult, confidence: float) -> CaptionedFrame:
 def choose(model: CaptionModel, features: ImageFeatures) -> dict[str, str]:
     """The caption that each way chooses."""
     mean = ImageFeatures(*(part.mean(0, keepdim=True) for part in features))
-    results = model.caption_features(features, FRAME_DECODING)
+    results = model.caption_features(features)
     sure = [as_frame(result, result.confidence) for result in results]
     alike = [as_frame(result, 1.0) for result in results]
     return {
         "the first crop's": results[0].text,
-        "of the mean features": model.caption_features(mean, FRAME_DECODING)[0].text,
+        "of the mean features": model.caption_features(mean)[0].text,
         "most confident": max(results, key=lambda result: result.confidence).text,
         "most agreed with": choose_caption(alike, model.lexicon)[0].text,
         "confidence x agreement": choose_caption(sure, model.lexicon)[0].text,

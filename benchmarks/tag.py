@@ -26,7 +26,7 @@ from PIL import Image
 from captioner.finding import SourceFile
 from captioner.model import CaptionModel, load_model
 from captioner.sampling import Cut, SamplingOptions, sample
-from captioner.tagging import FRAME_DECODING, tag_videos
+from captioner.tagging import tag_videos
 from captioner.video import READERS, open_video
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
@@ -129,7 +129,7 @@ def one_at_a_time(model: CaptionModel, clip: Path) -> int:
     with open_video(clip, "opencv") as video:
         for frame in video:
             if frame.time_s >= frames:
-                model.caption([frame.rgb()], FRAME_DECODING)
+                model.caption([frame.rgb()])
                 frames += 1
     return frames
 

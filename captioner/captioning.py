@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
 from captioner.images import ImageError
 from captioner.model import Candidate, CaptionModel, CaptionResult
-from captioner.tags import EVIDENCE_CAPTIONS, Tag, tags_of
+from captioner.tags import Tag, tags_of
 
 
 @dataclass(frozen=True)
@@ -32,6 +32,7 @@ class CaptionRecord:
         result: its captions, None if it could not be read.
         error: why not, in a few words without the path; None if it could.
         tags: what it shows, surest first; None where tags were not asked for.
+        unsure: whether the caption is less sure than was asked for: it is to be left out.
     """
 
     file_name: str
@@ -39,25 +40,27 @@ class CaptionRecord:
     result: CaptionResult | None
     error: str | None
     tags: tuple[Tag, ...] | None = None
+    unsure: bool = False
 
     def to_dict(self, candidates: bool = False) -> dict[str, Any]:
         """The record that `captioner.writers` write, JSON primitives.
 
         Args:
             candidates: add the list of all captions, best first, each with its ``text``,
-                ``confidence``, ``log_prob`` (natural, with the end of the sentence) and
-                ``words``: pairs of word and probability. The end of the sentence, where it was
-                reached, is the last pair; its word is None.
+                ``log_prob`` (natural, with the end of the sentence), ``avg_logprob`` (for each
+                word and the end) and ``words``: pairs of word and probability. The end of the
+                sentence, where it was reached, is the last pair; its word is None.
 
-        Where there are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each.
+        An unsure caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
+        are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each.
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
-            "text": None if self.result is None else self.result.text,
+            "text": None if self.result is None or self.unsure else self.result.text,
             "confidence": None if self.result is None else round(self.result.confidence, 4),
         }
         if candidates:
-            found = () if self.result is None else self.result.candidates
+            found = () if self.result is None or self.unsure else self.result.candidates
             record["candidates"] = [_candidate_dict(candidate) for candidate in found]
         if self.tags is not None:
             record["tags"] = [tag.to_dict() for tag in self.tags]
@@ -72,6 +75,7 @@ def caption_images(
     *,
     batch_size: int = 32,
     workers: int = 0,
+    min_confidence: float = 0.0,
     min_tag_confidence: float | None = None,
 ) -> Generator[CaptionRecord, None, None]:
     """Caption files lazily, in their order; one that cannot be read becomes a record with an error.
@@ -85,11 +89,12 @@ def caption_images(
         options: how to decode the captions; the defaults of `DecodingOptions` otherwise.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
+        min_confidence: captions that are less sure, in [0, 1], are marked to be left out.
         min_tag_confidence: give each image the tags that are at least so sure, in [0, 1]; None
             gives none. See `captioner.tags.tags_of` for what that means.
 
     Raises:
-        ValueError: batch_size or workers is too small, or min_tag_confidence is not in [0, 1];
+        ValueError: batch_size or workers is too small, or a least confidence is not in [0, 1];
             raised by the call itself.
         CaptionerError: the options do not suit the model, or tags are wanted of one without a
             lexicon; the latter is raised by the call itself.
@@ -98,44 +103,21 @@ def caption_images(
         raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
     if workers < 0:
         raise ValueError(f"workers={workers}: give 0 or the number of threads that read images")
-    if min_tag_confidence is not None:
-        if not 0 <= min_tag_confidence <= 1:
-            raise ValueError(
-                f"min_tag_confidence={min_tag_confidence!r}: give a number from 0 to 1"
-            )
-        if model.lexicon is None:
-            raise CaptionerError(
-                "tags: this model has no lexicon of what its words mean; `captioner calibrate` "
-                "gives it one"
-            )
-    wanted = _Wanted(options or DecodingOptions(), min_tag_confidence)
-    return _caption(model, files, wanted, batch_size, workers)
-
-
-@dataclass(frozen=True)
-class _Wanted:
-    """What each image gets: captions, and perhaps tags."""
-
-    options: DecodingOptions
-    min_tag_confidence: float | None
-
-    def decoding(self) -> DecodingOptions:
-        """The options with which captions are decoded: for tags, as many as are evidence."""
-        options = self.options
-        if self.min_tag_confidence is None or options.num_captions >= EVIDENCE_CAPTIONS:
-            return options
-        most = EVIDENCE_CAPTIONS if options.sample else min(EVIDENCE_CAPTIONS, options.beam_size)
-        return replace(options, num_captions=max(most, options.num_captions))
-
-    def record(self, model: CaptionModel, image: _Read, result: CaptionResult) -> CaptionRecord:
-        """The record of an image that could be read."""
-        tags = None
-        if self.min_tag_confidence is not None:
-            assert model.lexicon is not None
-            found = tags_of(result, model.lexicon, model.tag_calibration)
-            tags = tuple(tag for tag in found if tag.confidence >= self.min_tag_confidence)
-        shown = CaptionResult(result.candidates[: self.options.num_captions])
-        return CaptionRecord(image.file.name, image.file.path, shown, None, tags)
+    for name, least in (
+        ("min_confidence", min_confidence),
+        ("min_tag_confidence", min_tag_confidence or 0.0),
+    ):
+        if not 0 <= least <= 1:
+            raise ValueError(f"{name}={least!r}: give a number from 0 to 1")
+    if min_tag_confidence is not None and model.lexicon is None:
+        raise CaptionerError(
+            "tags: this model has no lexicon of what its words mean; `captioner calibrate` gives "
+            "it one"
+        )
+    batches = _read_batches(model, files, batch_size, workers)
+    return _caption(
+        model, batches, options or DecodingOptions(), min_confidence, min_tag_confidence
+    )
 
 
 @dataclass(frozen=True)
@@ -147,44 +129,60 @@ class _Read:
     error: str | None = None
 
 
-def _caption(
-    model: CaptionModel,
-    files: Iterable[SourceFile],
-    wanted: _Wanted,
-    batch_size: int,
-    workers: int,
-) -> Generator[CaptionRecord, None, None]:
+def _read_batches(
+    model: CaptionModel, files: Iterable[SourceFile], batch_size: int, workers: int
+) -> Generator[list[_Read], None, None]:
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
     with closing(
         _read_ahead(partial(_read, model), files, workers, ahead=batch_size + workers)
     ) as images:
         batch: list[_Read] = []
-        readable = seen = 0
+        readable = 0
         for image in images:
             batch.append(image)
             readable += image.pixels is not None
             # The second bound: a run of bad files must not pile up behind one good one.
             if readable == batch_size or len(batch) == 2 * batch_size:
-                yield from _caption_batch(model, batch, wanted, seen)
-                seen += len(batch)
+                yield batch
                 batch, readable = [], 0
-        yield from _caption_batch(model, batch, wanted, seen)
+        if batch:
+            yield batch
 
 
-def _caption_batch(
-    model: CaptionModel, batch: list[_Read], wanted: _Wanted, seen: int
-) -> Iterator[CaptionRecord]:
-    """Caption what could be read of a batch that ``seen`` files came before."""
-    pixels = [image.pixels for image in batch if image.pixels is not None]
-    # Samples are drawn by the file's place in the whole run: they depend on no batch size.
-    streams = [seen + place for place, image in enumerate(batch) if image.pixels is not None]
-    options = wanted.decoding()
-    results = iter(model.caption_batch(torch.stack(pixels), options, streams) if pixels else ())
-    for image in batch:
-        if image.pixels is None:
-            yield CaptionRecord(image.file.name, image.file.path, None, image.error)
-        else:
-            yield wanted.record(model, image, next(results))
+def _caption(
+    model: CaptionModel,
+    batches: Generator[list[_Read], None, None],
+    options: DecodingOptions,
+    min_confidence: float,
+    min_tag_confidence: float | None,
+) -> Generator[CaptionRecord, None, None]:
+    seen = 0
+    with closing(batches):
+        for batch in batches:
+            # Samples are drawn by the file's place in the whole run: they depend on no batch size.
+            streams = [seen + i for i, image in enumerate(batch) if image.pixels is not None]
+            pixels = [image.pixels for image in batch if image.pixels is not None]
+            results = iter(
+                model.caption_batch(torch.stack(pixels), options, streams) if pixels else ()
+            )
+            for image in batch:
+                if image.pixels is None:
+                    yield CaptionRecord(image.file.name, image.file.path, None, image.error)
+                    continue
+                result = next(results)
+                tags = _tags(model, result, min_tag_confidence)
+                unsure = result.confidence < min_confidence
+                yield CaptionRecord(image.file.name, image.file.path, result, None, tags, unsure)
+            seen += len(batch)
+
+
+def _tags(
+    model: CaptionModel, result: CaptionResult, least: float | None
+) -> tuple[Tag, ...] | None:
+    if least is None or model.lexicon is None:
+        return None
+    found = tags_of(result, model.lexicon, model.tag_calibration)
+    return tuple(tag for tag in found if tag.confidence >= least)
 
 
 def _read(model: CaptionModel, file: SourceFile) -> _Read:
@@ -220,7 +218,7 @@ def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
     probs = (round(prob, 4) for prob in candidate.word_probs)
     return {
         "text": candidate.text,
-        "confidence": round(candidate.confidence, 4),
         "log_prob": round(candidate.log_prob, 4),
+        "avg_logprob": round(candidate.log_prob / len(candidate.word_probs), 4),
         "words": [[word, prob] for word, prob in zip(words, probs, strict=True)],
     }

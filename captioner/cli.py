@@ -230,6 +230,13 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         help="with jsonl: the probability of every word of every caption",
     )
     output.add_argument(
+        "--min-confidence",
+        type=_share,
+        default=0.0,
+        metavar="P",
+        help="leave out captions that are less sure, from 0 to 1 (default: 0)",
+    )
+    output.add_argument(
         "--tags",
         nargs="?",
         type=_share,
@@ -458,11 +465,11 @@ def _decoding_options(args: argparse.Namespace) -> DecodingOptions:
     return _options(DecodingOptions, "decoding options", args)
 
 
-def _options(kind: type[Options], what: str, args: argparse.Namespace, **given: Any) -> Options:
+def _options(kind: type[Options], what: str, args: argparse.Namespace) -> Options:
     """The options of a dataclass out of the arguments that have its fields' names."""
     names = kind.__dataclass_fields__  # type: ignore[attr-defined]
     try:
-        return kind(**{k: v for k, v in vars(args).items() if k in names}, **given)
+        return kind(**{name: value for name, value in vars(args).items() if name in names})
     except ValueError as error:
         raise CaptionerError(f"{what}: {error}") from error
 
@@ -491,19 +498,22 @@ def _caption(args: argparse.Namespace) -> int:
         options,
         batch_size=args.batch_size,
         workers=args.workers,
+        min_confidence=args.min_confidence,
         min_tag_confidence=args.tags,
     )
-    captioned = failed = 0
+    captioned = failed = unsure = 0
     with writer, closing(records):
         for record in _with_progress(records, args.quiet, to_screen=writer.output is None):
             if record.error is None:
-                captioned += 1
+                captioned += not record.unsure
+                unsure += record.unsure
             else:
                 failed += 1
                 _say(f"captioner: {_shown(record.path)}: {record.error}")
             writer.write(record.to_dict(candidates), record.path)
     if not args.quiet:
-        _say(f"captioner: {captioned} captioned, {failed} failed")
+        left_out = f"{unsure} not sure enough, " if args.min_confidence else ""
+        _say(f"captioner: {captioned} captioned, {left_out}{failed} failed")
     return 1 if failed else 0
 
 
@@ -547,21 +557,18 @@ def _with_progress(
 
 
 def _tag(args: argparse.Namespace) -> int:
-    from captioner.decoding import DecodingOptions
     from captioner.model import load_model
     from captioner.sampling import SamplingOptions
     from captioner.tag_job import TagJob, run_tag_job
     from captioner.timeline import TagOptions
     from captioner.video import find_videos
 
-    # Three captions of each frame where the beam has them: what the tags were calibrated with.
-    num_captions = min(3, max(1, getattr(args, "beam_size", 3)))
     job = TagJob(
         output_dir=args.output_dir,
         formats=args.format,
         sampling=_options(SamplingOptions, "frames", args),
         tagging=_options(TagOptions, "tags", args),
-        decoding=_options(DecodingOptions, "decoding options", args, num_captions=num_captions),
+        decoding=_decoding_options(args),
         batch_size=args.batch_size,
         overwrite=args.overwrite,
     )

@@ -7,7 +7,7 @@ import json
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -27,7 +27,7 @@ from captioner.errors import CaptionerError
 from captioner.images import read_image, to_rgb
 from captioner.lexicon import Lexicon
 from captioner.pretrained import is_file_name
-from captioner.tags import TagCalibration
+from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
 
@@ -56,9 +56,22 @@ class Candidate:
 
 @dataclass(frozen=True)
 class CaptionResult:
-    """The captions of one picture, best first."""
+    """The captions of one picture.
+
+    Attributes:
+        candidates: those that were asked for, best first.
+        considered: all that were decoded, best first: the evidence for tags and confidence; the
+            candidates where there are no more.
+        calibrated: the best caption's calibrated confidence; None where the model has none.
+    """
 
     candidates: tuple[Candidate, ...]
+    considered: tuple[Candidate, ...] = ()
+    calibrated: float | None = None
+
+    def __post_init__(self) -> None:
+        if not self.considered:
+            object.__setattr__(self, "considered", self.candidates)
 
     @property
     def text(self) -> str:
@@ -67,8 +80,15 @@ class CaptionResult:
 
     @property
     def confidence(self) -> float:
-        """The best caption's confidence, in [0, 1]; see :class:`Candidate`."""
-        return self.candidates[0].confidence
+        """How far the best caption can be trusted, in [0, 1].
+
+        Of a calibrated model (`captioner calibrate`): the share of the caption's content words that
+        people who describe such a picture would use, as far as can be expected; see
+        :func:`captioner.tags.caption_confidence`. Of others, and of captions drawn at random, the
+        geometric mean of the word probabilities, :attr:`Candidate.confidence`: the model's own
+        opinion.
+        """
+        return self.candidates[0].confidence if self.calibrated is None else self.calibrated
 
 
 class CaptionModel(nn.Module):
@@ -210,7 +230,8 @@ class CaptionModel(nn.Module):
         Raises:
             CaptionerError: when a banned word is more than one word.
         """
-        options = options or DecodingOptions()
+        wanted = options or DecodingOptions()
+        options = self._with_evidence(wanted)
         forbidden = [PAD_ID, BOS_ID, UNK_ID, *self._banned_ids(options.banned_words)]
         if len(features.grid) == 0:
             return []
@@ -228,7 +249,21 @@ class CaptionModel(nn.Module):
                 streams=streams,
                 fixed_shape=fixed_shape,
             )
-        return [CaptionResult(tuple(map(self._candidate, image))) for image in found]
+        return [self._result(tuple(map(self._candidate, image)), wanted) for image in found]
+
+    def _with_evidence(self, options: DecodingOptions) -> DecodingOptions:
+        """As many captions as tags and confidence are read from; the best one stays the same."""
+        if self.lexicon is None or options.sample:
+            return options
+        count = max(options.num_captions, min(EVIDENCE_CAPTIONS, options.beam_size))
+        return replace(options, num_captions=count)
+
+    def _result(self, considered: tuple[Candidate, ...], options: DecodingOptions) -> CaptionResult:
+        asked = CaptionResult(considered[: options.num_captions], considered)
+        if self.lexicon is None or self.tag_calibration is None or options.sample:
+            return asked
+        sure = caption_confidence(asked, self.lexicon, self.tag_calibration)
+        return replace(asked, calibrated=sure)
 
     @contextmanager
     def _evaluating(self) -> Iterator[None]:

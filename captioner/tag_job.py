@@ -29,7 +29,7 @@ from captioner.finding import SourceFile, printable
 from captioner.model import CaptionModel
 from captioner.sampling import SamplingOptions
 from captioner.tag_writers import TAG_WRITERS, TagWriter, summary_line
-from captioner.tagging import FRAME_DECODING, Progress, VideoTags, tag_videos
+from captioner.tagging import Progress, VideoTags, tag_videos
 from captioner.timeline import TagOptions
 from captioner.video import VIDEOS
 from captioner.writers import check_folder, make_folder, output_stem, replace_file
@@ -55,7 +55,7 @@ class TagJob:
     formats: tuple[str, ...] = tuple(TAG_WRITERS)
     sampling: SamplingOptions = SamplingOptions()
     tagging: TagOptions = TagOptions()
-    decoding: DecodingOptions = FRAME_DECODING
+    decoding: DecodingOptions = DecodingOptions()
     batch_size: int = 16
     overwrite: bool = False
 

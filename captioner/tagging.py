@@ -24,7 +24,7 @@ from captioner.encoder import ImageFeatures
 from captioner.finding import SourceFile, printable
 from captioner.model import CaptionModel, CaptionResult, load_model
 from captioner.sampling import Cut, SamplingOptions
-from captioner.tags import EVIDENCE_CAPTIONS, Tag, tags_of
+from captioner.tags import Tag, tags_of
 from captioner.timeline import (
     CaptionedFrame,
     Segment,
@@ -43,9 +43,6 @@ SAME_THING = 0.65
 
 Of two crops of one Flickr8k validation photo 97 in 100 are more alike than that, of two photos 1 in
 100 (`benchmarks/consensus.py`)."""
-
-FRAME_DECODING = DecodingOptions(beam_size=3, num_captions=EVIDENCE_CAPTIONS)
-"""How frames are captioned unless told otherwise: as for the calibration of tags."""
 
 Progress = Callable[[SourceFile, float, float | None], object]
 """Called with the video, the time its frames have reached and its announced length, in seconds."""
@@ -169,8 +166,8 @@ def tag_videos(
         files: what `captioner.video.find_videos` lists.
         sampling: which frames are looked at; the defaults of `SamplingOptions` otherwise.
         tagging: which tags are kept; the defaults of `TagOptions` otherwise.
-        decoding: how frames are captioned; `FRAME_DECODING` otherwise. All `num_captions` captions
-            of a frame are evidence for its tags.
+        decoding: how frames are captioned; the defaults of `DecodingOptions` otherwise, with which
+            tags were calibrated.
         batch_size: frames that the model sees at once.
         on_progress: called after each frame that was read.
 
@@ -181,7 +178,7 @@ def tag_videos(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 frame is captioned at once")
     return _tag_videos(
-        _Captioner(model, decoding or FRAME_DECODING, batch_size),
+        _Captioner(model, decoding or DecodingOptions(), batch_size),
         files,
         sampling or SamplingOptions(),
         tagging or TagOptions(),

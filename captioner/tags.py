@@ -51,7 +51,8 @@ class Evidence:
     Attributes:
         mass: share in [0, 1] of the captions' probability that belongs to those that say it.
         word_prob: highest probability of a word with this lemma where it was said, in [0, 1].
-        confidence: of the best caption, in [0, 1], whether that one says it or not.
+        confidence: the model's own of the best caption (`captioner.model.Candidate`), in [0, 1],
+            whether that one says it or not.
         position: the earliest place of such a word in its caption; 0 is the first word.
     """
 
@@ -128,8 +129,8 @@ def tags_of(
     """The tags of a picture, by falling confidence, then by name.
 
     Args:
-        result: the picture's captions, decoded as for the calibration (beam 3, 3 captions): every
-            candidate counts as evidence.
+        result: the picture's captions, decoded as for the calibration (beam 3): every caption that
+            was considered counts as evidence.
         lexicon: of the model that said them.
         calibration: of that model. With it the confidence is the probability that at least one of
             the people who describe such a picture uses a word with this lemma: of the tags with
@@ -145,11 +146,26 @@ def tags_of(
     return tuple(sorted(tags, key=lambda tag: (-tag.confidence, tag.name, tag.type)))
 
 
+def caption_confidence(
+    result: CaptionResult, lexicon: Lexicon, calibration: TagCalibration
+) -> float:
+    """The share of the best caption's content words that are right, as far as can be expected.
+
+    The mean over its lemmas of the probability that at least one of the people who describe such
+    a picture uses a word with that lemma, in [0, 1]; 0 for a caption without content.
+    """
+    evidence = evidence_of(result, lexicon)
+    found = {lexicon.lemma_of(word) for word in result.candidates[0].words}
+    sure = [calibration.probability(evidence[lemma]) for lemma in found if lemma is not None]
+    return math.fsum(sure) / len(sure) if sure else 0.0
+
+
 def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence]:
     """Every lemma that the captions of a picture say, with what speaks for it."""
-    shares = _shares(result.candidates)
+    shares = _shares(result.considered)
+    own_opinion = result.candidates[0].confidence
     found: dict[Lemma, Evidence] = {}
-    for candidate, share in zip(result.candidates, shares, strict=True):
+    for candidate, share in zip(result.considered, shares, strict=True):
         said: set[Lemma] = set()
         # The end of the sentence has a probability too, but is no word.
         probs = candidate.word_probs[: len(candidate.words)]
@@ -157,12 +173,12 @@ def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence
             lemma = lexicon.lemma_of(word)
             if lemma is None:
                 continue
-            old = found.get(lemma) or Evidence(0.0, prob, result.confidence, position)
+            old = found.get(lemma) or Evidence(0.0, prob, own_opinion, position)
             # Twice in one caption is still one caption.
             mass = old.mass if lemma in said else min(1.0, old.mass + share)
             said.add(lemma)
             found[lemma] = Evidence(
-                mass, max(old.word_prob, prob), result.confidence, min(old.position, position)
+                mass, max(old.word_prob, prob), own_opinion, min(old.position, position)
             )
     return found
 

@@ -65,7 +65,7 @@ class CaptionedFrame:
         starts_segment: whether it shows something else than the frame before.
         text: its caption.
         words: the words of the caption, as the model said them.
-        confidence: of the caption, in [0, 1]; see `captioner.model.Candidate`.
+        confidence: of the caption, in [0, 1]; see `captioner.model.CaptionResult`.
         avg_logprob: mean natural-log probability of the caption's words, its end included.
         tags: what the frame shows, surest first.
     """

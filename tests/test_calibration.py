@@ -33,7 +33,7 @@ from captioner.datasets import load_caption_data
 from captioner.errors import CaptionerError
 from captioner.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.model import Candidate, CaptionModel, CaptionResult
-from captioner.tags import FEATURES, TagCalibration, evidence_of, tags_of
+from captioner.tags import FEATURES, TagCalibration, caption_confidence, evidence_of, tags_of
 
 TRUE_WEIGHTS = np.array([-1.0, 1.5, 0.8, 0.6, 1.0, -0.4])
 
@@ -271,7 +271,10 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     assert new.lexicon is not None
     assert new.tag_calibration is not None
     result = new.caption([folder / "07.png"], DECODING)[0]
-    assert result == old.caption([folder / "07.png"], DECODING)[0]
+    plain = old.caption([folder / "07.png"], DECODING)[0]
+    assert result.candidates == plain.candidates
+    assert (plain.calibrated, plain.confidence) == (None, plain.candidates[0].confidence)
+    assert result.confidence == caption_confidence(result, new.lexicon, new.tag_calibration)
     tags = tags_of(result, new.lexicon, new.tag_calibration)
     assert len(tags) > 0
     assert all(0 < tag.confidence < 1 for tag in tags)

@@ -246,14 +246,14 @@ def test_a_record_with_its_candidates() -> None:
     assert RECORD.to_dict(candidates=True)["candidates"] == [
         {
             "text": "a dog",
-            "confidence": 0.6627,
             "log_prob": -1.2346,
+            "avg_logprob": -0.4115,
             "words": [["a", 0.5], ["dog", 0.1235], [None, 1.0]],
         },
         {
             "text": "a man's dog",
-            "confidence": 0.25,
             "log_prob": -3.5,
+            "avg_logprob": -0.875,
             "words": [["a", 0.5], ["man", 0.5], ["'s", 0.25], ["dog", 0.125]],
         },
     ]
@@ -368,3 +368,27 @@ def test_a_greedy_caption_is_all_the_evidence_there_is(
     assert lexicon is not None
     said = {lexicon.lemma_of(word) for word in record.result.candidates[0].words} - {None}
     assert {tag.name for tag in record.tags} == {lemma.name for lemma in said if lemma}
+
+
+# --- captions that are not sure enough -----------------------------------------------------
+
+
+def test_unsure_captions_are_marked_and_left_out_of_their_records(
+    tagging_model: CaptionModel, photo_folder: Path, tmp_path: Path
+) -> None:
+    files = list(find_images(photo_folder))
+    sure = [r.result.confidence for r in caption_images(tagging_model, files, OPTIONS) if r.result]
+    least = sorted(sure)[3]
+    records = list(caption_images(tagging_model, files, OPTIONS, min_confidence=least + 1e-6))
+    assert [record.unsure for record in records] == [value <= least + 1e-6 for value in sure]
+    assert sum(record.unsure for record in records) == 4
+    output = tmp_path / "captions.tsv"
+    with open_writer(output) as writer:
+        for record in records:
+            writer.write(record.to_dict(), record.path)
+    assert len(output.read_text("utf-8").splitlines()) == 4
+    left_out = next(record for record in records if record.unsure).to_dict(candidates=True)
+    assert (left_out["text"], left_out["candidates"], left_out["error"]) == (None, [], None)
+    assert left_out["confidence"] > 0
+    with pytest.raises(ValueError, match="min_confidence=-0.1: give a number from 0 to 1"):
+        caption_images(tagging_model, files, min_confidence=-0.1)

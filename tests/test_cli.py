@@ -529,3 +529,15 @@ def test_a_model_without_a_lexicon_gives_no_tags(
     assert cli.main(["caption", str(photos), *arguments]) == 2
     assert "this model has no lexicon" in capsys.readouterr().err
     assert not output.exists()
+
+
+def test_captions_that_are_not_sure_enough_are_left_out(
+    tagging_model: CaptionModel, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["caption", str(photos), "--model", str(tagging_model.path), "--device", "cpu"]
+    assert cli.main([*arguments, "--min-confidence", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "captioner: 0 captioned, 3 not sure enough, 0 failed\n"
+    assert cli.main([*arguments, "--min-confidence", "0"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3

@@ -42,6 +42,7 @@ from captioner.model import (
     load_checkpoint,
     load_model,
 )
+from captioner.tags import TagCalibration
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
 
@@ -886,3 +887,28 @@ def test_the_transform_may_be_another(model: CaptionModel) -> None:
 def test_the_vocabulary_is_the_tokenizers(model: CaptionModel) -> None:
     assert model.tokenizer == Tokenizer(WORDS)
     assert model.decoder.embedding.num_embeddings == len(WORDS) + 4
+
+
+# --- confidence ----------------------------------------------------------------------------
+
+
+def test_a_calibrated_model_considers_three_captions_and_shows_those_asked_for(
+    tagging_model: CaptionModel, photo_folder: Path
+) -> None:
+    model = CaptionModel.load(tagging_model.path)
+    model.tag_calibration = TagCalibration((0.1, 0.4, 0.3, 0.8, 1.0, 0.5))
+    paths = sorted(photo_folder.glob("*.*"))
+    full = model.caption(paths, DecodingOptions(num_captions=3, max_length=6))
+    for result, more in zip(model.caption(paths, DecodingOptions(max_length=6)), full, strict=True):
+        assert [c.text for c in result.candidates] == [more.text]
+        assert [c.text for c in result.considered] == [c.text for c in more.candidates]
+        assert len(result.considered) == 3
+        assert result.calibrated == pytest.approx(more.calibrated, abs=1e-5)
+        assert result.confidence == result.calibrated
+    (greedy,) = model.caption(paths[:1], DecodingOptions(beam_size=1, max_length=6))
+    assert len(greedy.considered) == 1
+    assert greedy.calibrated is not None
+    # Nothing was measured of captions that are drawn at random.
+    (drawn,) = model.caption(paths[:1], DecodingOptions(sample=True, max_length=6))
+    assert drawn.calibrated is None
+    assert drawn.confidence == drawn.candidates[0].confidence

@@ -20,7 +20,7 @@ from captioner.finding import SourceFile
 from captioner.images import find_images
 from captioner.model import CaptionModel
 from captioner.sampling import SamplingOptions
-from captioner.tagging import FRAME_DECODING, VideoTags, tag_video, tag_videos
+from captioner.tagging import VideoTags, tag_video, tag_videos
 from captioner.tags import tags_of
 from captioner.timeline import TagOptions
 from captioner.video import VideoError
@@ -84,7 +84,7 @@ def test_a_frame_gets_the_caption_and_the_tags_of_its_picture(
         folder = tmp_path / name
         folder.mkdir()
         Image.fromarray(photo(name)).save(folder / "photo.png")
-        (record,) = caption_images(tagging_model, find_images(folder), FRAME_DECODING)
+        (record,) = caption_images(tagging_model, find_images(folder))
         assert record.result is not None
         # The video's compression changes a few pixels; the untrained model is not so fickle.
         assert frame.text == record.result.text

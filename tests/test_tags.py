@@ -18,6 +18,7 @@ from captioner.tags import (
     Evidence,
     Tag,
     TagCalibration,
+    caption_confidence,
     evidence_of,
     sigmoid,
     tags_of,
@@ -117,7 +118,6 @@ def test_a_caption_cut_before_its_end_has_as_many_probabilities_as_words() -> No
 def test_captions_without_content_have_no_tags() -> None:
     assert tags_of(CaptionResult((candidate("a and", [0.9, 0.8, 0.7], -1.0),)), LEXICON) == ()
     assert tags_of(CaptionResult((candidate("", [0.7], -1.0),)), LEXICON) == ()
-    assert tags_of(CaptionResult(()), LEXICON) == ()
 
 
 def test_very_improbable_captions_still_have_shares() -> None:
@@ -200,3 +200,31 @@ def test_a_description_that_is_no_table(data: Any) -> None:
 def test_a_calibration_has_a_weight_for_every_feature() -> None:
     with pytest.raises(CaptionerError, match="2 weights, and there are 6 features"):
         TagCalibration((1.0, 2.0))
+
+
+# --- the confidence of a caption -----------------------------------------------------------
+
+
+def test_a_caption_is_as_sure_as_its_content_words_are_in_the_mean() -> None:
+    calibration = TagCalibration((0.2, 0.5, 0.3, 0.1, 0.4, -0.2))
+    evidence = evidence_of(RESULT, LEXICON)
+    # "a dog runs": the race is in the other caption only, and "a" says nothing.
+    expected = (calibration.probability(evidence[DOG]) + calibration.probability(evidence[RUN])) / 2
+    assert caption_confidence(RESULT, LEXICON, calibration) == pytest.approx(expected, abs=1e-12)
+    # A word that is said twice counts once.
+    twice = CaptionResult((candidate("dogs and dogs", [0.1, 0.9, 0.95, 0.9], -1.0),))
+    (only,) = evidence_of(twice, LEXICON).values()
+    assert caption_confidence(twice, LEXICON, calibration) == calibration.probability(only)
+
+
+def test_a_caption_without_content_is_not_sure_at_all() -> None:
+    calibration = TagCalibration((5.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    empty = CaptionResult((candidate("a and", [0.9, 0.8, 0.7], -1.0),))
+    assert caption_confidence(empty, LEXICON, calibration) == 0.0
+
+
+def test_all_that_was_considered_is_evidence() -> None:
+    shown = CaptionResult(RESULT.candidates[:1], RESULT.candidates)
+    assert evidence_of(shown, LEXICON) == evidence_of(RESULT, LEXICON)
+    alone = CaptionResult(RESULT.candidates[:1])
+    assert list(evidence_of(alone, LEXICON)) == [DOG, RUN]
