@@ -22,7 +22,14 @@ from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
 from captioner.lexicon import Lexicon
-from captioner.tags import EVIDENCE_CAPTIONS, FEATURES, TagCalibration, evidence_of
+from captioner.metrics import score_captions
+from captioner.tags import (
+    EVIDENCE_CAPTIONS,
+    FEATURES,
+    TagCalibration,
+    caption_confidence,
+    evidence_of,
+)
 from captioner.tokenizer import tokenize
 
 if TYPE_CHECKING:
@@ -31,6 +38,7 @@ if TYPE_CHECKING:
 DECODING = DecodingOptions(beam_size=3, num_captions=EVIDENCE_CAPTIONS)
 """How captions are decoded for tags: other options give other evidence."""
 BINS = 10
+SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the captions that are kept
 FOLDS = 10
 # Weak enough to move no weight in its second digit where there are thousands of tags; with a
 # handful, which a line may separate, it is what keeps the weights finite.
@@ -112,25 +120,58 @@ class CalibrationScores:
 
 
 @dataclass(frozen=True)
+class Coverage:
+    """The captions that are left when the least sure ones are dropped.
+
+    Attributes:
+        share: of the pictures that keep their caption.
+        least_confidence: of those.
+        cider_d: mean CIDEr-D of their captions, 0 to 10, with the document frequencies of all.
+        predicted: mean confidence of their captions.
+        right: mean share of content words that a person used too, which the confidence predicts.
+    """
+
+    share: float
+    least_confidence: float
+    cider_d: float
+    predicted: float
+    right: float
+
+
+@dataclass(frozen=True)
 class CalibrationResult:
     """What :func:`calibrate` put into the model, and how good it is.
 
     Attributes:
         lexicon: of the model's words.
         calibration: fitted on all pictures.
-        scores: cross-validated by picture.
+        scores: of tags, cross-validated by picture.
+        coverage: risk and coverage of captions (El-Yaniv and Wiener 2010), with the calibration
+            that was fitted on the same pictures; it has six weights.
         protocol: everything that another person needs to repeat the numbers, JSON primitives.
     """
 
     lexicon: Lexicon
     calibration: TagCalibration
     scores: CalibrationScores
+    coverage: tuple[Coverage, ...]
     protocol: dict[str, Any]
 
+    def table(self) -> str:
+        """Tags and captions for people."""
+        lines = [self.scores.table(), "", "captions kept  confidence  CIDEr-D  predicted  right"]
+        lines += [
+            f"{each.share:13.0%}  >= {each.least_confidence:.3f}  {100 * each.cider_d:8.2f}  "
+            f"{each.predicted:9.3f}  {each.right:.3f}"
+            for each in self.coverage
+        ]
+        return "\n".join(lines)
+
     def to_dict(self) -> dict[str, Any]:
-        """JSON primitives: ``scores``, ``calibration`` and ``protocol``."""
+        """JSON primitives: ``scores``, ``coverage``, ``calibration`` and ``protocol``."""
         return {
             "scores": asdict(self.scores),
+            "coverage": [asdict(each) for each in self.coverage],
             "calibration": self.calibration.to_dict(),
             "protocol": self.protocol,
         }
@@ -171,7 +212,7 @@ def calibrate(
     if lexicon is None:
         train = data.split("train")
         lexicon = Lexicon.build(model.tokenizer.words, (example.captions for example in train))
-    results = _caption(model, examples, batch_size, workers, on_image)
+    results = list(_caption(model, examples, batch_size, workers, on_image))
     observed = observe(results, lexicon)
     references = [len(example.captions) for example in examples]
     fitted_on = {
@@ -195,7 +236,45 @@ def calibrate(
         "lemmas": len(lexicon),
         "folds": FOLDS,
     }
-    return CalibrationResult(lexicon, calibration, scores, protocol)
+    coverage = cover(results, lexicon, calibration)
+    return CalibrationResult(lexicon, calibration, scores, coverage, protocol)
+
+
+def cover(
+    results: Sequence[tuple[CaptionResult, Sequence[str]]],
+    lexicon: Lexicon,
+    calibration: TagCalibration,
+) -> tuple[Coverage, ...]:
+    """Keep ever more of the captions, the surest first, and score what is kept.
+
+    Args:
+        results: for every picture the model's captions, and people's.
+        lexicon: of the model's words.
+        calibration: of the model's tags.
+    """
+    names = [str(place) for place in range(len(results))]
+    scored = score_captions(
+        {name: result.text for name, (result, _) in zip(names, results, strict=True)},
+        {name: captions for name, (_, captions) in zip(names, results, strict=True)},
+        tokenize=tokenize,
+    )
+    cider = np.array([scored.per_image[name]["CIDEr-D"] for name in names])
+    sure = np.array([caption_confidence(result, lexicon, calibration) for result, _ in results])
+    right = np.array([_right_share(result, captions, lexicon) for result, captions in results])
+    order = np.argsort(-sure, kind="stable")
+    found = []
+    for share in SHARES:
+        kept = order[: max(1, round(share * len(order)))]
+        means = (float(values[kept].mean()) for values in (cider, sure, right))
+        found.append(Coverage(share, float(sure[kept[-1]]), *means))
+    return tuple(found)
+
+
+def _right_share(result: CaptionResult, captions: Sequence[str], lexicon: Lexicon) -> float:
+    """The share of the best caption's content lemmas that people's captions have; 0 of none."""
+    said = {lexicon.lemma_of(word) for caption in captions for word in tokenize(caption)}
+    named = {lexicon.lemma_of(word) for word in result.candidates[0].words} - {None}
+    return len(named & said) / len(named) if named else 0.0
 
 
 def observe(

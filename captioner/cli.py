@@ -705,7 +705,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     save_calibrated(model, args.output)
     if args.report is not None:
         save_json(args.report, result.to_dict())
-    print(result.scores.table())
+    print(result.table())
     print(f"{args.output}: sha256 {file_sha256(args.output)}")
     return 0
 

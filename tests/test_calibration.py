@@ -19,9 +19,11 @@ import captioner
 from captioner.calibration import (
     BINS,
     DECODING,
+    SHARES,
     Bin,
     Observations,
     calibrate,
+    cover,
     fit_calibration,
     fit_weights,
     observe,
@@ -32,8 +34,10 @@ from captioner.cli import main
 from captioner.datasets import load_caption_data
 from captioner.errors import CaptionerError
 from captioner.lexicon import NO_LEMMA, Lemma, Lexicon
+from captioner.metrics import score_captions
 from captioner.model import Candidate, CaptionModel, CaptionResult
 from captioner.tags import FEATURES, TagCalibration, caption_confidence, evidence_of, tags_of
+from captioner.tokenizer import tokenize
 
 TRUE_WEIGHTS = np.array([-1.0, 1.5, 0.8, 0.6, 1.0, -0.4])
 
@@ -297,6 +301,10 @@ def test_table_and_report(
     assert printed[0] == "confidence    tags  predicted  right"
     assert f"average precision {saved['scores']['average_precision']:.4f}" in printed
     assert printed[-1] == f"{output}: sha256 {model.sha256}"
+    assert "captions kept  confidence  CIDEr-D  predicted  right" in printed
+    last = saved["coverage"][-1]
+    assert last["share"] == 1.0
+    assert f"{100 * last['cider_d']:8.2f}" in printed[-2]
     data = {
         "data": folder.name,
         "format": "jsonl",
@@ -449,3 +457,42 @@ def test_a_model_is_described_with_both(tiny_model: CaptionModel) -> None:
     read = CaptionModel.from_description(description, tiny_model.state_dict())
     assert read.lexicon == lexicon
     assert read.tag_calibration == calibration
+
+
+# --- captions that are kept ----------------------------------------------------------------
+
+
+def test_coverage_by_hand() -> None:
+    """Four pictures: what is kept, how sure it was, and how much of it people said too."""
+    lemmas = [Lemma("dog", "noun", 0.5), Lemma("man", "noun", 0.4), Lemma("red", "adjective", 0.2)]
+    lexicon = Lexicon(["a", "dog", "man", "red"], lemmas, [-1, 0, 1, 2])
+    # The probability of a word is that of its tag: only the feature "word" has a weight.
+    calibration = TagCalibration(tuple(float(name == "word") for name in FEATURES))
+
+    def captioned(text: str, prob: float) -> CaptionResult:
+        words = tuple(text.split())
+        probs = (*(prob for _ in words), 1.0)
+        return CaptionResult((Candidate(text, -1.0, 0.5, words, probs),))
+
+    results = [
+        (captioned("a red dog", 0.9), ["a dog runs on the grass", "the red dog"]),
+        (captioned("a red man", 0.3), ["a dog sits", "the dog is here"]),
+        (captioned("a man", 0.8), ["a man is here", "the old man"]),
+        (captioned("a red man", 0.6), ["a man is here", "an old man"]),
+    ]
+    covered = {each.share: each for each in cover(results, lexicon, calibration)}
+    assert list(covered) == list(SHARES)
+    half, whole = covered[0.5], covered[1.0]
+    assert (half.least_confidence, half.predicted) == (pytest.approx(0.8), pytest.approx(0.85))
+    assert half.right == 1.0
+    assert whole.least_confidence == pytest.approx(0.3)
+    assert whole.predicted == pytest.approx((0.9 + 0.8 + 0.6 + 0.3) / 4)
+    assert whole.right == pytest.approx((1 + 1 + 0.5 + 0) / 4)
+    texts = {str(place): result.text for place, (result, _) in enumerate(results)}
+    people = {str(place): captions for place, (_, captions) in enumerate(results)}
+    scored = score_captions(texts, people, tokenize=tokenize)
+    assert whole.cider_d == pytest.approx(scored.values["CIDEr-D"])
+    assert half.cider_d == pytest.approx(
+        (scored.per_image["0"]["CIDEr-D"] + scored.per_image["2"]["CIDEr-D"]) / 2
+    )
+    assert covered[0.1].cider_d == pytest.approx(scored.per_image["0"]["CIDEr-D"])
