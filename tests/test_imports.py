@@ -32,13 +32,15 @@ MAY_IMPORT = {
     "captioning": "images model",
     "evaluation": "captioning datasets metrics model writers __init__",
     "datamodule": "datasets model encoder tokenizer transform images feature_cache",
-    "training": "datamodule model metrics decoding",
-    "training_cli": "training datamodule",
+    "self_critical": "decoder decoding encoder metrics tokenizer",
+    "averaging": "",
+    "training": "averaging datamodule decoding metrics model self_critical",
+    "training_cli": "averaging training datamodule",
     "cli": "captioning evaluation datasets writers training_cli __init__",
     "__main__": "cli",
     "__init__": "captioning model decoding",
 }
-USE_LIGHTNING = {"datamodule", "training", "training_cli"}
+USE_LIGHTNING = {"averaging", "datamodule", "training", "training_cli"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 
