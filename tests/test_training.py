@@ -387,6 +387,13 @@ def test_training_stops_when_the_score_no_longer_rises(shapes: Path, tmp_path: P
         ({"weight_decay": -0.1}, r"^model\.weight_decay=-0\.1: must be at least 0$"),
         ({"sample_captions": -1}, r"^model\.sample_captions=-1: must be at least 0$"),
         ({"label_smoothing": 1.0}, r"^model\.label_smoothing=1\.0: must be at least 0 and below"),
+        (
+            {"objective": "scst"},
+            r"^model\.objective='scst': choose one of cross_entropy, self_crit",
+        ),
+        ({"samples": 1}, r"^model\.samples=1: must be at least 2, each is compared"),
+        ({"objective": "self_critical"}, r"improves a model that can caption: name one.*init_from"),
+        ({"cross_entropy_weight": -1.0}, r"^model\.cross_entropy_weight=-1\.0: must be at least 0"),
         ({"warmup_share": -0.5}, r"^model\.warmup_share=-0\.5: must be at least 0 and below 1$"),
     ],
 )
