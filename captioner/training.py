@@ -27,7 +27,7 @@ from captioner.images import read_image
 from captioner.metrics import score_captions
 from captioner.model import CaptionModel
 from captioner.self_critical import (
-    CiderReward,
+    CaptionReward,
     advantages,
     as_captions,
     draw_samples,
@@ -52,6 +52,7 @@ class CaptionTask(pl.LightningModule):
             needs a model that can caption already: ``init_from``.
         samples: captions drawn for each image by ``self_critical``; the mean reward of the others
             is what each must surpass (Luo 2020).
+        bleu_weight: with ``self_critical``, times a sample's BLEU-4 is added to its CIDEr-D.
         cross_entropy_weight: with ``self_critical``, times the cross-entropy is added to the loss.
         label_smoothing: share of each target's probability spread over all words
             (Szegedy et al. 2016, section 7).
@@ -78,6 +79,7 @@ class CaptionTask(pl.LightningModule):
         init_from: str | None = None,
         objective: str = "cross_entropy",
         samples: int = 5,
+        bleu_weight: float = 0.0,
         cross_entropy_weight: float = 0.0,
         label_smoothing: float = 0.1,
         lr_encoder: float = 2e-4,
@@ -109,6 +111,7 @@ class CaptionTask(pl.LightningModule):
         for name, value in (
             ("weight_decay", weight_decay),
             ("sample_captions", sample_captions),
+            ("bleu_weight", bleu_weight),
             ("cross_entropy_weight", cross_entropy_weight),
         ):
             if value < 0:
@@ -119,11 +122,11 @@ class CaptionTask(pl.LightningModule):
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
         self.objective, self.samples = objective, samples
-        self.cross_entropy_weight = cross_entropy_weight
+        self.bleu_weight, self.cross_entropy_weight = bleu_weight, cross_entropy_weight
         self.label_smoothing = label_smoothing
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
         self.weight_decay, self.warmup_share = weight_decay, warmup_share
-        self._reward: CiderReward | None = None
+        self._reward: CaptionReward | None = None
         self.decoding = DecodingOptions(beam_size=val_beam_size, length_penalty=val_length_penalty)
         self.sample_captions = sample_captions
         self.seed = seed
@@ -182,7 +185,7 @@ class CaptionTask(pl.LightningModule):
         """Count the n-grams of the training captions, against which samples are scored."""
         if self.objective == "self_critical":
             references = {each.image_id: each.captions for each in self.data.examples["train"]}
-            self._reward = CiderReward(references, self.model.tokenizer)
+            self._reward = CaptionReward(references, self.model.tokenizer, self.bleu_weight)
 
     def self_critical_loss(self, features: ImageFeatures, indices: Tensor) -> tuple[Tensor, Tensor]:
         """Policy gradient's loss of samples drawn for B images, and their rewards (B, C).
@@ -393,7 +396,8 @@ class CaptionTask(pl.LightningModule):
     def _objective_options(self) -> dict[str, Any]:
         if self.objective == "cross_entropy":
             return {}
-        return {"samples": self.samples, "cross_entropy_weight": self.cross_entropy_weight}
+        names = ("samples", "bleu_weight", "cross_entropy_weight")
+        return {name: getattr(self, name) for name in names}
 
     def _average_decay(self) -> float:
         callbacks = self.trainer.callbacks  # type: ignore[attr-defined]

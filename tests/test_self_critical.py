@@ -14,7 +14,7 @@ from captioner.encoder import ImageFeatures
 from captioner.metrics import cider_d
 from captioner.self_critical import (
     NEVER_SAID,
-    CiderReward,
+    CaptionReward,
     advantages,
     as_captions,
     draw_samples,
@@ -53,14 +53,14 @@ def features() -> ImageFeatures:
 
 
 def test_a_reference_is_worth_ten_and_the_other_image_s_nothing() -> None:
-    reward = CiderReward(REFERENCES, TOKENIZER)
+    reward = CaptionReward(REFERENCES, TOKENIZER)
     rewards = reward.score(["1", "2"], [[said("a dog runs")], [said("a dog runs")]])
     # In both images "a" and the end stand alone, so that they weigh nothing.
     assert rewards.tolist() == [[pytest.approx(10.0)], [0.0]]
 
 
 def test_a_sample_that_was_cut_lacks_what_ends_with_the_sentence() -> None:
-    reward = CiderReward(REFERENCES, TOKENIZER)
+    reward = CaptionReward(REFERENCES, TOKENIZER)
     rewards = reward.score(["1"], [[said("a dog runs", finished=False)]])
     # Of three pairs of words it has two, of two triples one, of the one quadruple nothing; it is
     # one word shorter (sigma = 6).
@@ -70,7 +70,7 @@ def test_a_sample_that_was_cut_lacks_what_ends_with_the_sentence() -> None:
 
 def test_a_bad_ending_costs() -> None:
     references = {"1": ["a dog runs with a cat"], "2": ["a cat sits"], "3": ["a dog sits"]}
-    reward = CiderReward(references, TOKENIZER)
+    reward = CaptionReward(references, TOKENIZER)
     whole, cut, ended = reward.score(
         ["1"],
         [
@@ -91,14 +91,23 @@ def test_a_bad_ending_costs() -> None:
 def test_rewards_are_the_metric_s_with_the_frequencies_of_all_images_given() -> None:
     captions = {"1": "a dog sits", "2": "a cat runs with a dog"}
     samples = [[said(text), said("a")] for text in captions.values()]
-    rewards = CiderReward(REFERENCES, TOKENIZER).score(list(captions), samples)
+    rewards = CaptionReward(REFERENCES, TOKENIZER).score(list(captions), samples)
     expected = cider_d(captions, REFERENCES, tokenize=words_and_end).per_image
     assert rewards[:, 0].tolist() == pytest.approx(list(expected.values()))
 
 
+def test_bleu_can_be_a_share_of_the_reward() -> None:
+    samples = [[said("a dog runs"), said("a dog sits"), said("a dog runs with a cat")]]
+    without, twice = (CaptionReward(REFERENCES, TOKENIZER, w).score(["1"], samples) for w in (0, 2))
+    # The second shares no four words with the reference; the third has the first two of 7, 6, 5 and
+    # 4 runs of words to match and, being longer than the reference, no brevity penalty.
+    third = (4 / 7 * 2 / 6 * 1 / 5 * 1e-15) ** 0.25
+    assert (twice - without)[0].tolist() == pytest.approx([2, 0, 2 * third], abs=1e-3)
+
+
 def test_words_that_were_not_learnt_still_count_in_the_references() -> None:
     rare = {**REFERENCES, "1": ["A dog runs somewhere."]}
-    reward = CiderReward(rare, TOKENIZER).score(["1"], [[said("a dog runs")]])
+    reward = CaptionReward(rare, TOKENIZER).score(["1"], [[said("a dog runs")]])
     assert 0 < reward.item() < 9
 
 
