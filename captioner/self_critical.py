@@ -116,17 +116,20 @@ def advantages(rewards: Tensor) -> Tensor:
     return rewards - others
 
 
-def policy_loss(logits: Tensor, words: Tensor, advantage: Tensor) -> Tensor:
+def policy_loss(
+    logits: Tensor, words: Tensor, advantage: Tensor, temperature: float = 1.0
+) -> Tensor:
     """Its gradient is the policy gradient: the mean of -advantage * log p(word) over the words.
 
     Args:
         logits: (words, V), of the words that were drawn.
         words: (words,) int64.
         advantage: (words,), that of the sample which the word is in.
+        temperature: that the words were drawn with.
     """
     # Drawn were words from among those that may be said, so that theirs is the probability.
     logits = logits.float().index_fill(
         1, logits.new_tensor(NEVER_SAID, dtype=torch.int64), -torch.inf
     )
-    log_probs = logits.log_softmax(dim=1).gather(1, words[:, None])[:, 0]
+    log_probs = (logits / temperature).log_softmax(dim=1).gather(1, words[:, None])[:, 0]
     return -(advantage * log_probs).mean()

@@ -52,6 +52,8 @@ class CaptionTask(pl.LightningModule):
             needs a model that can caption already: ``init_from``.
         samples: captions drawn for each image by ``self_critical``; the mean reward of the others
             is what each must surpass (Luo 2020).
+        temperature: that they are drawn with; below 1, they are more like what a beam search finds,
+            and the probabilities need not become extreme for samples to be good captions.
         bleu_weight: with ``self_critical``, times a sample's BLEU-4 is added to its CIDEr-D.
         cross_entropy_weight: with ``self_critical``, times the cross-entropy is added to the loss.
         label_smoothing: share of each target's probability spread over all words
@@ -79,6 +81,7 @@ class CaptionTask(pl.LightningModule):
         init_from: str | None = None,
         objective: str = "cross_entropy",
         samples: int = 5,
+        temperature: float = 1.0,
         bleu_weight: float = 0.0,
         cross_entropy_weight: float = 0.0,
         label_smoothing: float = 0.1,
@@ -105,7 +108,11 @@ class CaptionTask(pl.LightningModule):
                 "model.objective=self_critical improves a model that can caption: name one, or a "
                 "checkpoint of `captioner fit`, with model.init_from"
             )
-        for name, rate in (("lr_encoder", lr_encoder), ("lr_decoder", lr_decoder)):
+        for name, rate in (
+            ("lr_encoder", lr_encoder),
+            ("lr_decoder", lr_decoder),
+            ("temperature", temperature),
+        ):
             if not rate > 0:
                 raise CaptionerError(f"model.{name}={rate}: must be above 0")
         for name, value in (
@@ -121,7 +128,7 @@ class CaptionTask(pl.LightningModule):
                 raise CaptionerError(f"model.{name}={share}: must be at least 0 and below 1")
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
-        self.objective, self.samples = objective, samples
+        self.objective, self.samples, self.temperature = objective, samples, temperature
         self.bleu_weight, self.cross_entropy_weight = bleu_weight, cross_entropy_weight
         self.label_smoothing = label_smoothing
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
@@ -198,7 +205,11 @@ class CaptionTask(pl.LightningModule):
         assert self._reward is not None, "made when training starts"
         places = indices.tolist()
         options = DecodingOptions(
-            sample=True, num_captions=self.samples, max_length=self.data.max_words, seed=self._draw
+            sample=True,
+            num_captions=self.samples,
+            max_length=self.data.max_words,
+            temperature=self.temperature,
+            seed=self._draw,
         )
         samples = draw_samples(self.model.decoder, features, options, places)
         image_ids = [self.data.examples["train"][place].image_id for place in places]
@@ -209,7 +220,8 @@ class CaptionTask(pl.LightningModule):
         said = targets != PAD_ID
         advantage = advantages(rewards)[..., None].expand_as(targets)
         logits = self.model.decoder.logits(readout[said])  # (words, V)
-        return policy_loss(logits, targets[said], advantage[said]), rewards
+        loss = policy_loss(logits, targets[said], advantage[said], self.temperature)
+        return loss, rewards
 
     @property
     def _draw(self) -> int:
@@ -396,7 +408,7 @@ class CaptionTask(pl.LightningModule):
     def _objective_options(self) -> dict[str, Any]:
         if self.objective == "cross_entropy":
             return {}
-        names = ("samples", "bleu_weight", "cross_entropy_weight")
+        names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
         return {name: getattr(self, name) for name in names}
 
     def _average_decay(self) -> float:

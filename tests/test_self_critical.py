@@ -171,6 +171,10 @@ def test_the_loss_weighs_the_log_probability_of_each_word() -> None:
     picked = allowed[0, 1], allowed[1, 0], allowed[2, 2]
     expected = -(0.5 * picked[0] - picked[1] + 2 * picked[2]) / 3
     assert policy_loss(logits, words, advantage).item() == pytest.approx(expected.item())
+    # Drawn with half the temperature, they had the probabilities of doubled logits.
+    assert policy_loss(logits, words, advantage, 0.5).item() == pytest.approx(
+        policy_loss(2 * logits, words, advantage).item()
+    )
 
 
 def test_the_gradient_makes_the_better_sample_more_probable(

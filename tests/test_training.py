@@ -427,6 +427,7 @@ def test_training_stops_when_the_score_no_longer_rises(shapes: Path, tmp_path: P
         ),
         ({"samples": 1}, r"^model\.samples=1: must be at least 2, each is compared"),
         ({"objective": "self_critical"}, r"improves a model that can caption: name one.*init_from"),
+        ({"temperature": 0.0}, r"^model\.temperature=0\.0: must be above 0$"),
         ({"bleu_weight": -2.0}, r"^model\.bleu_weight=-2\.0: must be at least 0$"),
         ({"cross_entropy_weight": -1.0}, r"^model\.cross_entropy_weight=-1\.0: must be at least 0"),
         ({"warmup_share": -0.5}, r"^model\.warmup_share=-0\.5: must be at least 0 and below 1$"),
