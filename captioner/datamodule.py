@@ -191,7 +191,8 @@ class CaptionDataModule(pl.LightningDataModule):
             ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one.
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
-        augment: train on random views instead of the whole picture (needs a trained encoder).
+        augment: train on random views instead of the whole picture. Their features cannot be kept:
+            with a frozen encoder too, it then works in every step.
         min_area: smallest share of the picture that such a view shows.
         dev_fraction: share of the images held out for validation where the data has no dev split.
             Which ones depends on their names alone, so that runs with other seeds compare.
@@ -237,11 +238,6 @@ class CaptionDataModule(pl.LightningDataModule):
         if lexicon not in (LANGUAGE, "none"):
             raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
         encoder = encoder or EncoderConfig()
-        if augment and encoder.frozen:
-            raise CaptionerError(
-                "data.augment=true needs a trained encoder: a frozen one's features are computed "
-                "once. Set model.encoder.trainable, or data.augment to false"
-            )
         self.root, self.format, self.images = root, format, images
         self.encoder_config = encoder
         self.init_from = init_from
@@ -280,13 +276,15 @@ class CaptionDataModule(pl.LightningDataModule):
             return
         encoder = self._make_encoder()
         for split in missing:
+            view = self.view if split == "train" else None
+            kept = self.encoder_config.frozen and view is None
             self._datasets[split] = CaptionedImages(
                 self.examples[split],
                 self.tokenizer,
                 encoder.transform,
                 max_words=self.max_words,
-                view=self.view if split == "train" else None,
-                cache=self._features(encoder, split) if self.encoder_config.frozen else None,
+                view=view,
+                cache=self._features(encoder, split) if kept else None,
             )
 
     def train_dataloader(self) -> LazyLoader:

@@ -17,6 +17,7 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
+from captioner.averaging import WeightAverage
 from captioner.datamodule import Batch, CaptionDataModule, load_weights
 from captioner.decoder import DecoderConfig, shift
 from captioner.decoding import DecodingOptions
@@ -25,19 +26,36 @@ from captioner.errors import CaptionerError
 from captioner.images import read_image
 from captioner.metrics import score_captions
 from captioner.model import CaptionModel
+from captioner.self_critical import (
+    CaptionReward,
+    advantages,
+    as_captions,
+    draw_samples,
+    policy_loss,
+)
 from captioner.tokenizer import PAD_ID, tokenize
 
+OBJECTIVES = ("cross_entropy", "self_critical")
 SAMPLE_SIDE = 512  # pixels: the longest side of the pictures in TensorBoard
 
 
 class CaptionTask(pl.LightningModule):
-    """Train a captioner by cross-entropy; validate what it says by itself.
+    """Train a captioner by cross-entropy or by rewards; validate what it says by itself.
 
     Args:
         encoder: the CNN and how much of it is trained.
         decoder: the recurrent decoder.
         init_from: a model file or checkpoint to start from instead of new weights; it must have
             the same encoder and decoder shapes. Its vocabulary is used.
+        objective: ``cross_entropy`` of the references' words, or ``self_critical``: draw captions
+            and make those with a higher CIDEr-D more probable (Rennie et al. 2017). The second
+            needs a model that can caption already: ``init_from``.
+        samples: captions drawn for each image by ``self_critical``; the mean reward of the others
+            is what each must surpass (Luo 2020).
+        temperature: that they are drawn with; below 1, they are more like what a beam search finds,
+            and the probabilities need not become extreme for samples to be good captions.
+        bleu_weight: with ``self_critical``, times a sample's BLEU-4 is added to its CIDEr-D.
+        cross_entropy_weight: with ``self_critical``, times the cross-entropy is added to the loss.
         label_smoothing: share of each target's probability spread over all words
             (Szegedy et al. 2016, section 7).
         lr_encoder: highest learning rate of the CNN's trained stages.
@@ -61,6 +79,11 @@ class CaptionTask(pl.LightningModule):
         encoder: EncoderConfig = EncoderConfig(),  # noqa: B008 - frozen
         decoder: DecoderConfig = DecoderConfig(),  # noqa: B008 - frozen
         init_from: str | None = None,
+        objective: str = "cross_entropy",
+        samples: int = 5,
+        temperature: float = 1.0,
+        bleu_weight: float = 0.0,
+        cross_entropy_weight: float = 0.0,
         label_smoothing: float = 0.1,
         lr_encoder: float = 2e-4,
         lr_decoder: float = 1e-3,
@@ -72,10 +95,32 @@ class CaptionTask(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        for name, rate in (("lr_encoder", lr_encoder), ("lr_decoder", lr_decoder)):
+        if objective not in OBJECTIVES:
+            raise CaptionerError(
+                f"model.objective={objective!r}: choose one of {', '.join(OBJECTIVES)}"
+            )
+        if samples < 2:
+            raise CaptionerError(
+                f"model.samples={samples}: must be at least 2, each is compared with the others"
+            )
+        if objective == "self_critical" and init_from is None:
+            raise CaptionerError(
+                "model.objective=self_critical improves a model that can caption: name one, or a "
+                "checkpoint of `captioner fit`, with model.init_from"
+            )
+        for name, rate in (
+            ("lr_encoder", lr_encoder),
+            ("lr_decoder", lr_decoder),
+            ("temperature", temperature),
+        ):
             if not rate > 0:
                 raise CaptionerError(f"model.{name}={rate}: must be above 0")
-        for name, value in (("weight_decay", weight_decay), ("sample_captions", sample_captions)):
+        for name, value in (
+            ("weight_decay", weight_decay),
+            ("sample_captions", sample_captions),
+            ("bleu_weight", bleu_weight),
+            ("cross_entropy_weight", cross_entropy_weight),
+        ):
             if value < 0:
                 raise CaptionerError(f"model.{name}={value}: must be at least 0")
         for name, share in (("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
@@ -83,9 +128,12 @@ class CaptionTask(pl.LightningModule):
                 raise CaptionerError(f"model.{name}={share}: must be at least 0 and below 1")
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
+        self.objective, self.samples, self.temperature = objective, samples, temperature
+        self.bleu_weight, self.cross_entropy_weight = bleu_weight, cross_entropy_weight
         self.label_smoothing = label_smoothing
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
         self.weight_decay, self.warmup_share = weight_decay, warmup_share
+        self._reward: CaptionReward | None = None
         self.decoding = DecodingOptions(beam_size=val_beam_size, length_penalty=val_length_penalty)
         self.sample_captions = sample_captions
         self.seed = seed
@@ -141,15 +189,65 @@ class CaptionTask(pl.LightningModule):
         smoothing = self.label_smoothing if self.training else 0.0
         return functional.cross_entropy(logits.float(), targets[said], label_smoothing=smoothing)
 
+    def on_train_start(self) -> None:
+        """Count the n-grams of the training captions, against which samples are scored."""
+        if self.objective == "self_critical":
+            references = {each.image_id: each.captions for each in self.data.examples["train"]}
+            self._reward = CaptionReward(references, self.model.tokenizer, self.bleu_weight)
+
+    def self_critical_loss(self, features: ImageFeatures, indices: Tensor) -> tuple[Tensor, Tensor]:
+        """Policy gradient's loss of samples drawn for B images, and their rewards (B, C).
+
+        Args:
+            features: of the images.
+            indices: (B,) int64, the images' places in the training split; with the epoch they
+                settle what is drawn, whatever the batch.
+        """
+        assert self._reward is not None, "made when training starts"
+        places = indices.tolist()
+        options = DecodingOptions(
+            sample=True,
+            num_captions=self.samples,
+            max_length=self.data.max_words,
+            temperature=self.temperature,
+            seed=self._draw,
+        )
+        samples = draw_samples(self.model.decoder, features, options, places)
+        image_ids = [self.data.examples["train"][place].image_id for place in places]
+        rewards = self._reward.score(image_ids, samples).to(features.grid.device)
+        # The words again, all at once: gradients through the loop above would cost far more.
+        inputs, targets = shift(as_captions(samples).to(rewards.device))
+        readout = self.model.decoder(features, inputs)  # (B, C, T, E)
+        said = targets != PAD_ID
+        advantage = advantages(rewards)[..., None].expand_as(targets)
+        logits = self.model.decoder.logits(readout[said])  # (words, V)
+        loss = policy_loss(logits, targets[said], advantage[said], self.temperature)
+        return loss, rewards
+
+    @property
+    def _draw(self) -> int:
+        """Seed of this epoch's samples."""
+        return hash((self.seed, self.current_epoch)) % 2**63
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Draw dropout from the place in the run alone, so that a resumed run repeats it."""
         # The hash of a tuple of integers, unlike that of a string, is the same in every process.
         torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx)) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
-        """One batch of teacher forcing."""
-        loss = self.loss(self.features(batch.pictures), batch.captions)
-        self.log("train/loss", loss, prog_bar=True, batch_size=len(batch.indices))
+        """One batch of teacher forcing, or of samples and their rewards."""
+        features, images = self.features(batch.pictures), len(batch.indices)
+        if self.objective == "cross_entropy":
+            loss = self.loss(features, batch.captions)
+        else:
+            # In float32: in half precision, what is drawn is not what the probabilities say.
+            whole = ImageFeatures(features.grid.float(), features.pooled.float())
+            with torch.autocast(self.device.type, enabled=False):
+                loss, rewards = self.self_critical_loss(whole, batch.indices)
+            self.log("train/reward", rewards.mean(), prog_bar=True, batch_size=images)
+            if self.cross_entropy_weight:
+                loss = loss + self.cross_entropy_weight * self.loss(features, batch.captions)
+        self.log("train/loss", loss, prog_bar=True, batch_size=images)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
@@ -298,12 +396,25 @@ class CaptionTask(pl.LightningModule):
             "epoch": self.current_epoch,
             "steps": self.global_step,
             "batch_size": self.data.batch_size,
+            "objective": self.objective,
+            **self._objective_options(),
+            "average_decay": self._average_decay(),
             "label_smoothing": self.label_smoothing,
             "lr_encoder": self.lr_encoder,
             "lr_decoder": self.lr_decoder,
             "seed": self.seed,
             "validation": scores,
         }
+
+    def _objective_options(self) -> dict[str, Any]:
+        if self.objective == "cross_entropy":
+            return {}
+        names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
+        return {name: getattr(self, name) for name in names}
+
+    def _average_decay(self) -> float:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return sum(each.decay for each in callbacks if isinstance(each, WeightAverage))
 
 
 def captioned_picture(image: Image.Image, text: str) -> Image.Image:

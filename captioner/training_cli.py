@@ -19,6 +19,7 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveCon
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
+from captioner.averaging import WeightAverage
 from captioner.datamodule import CaptionDataModule
 from captioner.decoder import DecoderConfig
 from captioner.encoder import EncoderConfig
@@ -200,6 +201,7 @@ class CaptionCLI(LightningCLI):
         parser.add_lightning_class_args(ModelCheckpoint, "checkpoint")
         parser.add_lightning_class_args(EarlyStopping, "early_stopping")
         parser.add_lightning_class_args(LastCheckpoint, "last")
+        parser.add_lightning_class_args(WeightAverage, "average")
         parser.set_defaults(
             {
                 "checkpoint.monitor": "val/cider_d",

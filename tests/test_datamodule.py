@@ -317,6 +317,20 @@ def test_only_training_pictures_are_augmented(make: Callable[..., CaptionDataMod
     assert torch.equal(one, two)
 
 
+def test_with_a_frozen_encoder_too_views_are_pixels_and_whole_pictures_features(
+    make: Callable[..., CaptionDataModule],
+) -> None:
+    data, plain = make(augment=True), make()
+    for each in (data, plain):
+        torch.manual_seed(0)  # of the encoder's weights
+        each.setup("fit")
+    assert next(iter(data.train_dataloader())).pictures.shape[1:] == (3, 64, 64)
+    assert next(iter(plain.train_dataloader())).pictures.ndim == 3
+    one, two = (next(iter(each.val_dataloader())).pictures for each in (data, plain))
+    assert one.ndim == 3
+    assert torch.equal(one, two)
+
+
 def test_workers_change_nothing(make: Callable[..., CaptionDataModule]) -> None:
     def batches(workers: int) -> Iterator[list[torch.Tensor]]:
         data = make(encoder=TRAINED, augment=True, workers=workers)
@@ -435,7 +449,6 @@ def test_words_that_are_all_too_rare_are_an_error(
         ({"min_area": 0.0}, r"^data\.min_area=0\.0: must be above 0 and at most 1$"),
         ({"min_area": 1.5}, r"^data\.min_area=1\.5: must be above 0"),
         ({"dev_fraction": 1.0}, r"^data\.dev_fraction=1\.0: must be between 0 and 1$"),
-        ({"augment": True}, r"^data\.augment=true needs a trained encoder"),
     ],
 )
 def test_options_are_checked(

@@ -43,13 +43,15 @@ MAY_IMPORT = {
     "evaluation": "captioning datasets metrics model writers __init__",
     "calibration": "captioning datasets metrics model tags lexicon tokenizer finding __init__",
     "datamodule": "datasets model encoder tokenizer transform images feature_cache lexicon",
-    "training": "datamodule model metrics decoding",
-    "training_cli": "training datamodule",
+    "self_critical": "decoder decoding encoder metrics tokenizer",
+    "averaging": "",
+    "training": "averaging datamodule decoding metrics model self_critical",
+    "training_cli": "averaging training datamodule",
     "cli": "captioning tag_job evaluation calibration datasets writers training_cli __init__",
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",
 }
-USE_LIGHTNING = {"datamodule", "training", "training_cli"}
+USE_LIGHTNING = {"averaging", "datamodule", "training", "training_cli"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
 
 

@@ -19,6 +19,7 @@ from captioner.errors import CaptionerError
 from captioner.metrics import (
     CiderD,
     DocumentFrequency,
+    SentenceBleu,
     bleu,
     cider_d,
     meteor,
@@ -139,6 +140,17 @@ def test_bleu_equals_pycocoevalcap(corpus: tuple[dict[str, str], Texts]) -> None
         assert ours == pytest.approx(each[n], abs=1e-9)
     two = bleu(*corpus, tokenize=tokenize, max_n=2)
     assert two.corpus == pytest.approx(expected[:2], abs=1e-9)
+
+
+def test_sentence_bleu_equals_bleu_of_each_image(corpus: tuple[dict[str, str], Texts]) -> None:
+    candidates, references = corpus
+    scorer = SentenceBleu(references, tokenize=tokenize)
+    alone = scorer.score((image_id, tokenize(text)) for image_id, text in candidates.items())
+    assert alone == [image[3] for image in bleu(*corpus, tokenize=tokenize).per_image.values()]
+    with pytest.raises(CaptionerError, match="image 'elsewhere' has no references"):
+        scorer.score([("elsewhere", ["a"])])
+    with pytest.raises(CaptionerError, match="references: there are none"):
+        SentenceBleu({}, tokenize=tokenize)
 
 
 def test_rouge_l_equals_pycocoevalcap(corpus: tuple[dict[str, str], Texts]) -> None:

@@ -158,6 +158,40 @@ def test_an_exported_model_says_what_is_in_the_pictures(
     assert len(set(texts)) > len(texts) / 2
 
 
+def test_rewards_teach_more_than_the_words_did(shapes: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "words", tmp_path / "rewards"
+    place = f"--data.root={shapes}"
+    short = "--trainer.max_epochs=8"
+    assert main(["fit", *LEARNS, short, place, f"--run_dir={first}"]) == 0
+    start = f"--model.init_from={first / 'checkpoints' / 'best.ckpt'}"
+    options = ["--model.objective=self_critical", "--average.decay=0.8", start]
+    assert main(["fit", *LEARNS, short, place, f"--run_dir={second}", *options]) == 0
+    assert max(metrics(second, "val/cider_d")) > max(metrics(first, "val/cider_d")) + 0.3
+    rewards = metrics(second, "train/reward")
+    assert sum(rewards[-6:]) > 1.2 * sum(rewards[:6])
+    provenance = load_checkpoint(second / "checkpoints" / "best.ckpt").provenance
+    assert (provenance["objective"], provenance["samples"]) == ("self_critical", 5)
+    assert (provenance["cross_entropy_weight"], provenance["average_decay"]) == (0.0, 0.8)
+    assert provenance["init_from"] == "words/checkpoints/best.ckpt"
+
+
+def test_the_words_can_be_learnt_beside_the_rewards(
+    run: Path, shapes: Path, tmp_path: Path
+) -> None:
+    options = ["--model.objective=self_critical", "--trainer.limit_train_batches=2"]
+    options += [f"--model.init_from={run / 'checkpoints' / 'best.ckpt'}", "--trainer.max_epochs=1"]
+    options += [f"--data.root={shapes}", "--trainer.log_every_n_steps=1"]
+    losses = []
+    for weight in (0, 1, 2):
+        folder = tmp_path / str(weight)
+        both = [f"--run_dir={folder}", f"--model.cross_entropy_weight={weight}"]
+        assert main(["fit", *LEARNS, *options, *both]) == 0
+        losses.append(metrics(folder, "train/loss")[0])  # before the weights differ
+    # The same samples each time, and dropout is drawn in the same order.
+    assert losses[2] - losses[1] == pytest.approx(losses[1] - losses[0], rel=1e-4)
+    assert losses[1] - losses[0] > 0.01
+
+
 # --- what it reports is true ---------------------------------------------------------------
 
 
@@ -388,6 +422,15 @@ def test_training_stops_when_the_score_no_longer_rises(shapes: Path, tmp_path: P
         ({"weight_decay": -0.1}, r"^model\.weight_decay=-0\.1: must be at least 0$"),
         ({"sample_captions": -1}, r"^model\.sample_captions=-1: must be at least 0$"),
         ({"label_smoothing": 1.0}, r"^model\.label_smoothing=1\.0: must be at least 0 and below"),
+        (
+            {"objective": "scst"},
+            r"^model\.objective='scst': choose one of cross_entropy, self_crit",
+        ),
+        ({"samples": 1}, r"^model\.samples=1: must be at least 2, each is compared"),
+        ({"objective": "self_critical"}, r"improves a model that can caption: name one.*init_from"),
+        ({"temperature": 0.0}, r"^model\.temperature=0\.0: must be above 0$"),
+        ({"bleu_weight": -2.0}, r"^model\.bleu_weight=-2\.0: must be at least 0$"),
+        ({"cross_entropy_weight": -1.0}, r"^model\.cross_entropy_weight=-1\.0: must be at least 0"),
         ({"warmup_share": -0.5}, r"^model\.warmup_share=-0\.5: must be at least 0 and below 1$"),
     ],
 )
