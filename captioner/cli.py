@@ -138,6 +138,10 @@ EXPORT_EXAMPLES = """\
 example:
   captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
   captioner caption photos/ --model mine.safetensors
+  captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
+
+The mean of the weights of several runs is often better than each of them, if they are of one
+configuration and started from the same model (`model.init_from`).
 """
 
 
@@ -367,7 +371,14 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_export)
-    parser.add_argument("--checkpoint", required=True, type=Path, metavar="FILE.ckpt")
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="FILE.ckpt",
+        help="of `captioner fit`; the weights of several are averaged",
+    )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
 
@@ -714,7 +725,8 @@ def _export(args: argparse.Namespace) -> int:
     from captioner.model import export_checkpoint
 
     _check_outputs([args.output], args.overwrite)
-    model = export_checkpoint(args.checkpoint, args.output)
+    first, *others = args.checkpoint
+    model = export_checkpoint(first, args.output, *others)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{args.output}: {size_mb:.1f} MB, sha256 {model.sha256}")
     return 0

@@ -494,14 +494,59 @@ def load_any(path: str | Path) -> CaptionModel:
     return CaptionModel.load(path, device="cpu")
 
 
-def export_checkpoint(checkpoint: str | Path, output: str | Path) -> CaptionModel:
+def export_checkpoint(
+    checkpoint: str | Path, output: str | Path, *others: str | Path
+) -> CaptionModel:
     """Turn a training checkpoint into a model file, and return the model read back from it.
 
+    Args:
+        checkpoint: the file that `captioner fit` wrote.
+        output: the model file.
+        others: further checkpoints, whose weights are averaged with those of the first.
+
     Raises:
-        CaptionerError: when the checkpoint cannot be read or the output not be written.
+        CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
+            cannot be written.
     """
-    load_checkpoint(checkpoint).save(output)
+    model = load_checkpoint(checkpoint)
+    if others:
+        model = _average(model, [(path, load_checkpoint(path)) for path in others])
+    model.save(output)
     return CaptionModel.load(output, device="cpu")
+
+
+def _average(
+    first: CaptionModel, others: Sequence[tuple[str | Path, CaptionModel]]
+) -> CaptionModel:
+    """The first model with the mean of all weights (a "soup", Wortsman et al. 2022).
+
+    It works for models that were trained on from one and the same, as several runs of one
+    configuration with other seeds are: between their weights the loss does not rise. The pictures'
+    size is the first one's.
+    """
+    dropout = first.decoder.config.dropout
+    for path, other in others:
+        for part, here, there in (
+            ("vocabulary", first.tokenizer, other.tokenizer),
+            ("encoder", first.encoder.config.name, other.encoder.config.name),
+            # Dropout is no matter any more.
+            ("decoder", first.decoder.config, replace(other.decoder.config, dropout=dropout)),
+        ):
+            if here != there:
+                raise CaptionerError(
+                    f"checkpoint {path}: its {part} is not that of the first checkpoint; average "
+                    "runs of one configuration that started from one model"
+                )
+    states = [model.state_dict() for model in (first, *(other for _, other in others))]
+    # All before any is written: a tied matrix has two names.
+    means = {
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0)
+        for name, tensor in states[0].items()
+        if tensor.is_floating_point()
+    }
+    first.load_state_dict({**states[0], **means})
+    first.provenance = {"averaged": [first.provenance, *(other.provenance for _, other in others)]}
+    return first
 
 
 def file_sha256(path: Path) -> str:

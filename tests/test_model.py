@@ -28,6 +28,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from captioner.cli import main
 from captioner.decoder import DecoderConfig, shift
 from captioner.decoding import DecodingOptions
 from captioner.encoder import EncoderConfig, ImageFeatures
@@ -743,6 +744,44 @@ def test_exporting_a_checkpoint(
     assert exported.path.read_bytes() == file.read_bytes()
     assert texts(exported.caption(images)) == texts(model.caption(images))
     assert load_any(exported.path).sha256 == exported.sha256
+
+
+def test_exporting_the_mean_of_several_checkpoints(model: CaptionModel, tmp_path: Path) -> None:
+    paths, added = [], (0.0, 0.5, 1.0)
+    for number, value in enumerate(added):
+        moved = copy_of(model)
+        moved.provenance = {"seed": number}
+        with torch.no_grad():
+            for parameter in moved.parameters():
+                parameter.add_(value)
+        paths.append(make_checkpoint(moved, tmp_path / f"{number}.ckpt"))
+    mean = export_checkpoint(paths[0], tmp_path / "mean.safetensors", *paths[1:])
+    assert mean.provenance == {"averaged": [{"seed": 0}, {"seed": 1}, {"seed": 2}]}
+    for (name, here), there in zip(mean.named_parameters(), model.parameters(), strict=True):
+        assert torch.allclose(here, there + 0.5, atol=2e-3), name  # stored in half precision
+    for (name, here), there in zip(mean.named_buffers(), model.buffers(), strict=True):
+        assert torch.equal(here, there), name
+
+
+def copy_of(model: CaptionModel) -> CaptionModel:
+    return CaptionModel.from_description(model.description(), model.state_dict())
+
+
+def test_only_runs_that_fit_are_averaged(
+    model: CaptionModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    first = make_checkpoint(model, tmp_path / "first.ckpt")
+    other = copy_of(model)
+    other.tokenizer = Tokenizer(tuple(reversed(model.tokenizer.words)))
+    second = make_checkpoint(other, tmp_path / "second.ckpt")
+    with pytest.raises(
+        CaptionerError, match=r"second\.ckpt: its vocabulary is not that of the fir"
+    ):
+        export_checkpoint(first, tmp_path / "mean.safetensors", second)
+    arguments = ["export", "--checkpoint", str(first), str(second)]
+    assert main([*arguments, "--output", str(tmp_path / "mean.safetensors")]) == 2
+    assert "its vocabulary is not that" in capsys.readouterr().err
+    assert not (tmp_path / "mean.safetensors").exists()
 
 
 @pytest.mark.parametrize(
