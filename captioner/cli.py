@@ -140,7 +140,7 @@ example:
   captioner caption photos/ --model mine.safetensors
   captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
 
-The mean of the weights of several runs is often better than each of them, if they are of one
+The mean of the weights of several runs can be better than each of them, if they are of one
 configuration and started from the same model (`model.init_from`).
 """
 

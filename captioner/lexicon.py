@@ -55,7 +55,9 @@ STOP_LEMMAS: Mapping[str, frozenset[str]] = {
         "keep start begin continue stop end wear dress cover surround fill see face attach locate "
         "contain include place need want become say ask enjoy prepare allow happen involve line "
         "mark head own turn lead follow leave meet tie return bring position create operate "
-        "participate interact interest oppose close shape extend advertise clothe clad star"
+        "participate interact interest oppose close shape extend advertise clothe clad star "
+        # what captions say of whoever does nothing else ("standing in front of")
+        "stand"
     ),
     "adjective": _words(
         "other another same several many few various different multiple certain such own next last "

@@ -28,8 +28,6 @@ def refuse(*args, **kwargs):
     raise AssertionError("the network was used")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
 from captioner.cli import main
-from captioner.lexicon import Lexicon
-from captioner.tags import TagCalibration
 sys.exit(main(["caption", sys.argv[1]]))
 """
 
