@@ -419,8 +419,10 @@ def test_a_real_film_from_the_command_line(tmp_path: Path) -> None:
     assert (run.returncode, run.stderr) == (0, "captioner: 1 tagged, 0 failed\n")
     record = json.loads((tmp_path / "out" / "carphone_pristine.json").read_text("utf-8"))
     assert record["model"]["tag_confidence"] == "calibrated"
-    assert record["tags"][0]["name"] == "man"
-    assert record["tags"][0]["segments"][0]["end"] == 4.004
+    # A man in a jacket and a tie, in a car.
+    tags = {tag["name"]: tag for tag in record["tags"]}
+    assert {"man", "jacket"} <= set(tags)
+    assert tags["man"]["segments"][-1]["end"] == 4.004
 
 
 def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
