@@ -7,7 +7,7 @@ are cross-validated by picture: no picture is judged by weights that were fitted
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -16,11 +16,10 @@ import numpy as np
 import torch
 
 import captioner
-from captioner.captioning import caption_images
-from captioner.datasets import CaptionData, Example, canonical_split
+from captioner.datasets import CaptionData, canonical_split
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.finding import SourceFile
+from captioner.evaluation import caption_examples
 from captioner.lexicon import Lexicon
 from captioner.metrics import score_captions
 from captioner.tags import (
@@ -212,7 +211,16 @@ def calibrate(
     if lexicon is None:
         train = data.split("train")
         lexicon = Lexicon.build(model.tokenizer.words, (example.captions for example in train))
-    results = list(_caption(model, examples, batch_size, workers, on_image))
+    captioned = caption_examples(
+        model,
+        examples,
+        DECODING,
+        purpose="calibration",
+        batch_size=batch_size,
+        workers=workers,
+        on_image=on_image,
+    )
+    results = [(result, example.captions) for example, result in captioned]
     observed = observe(results, lexicon)
     references = [len(example.captions) for example in examples]
     fitted_on = {
@@ -422,23 +430,3 @@ def _sigmoid(logits: np.ndarray) -> np.ndarray:
     """Probabilities of logits, without overflow."""
     probabilities: np.ndarray = 0.5 * (1 + np.tanh(logits / 2))
     return probabilities
-
-
-def _caption(
-    model: CaptionModel,
-    examples: Sequence[Example],
-    batch_size: int,
-    workers: int,
-    on_image: Callable[[], object] | None,
-) -> Iterator[tuple[CaptionResult, Sequence[str]]]:
-    files = (SourceFile(example.path, example.image_id, None) for example in examples)
-    records = caption_images(model, files, DECODING, batch_size=batch_size, workers=workers)
-    for example, record in zip(examples, records, strict=True):
-        if record.result is None:
-            raise CaptionerError(
-                f"calibration: {example.path}: {record.error}; repair the image, or take it out "
-                "of the annotations"
-            )
-        yield record.result, example.captions
-        if on_image is not None:
-            on_image()

@@ -113,7 +113,16 @@ def evaluate(
     _check_examples(examples)
     # A metric that cannot run here shall say so now and not after an hour of captioning.
     score_captions({"": "a trial"}, {"": ("a trial",)}, tokenize=tokenize, extra=tuple(metrics))
-    results = dict(_caption(model, examples, options, batch_size, workers, on_image))
+    captioned = caption_examples(
+        model,
+        examples,
+        options,
+        purpose="evaluation",
+        batch_size=batch_size,
+        workers=workers,
+        on_image=on_image,
+    )
+    results = {example.image_id: result for example, result in captioned}
     scored = score_captions(
         {image_id: result.text for image_id, result in results.items()},
         {example.image_id: example.captions for example in examples},
@@ -158,24 +167,40 @@ def _check_examples(examples: Sequence[Example]) -> None:
         seen.add(example.image_id)
 
 
-def _caption(
+def caption_examples(
     model: CaptionModel,
     examples: Sequence[Example],
     options: DecodingOptions,
+    *,
+    purpose: str,
     batch_size: int,
     workers: int,
     on_image: Callable[[], object] | None,
-) -> Iterator[tuple[str, CaptionResult]]:
+) -> Iterator[tuple[Example, CaptionResult]]:
+    """Caption every example, in their order; one that cannot be read ends it.
+
+    Args:
+        model: the captioner.
+        examples: the images.
+        options: how to decode.
+        purpose: of it all, the first word of the message.
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+        on_image: called after each image.
+
+    Raises:
+        CaptionerError: an image cannot be read.
+    """
     files = (SourceFile(example.path, example.image_id, None) for example in examples)
     records = caption_images(model, files, options, batch_size=batch_size, workers=workers)
     for example, record in zip(examples, records, strict=True):
         if record.result is None:
-            # Scores on fewer images than announced could not be compared with anyone's.
+            # Figures on fewer images than announced could not be compared with anyone's.
             raise CaptionerError(
-                f"evaluation: {example.path}: {record.error}; repair the image, or take it out of "
+                f"{purpose}: {example.path}: {record.error}; repair the image, or take it out of "
                 "the annotations"
             )
-        yield example.image_id, record.result
+        yield example, record.result
         if on_image is not None:
             on_image()
 

@@ -41,7 +41,7 @@ MAY_IMPORT = {
     "tagging": "timeline video_process video sampling model tags decoding finding encoder",
     "tag_job": "tagging tag_writers writers video sampling timeline decoding finding __init__",
     "evaluation": "captioning datasets metrics model writers __init__",
-    "calibration": "captioning datasets metrics model tags lexicon tokenizer finding __init__",
+    "calibration": "evaluation datasets metrics model tags lexicon tokenizer __init__",
     "datamodule": "datasets model encoder tokenizer transform images feature_cache lexicon",
     "self_critical": "decoder decoding encoder metrics tokenizer",
     "averaging": "",
