@@ -16,10 +16,12 @@ import numpy as np
 import torch
 
 import captioner
-from captioner.datasets import CaptionData, canonical_split
+from captioner.datasets import CaptionData, Example, canonical_split
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation import caption_examples
+from captioner.familiarity import Familiarity
+from captioner.images import ImageError
 from captioner.lexicon import Lexicon
 from captioner.metrics import score_captions
 from captioner.tags import (
@@ -28,6 +30,7 @@ from captioner.tags import (
     TagCalibration,
     caption_confidence,
     evidence_of,
+    trust,
 )
 from captioner.tokenizer import tokenize
 
@@ -42,6 +45,8 @@ FOLDS = 10
 # Weak enough to move no weight in its second digit where there are thousands of tags; with a
 # handful, which a line may separate, it is what keeps the weights finite.
 RIDGE = 1.0
+LEARNT_AT_MOST = 10_000
+"""Training pictures that familiarity is measured on: more say no more, and would take hours."""
 
 
 class Observations(NamedTuple):
@@ -49,12 +54,13 @@ class Observations(NamedTuple):
 
     ``features``: (N, F) float64, as :data:`captioner.tags.FEATURES` lists them. ``right``: (N,)
     bool, whether a caption of the picture has a word with the lemma. ``pictures``: (N,) int64,
-    which picture a tag is of.
+    which picture a tag is of. ``trust``: (N,) float64, :func:`captioner.tags.trust` in it.
     """
 
     features: np.ndarray
     right: np.ndarray
     pictures: np.ndarray
+    trust: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -189,13 +195,14 @@ def calibrate(
     """Give a model a tag calibration, and a lexicon if it has none; its weights stay as they are.
 
     Args:
-        model: the captioner; its ``lexicon`` and ``tag_calibration`` are set.
+        model: the captioner; its ``lexicon`` and ``tag_calibration`` are set, and where the data
+            has a training split its ``familiarity`` too.
         data: described pictures; without a lexicon in the model, its split ``train`` makes one.
         split: pictures that the model was not trained on.
         limit: only so many of them.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
-        on_image: called after each image.
+        on_image: called after each of :func:`images_to_read` images.
 
     Raises:
         CaptionerError: the split is the training split or not there, an image cannot be read, the
@@ -211,6 +218,10 @@ def calibrate(
     if lexicon is None:
         train = data.split("train")
         lexicon = Lexicon.build(model.tokenizer.words, (example.captions for example in train))
+    if "train" in data.splits:
+        learnt = _pooled(model, _some(data.split("train")), batch_size, on_image)
+        held_out = _pooled(model, examples, batch_size, on_image)
+        model.familiarity = Familiarity.fit(learnt, held_out).to(model.device)
     captioned = caption_examples(
         model,
         examples,
@@ -246,6 +257,48 @@ def calibrate(
     }
     coverage = cover(results, lexicon, calibration)
     return CalibrationResult(lexicon, calibration, scores, coverage, protocol)
+
+
+def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
+    """How many images :func:`calibrate` reads; where there is a training split, the others twice.
+
+    Raises:
+        CaptionerError: the split is not there.
+    """
+    asked = len(data.split(split)[:limit])
+    if "train" not in data.splits:
+        return asked
+    return 2 * asked + len(_some(data.split("train")))
+
+
+def _some(examples: Sequence[Example]) -> Sequence[Example]:
+    """At most LEARNT_AT_MOST of them, from all over."""
+    return examples[:: -(-len(examples) // LEARNT_AT_MOST)]
+
+
+@torch.inference_mode()
+def _pooled(
+    model: CaptionModel,
+    examples: Sequence[Example],
+    batch_size: int,
+    on_image: Callable[[], object] | None,
+) -> torch.Tensor:
+    """Pooled features (N, D) of N images, on the CPU."""
+    found = []
+    for start in range(0, len(examples), batch_size):
+        pixels = []
+        for example in examples[start : start + batch_size]:
+            try:
+                pixels.append(model.read(example.path))
+            except ImageError as error:
+                raise CaptionerError(
+                    f"calibration: {example.path}: {error.reason}; repair the image, or take it "
+                    "out of the annotations"
+                ) from error
+            if on_image is not None:
+                on_image()
+        found.append(model.encode(torch.stack(pixels)).pooled.cpu())
+    return torch.cat(found)
 
 
 def cover(
@@ -298,16 +351,19 @@ def observe(
     features: list[tuple[float, ...]] = []
     right: list[bool] = []
     pictures: list[int] = []
+    trusted: list[float] = []
     for picture, (result, captions) in enumerate(results):
         said = {lexicon.lemma_of(word) for caption in captions for word in tokenize(caption)}
         for lemma, evidence in evidence_of(result, lexicon).items():
             features.append(evidence.features())
             right.append(lemma in said)
             pictures.append(picture)
+            trusted.append(trust(result))
     return Observations(
         np.array(features, np.float64).reshape(len(features), len(FEATURES)),
         np.array(right, bool),
         np.array(pictures, np.int64),
+        np.array(trusted, np.float64),
     )
 
 
@@ -335,7 +391,8 @@ def fit_calibration(
     for fold in range(fold_of.max() + 1):
         held_out = fold_of == fold
         weights = fit_weights(observed.features[~held_out], observed.right[~held_out])
-        probabilities[held_out] = _sigmoid(observed.features[held_out] @ weights)
+        probability = _sigmoid(observed.features[held_out] @ weights)
+        probabilities[held_out] = observed.trust[held_out] * probability
     weights = fit_weights(observed.features, observed.right)
     scores = score_probabilities(probabilities, observed.right)
     described = {

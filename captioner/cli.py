@@ -131,7 +131,9 @@ example:
 
 The held-out pictures are captioned and their tags compared with what people said. The new file has
 the same weights, and with them the calibration and, where the model had none, the lexicon. The
-scores are cross-validated; give pictures that the model was not trained on.
+scores are cross-validated; give pictures that the model was not trained on. Where the data has a
+training split, it must be the model's: its pictures are looked at to tell strange ones from now on,
+of which confidences are lowered.
 """
 
 EXPORT_EXAMPLES = """\
@@ -689,7 +691,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 def _calibrate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
-    from captioner.calibration import calibrate, save_calibrated
+    from captioner.calibration import calibrate, images_to_read, save_calibrated
     from captioner.datasets import load_caption_data
     from captioner.evaluation import save_json
     from captioner.model import file_sha256, load_model
@@ -698,7 +700,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     data = load_caption_data(args.data, args.format, args.images)
     for warning in data.warnings:
         _say(f"captioner: {data.root}: {warning}")
-    total = len(data.split(args.split)[: args.limit])
+    total = images_to_read(data, args.split, args.limit)
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:
         _say("captioner: the model has no lexicon; it is built from the training captions")

@@ -262,6 +262,7 @@ class CaptionDataModule(pl.LightningDataModule):
             self.data = self._load()
         if self.init_from and self.initial is None:
             self.initial = load_any(self.init_from)
+            self.initial.familiarity = None  # of features that training changes
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):

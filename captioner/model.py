@@ -24,6 +24,7 @@ from captioner.decoder import Decoder, DecoderConfig
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
 from captioner.errors import CaptionerError
+from captioner.familiarity import Familiarity
 from captioner.images import read_image, to_rgb
 from captioner.lexicon import Lexicon
 from captioner.pretrained import is_file_name
@@ -63,11 +64,14 @@ class CaptionResult:
         considered: all that were decoded, best first: the evidence for tags and confidence; the
             candidates where there are no more.
         calibrated: the best caption's calibrated confidence; None where the model has none.
+        familiarity: share in (0, 1] of held-out pictures that are at least as unlike the training
+            pictures as this one (`captioner.familiarity`); None where the model cannot tell.
     """
 
     candidates: tuple[Candidate, ...]
     considered: tuple[Candidate, ...] = ()
     calibrated: float | None = None
+    familiarity: float | None = None
 
     def __post_init__(self) -> None:
         if not self.considered:
@@ -83,7 +87,8 @@ class CaptionResult:
         """How far the best caption can be trusted, in [0, 1].
 
         Of a calibrated model (`captioner calibrate`): the share of the caption's content words that
-        people who describe such a picture would use, as far as can be expected; see
+        people who describe such a picture would use, as far as can be expected, and less where the
+        picture is unlike those that the model learnt from; see
         :func:`captioner.tags.caption_confidence`. Of others, and of captions drawn at random, the
         geometric mean of the word probabilities, :attr:`Candidate.confidence`: the model's own
         opinion.
@@ -102,6 +107,7 @@ class CaptionModel(nn.Module):
         provenance: where the weights come from, JSON primitives.
         lexicon: which words make which tags; None for a model that makes none.
         tag_calibration: how far its tags can be trusted; None where nobody has measured it.
+        familiarity: which pictures are like those it learnt from; None where nobody has measured.
     """
 
     def __init__(
@@ -113,6 +119,7 @@ class CaptionModel(nn.Module):
         provenance: Mapping[str, Any] | None = None,
         lexicon: Lexicon | None = None,
         tag_calibration: TagCalibration | None = None,
+        familiarity: Familiarity | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -122,6 +129,7 @@ class CaptionModel(nn.Module):
         self.provenance = dict(provenance or {})
         self.lexicon = lexicon
         self.tag_calibration = tag_calibration
+        self.familiarity = familiarity
         self.precision = "fp32"
         self.path: Path | None = None
 
@@ -249,7 +257,16 @@ class CaptionModel(nn.Module):
                 streams=streams,
                 fixed_shape=fixed_shape,
             )
-        return [self._result(tuple(map(self._candidate, image)), wanted) for image in found]
+        return [
+            self._result(tuple(map(self._candidate, image)), wanted, familiarity)
+            for image, familiarity in zip(found, self._familiarity(features), strict=True)
+        ]
+
+    def _familiarity(self, features: ImageFeatures) -> Sequence[float | None]:
+        if self.familiarity is None:
+            return [None] * len(features.pooled)
+        shares: list[float | None] = self.familiarity(features.pooled).tolist()
+        return shares
 
     def _with_evidence(self, options: DecodingOptions) -> DecodingOptions:
         """As many captions as tags and confidence are read from; the best one stays the same."""
@@ -258,8 +275,15 @@ class CaptionModel(nn.Module):
         count = max(options.num_captions, min(EVIDENCE_CAPTIONS, options.beam_size))
         return replace(options, num_captions=count)
 
-    def _result(self, considered: tuple[Candidate, ...], options: DecodingOptions) -> CaptionResult:
-        asked = CaptionResult(considered[: options.num_captions], considered)
+    def _result(
+        self,
+        considered: tuple[Candidate, ...],
+        options: DecodingOptions,
+        familiarity: float | None,
+    ) -> CaptionResult:
+        asked = CaptionResult(
+            considered[: options.num_captions], considered, familiarity=familiarity
+        )
         if self.lexicon is None or self.tag_calibration is None or options.sample:
             return asked
         sure = caption_confidence(asked, self.lexicon, self.tag_calibration)
@@ -348,6 +372,7 @@ class CaptionModel(nn.Module):
             model.transform = model.encoder.transform = transform
             model.provenance = provenance
             model.lexicon, model.tag_calibration = lexicon, tag_calibration
+            model.familiarity = _read_familiarity(tensors, model.encoder.feature_size)
             model.load_state_dict(tensors)
         except KeyError as error:
             raise CaptionerError(
@@ -619,6 +644,19 @@ def _read_tagging(
         None if lexicon is None else Lexicon.from_dict(lexicon, tokenizer.words),
         None if calibration is None else TagCalibration.from_dict(calibration),
     )
+
+
+def _read_familiarity(state: Mapping[str, Tensor], feature_size: int) -> Familiarity | None:
+    """The part that tells strange pictures, None where the tensors have none."""
+    tensors = _part(state, "familiarity.")
+    if not tensors:
+        return None
+    found = Familiarity.from_state(tensors)
+    if len(found.mean) != feature_size:
+        raise ValueError(
+            f"its familiarity is of {len(found.mean)} features, the encoder has {feature_size}"
+        )
+    return found
 
 
 Value = TypeVar("Value")

@@ -22,6 +22,9 @@ FEATURES = ("bias", "mass", "word", "caption", "early", "word_early")
 EVIDENCE_CAPTIONS = 3
 """Captions of a picture that are decoded for its tags, as for the calibration."""
 
+FAMILIAR = 0.05
+"""Of pictures less familiar than this share of held-out ones, confidence falls in proportion."""
+
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
 
 
@@ -135,12 +138,14 @@ def tags_of(
         calibration: of that model. With it the confidence is the probability that at least one of
             the people who describe such a picture uses a word with this lemma: of the tags with
             confidence 0.8, four in five are right. That holds for pictures like those it was fitted
-            on; nobody knows what it means for others. Without it the confidence is a raw score, the
-            captions' share times the word's own probability, which orders tags and means no more.
+            on; of others it is lowered, see :func:`trust`. Without it the confidence is a raw
+            score, the captions' share times the word's own probability, which orders tags and means
+            no more.
     """
     found = evidence_of(result, lexicon)
+    known = trust(result)
     tags = (
-        Tag(lemma.name, lemma.type, _confidence(evidence, calibration))
+        Tag(lemma.name, lemma.type, _confidence(evidence, calibration, known))
         for lemma, evidence in found.items()
     )
     return tuple(sorted(tags, key=lambda tag: (-tag.confidence, tag.name, tag.type)))
@@ -152,12 +157,23 @@ def caption_confidence(
     """The share of the best caption's content words that are right, as far as can be expected.
 
     The mean over its lemmas of the probability that at least one of the people who describe such
-    a picture uses a word with that lemma, in [0, 1]; 0 for a caption without content.
+    a picture uses a word with that lemma, times :func:`trust`; in [0, 1], 0 for a caption without
+    content.
     """
     evidence = evidence_of(result, lexicon)
     found = {lexicon.lemma_of(word) for word in result.candidates[0].words}
     sure = [calibration.probability(evidence[lemma]) for lemma in found if lemma is not None]
-    return math.fsum(sure) / len(sure) if sure else 0.0
+    return trust(result) * math.fsum(sure) / len(sure) if sure else 0.0
+
+
+def trust(result: CaptionResult) -> float:
+    """How far a calibration holds for a picture, in [0, 1]: 1 for one like those it was fitted on.
+
+    The calibration knows nothing of pictures from another world. Where only a share below
+    :data:`FAMILIAR` of the held-out pictures is as far from the training pictures, it is that share
+    by FAMILIAR; 1 for a model that cannot tell.
+    """
+    return 1.0 if result.familiarity is None else min(1.0, result.familiarity / FAMILIAR)
 
 
 def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence]:
@@ -190,10 +206,10 @@ def sigmoid(logit: float) -> float:
     return math.exp(logit) / (1 + math.exp(logit))
 
 
-def _confidence(evidence: Evidence, calibration: TagCalibration | None) -> float:
+def _confidence(evidence: Evidence, calibration: TagCalibration | None, known: float) -> float:
     if calibration is None:
         return evidence.mass * evidence.word_prob
-    return calibration.probability(evidence)
+    return known * calibration.probability(evidence)
 
 
 def _shares(candidates: Sequence[Candidate]) -> list[float]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
@@ -138,6 +139,7 @@ class CaptionTask(pl.LightningModule):
         self.sample_captions = sample_captions
         self.seed = seed
         self._said: dict[str, str] = {}
+        self._epoch_began = self._validation_began = self._validated_s = 0.0
 
     @property
     def data(self) -> CaptionDataModule:
@@ -229,6 +231,15 @@ class CaptionTask(pl.LightningModule):
         """Seed of this epoch's samples."""
         return hash((self.seed, self.current_epoch)) % 2**63
 
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._epoch_began, self._validated_s = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self) -> None:
+        """Log how long the epoch took, in seconds, its validation not counted."""
+        took = time.perf_counter() - self._epoch_began - self._validated_s
+        self.log("train/epoch_seconds", took)
+
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Draw dropout from the place in the run alone, so that a resumed run repeats it."""
         # The hash of a tuple of integers, unlike that of a string, is the same in every process.
@@ -258,11 +269,16 @@ class CaptionTask(pl.LightningModule):
         """As in validation."""
         self._evaluate_batch(batch, "test")
 
+    def on_validation_epoch_start(self) -> None:
+        """Look at the clock."""
+        self._validation_began = time.perf_counter()
+
     def on_validation_epoch_end(self) -> None:
         """Score the captions and show some."""
         self._score("val", "dev")
         self._show_samples()
         self._said.clear()
+        self._validated_s += time.perf_counter() - self._validation_began
 
     def on_test_epoch_end(self) -> None:
         """Score the captions."""

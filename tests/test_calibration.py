@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import math
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from captioner.calibration import (
     cover,
     fit_calibration,
     fit_weights,
+    images_to_read,
     observe,
     save_calibrated,
     score_probabilities,
@@ -51,7 +52,7 @@ def generated(pictures: int, seed: int = 0) -> tuple[Observations, np.ndarray]:
     features = np.stack([np.ones(size), mass, word, caption, early, word * early], 1)
     probabilities = 1 / (1 + np.exp(-features @ TRUE_WEIGHTS))
     right = random.uniform(0, 1, size) < probabilities
-    return Observations(features, right, np.arange(size) // 5), probabilities
+    return Observations(features, right, np.arange(size) // 5, np.ones(size)), probabilities
 
 
 # --- the regression ------------------------------------------------------------------------
@@ -173,25 +174,39 @@ def test_no_picture_is_judged_by_weights_that_saw_it() -> None:
     pictures = np.repeat(np.arange(20), 5)
     right = np.repeat(np.arange(20) % 2 == 0, 5)
     features = np.repeat(random.normal(size=(20, 6)), 5, axis=0)
-    scores = fit_calibration(Observations(features, right, pictures))[1]
+    scores = fit_calibration(Observations(features, right, pictures, np.ones(len(right))))[1]
     assert scores.brier > scores.base_brier
 
 
 @pytest.mark.parametrize("pictures", [[], [7, 7, 7]])
 def test_too_few_pictures_are_refused(pictures: list[int]) -> None:
     observed = Observations(
-        np.ones((len(pictures), 6)), np.ones(len(pictures), bool), np.array(pictures, np.int64)
+        np.ones((len(pictures), 6)),
+        np.ones(len(pictures), bool),
+        np.array(pictures, np.int64),
+        np.ones(len(pictures)),
     )
     with pytest.raises(CaptionerError, match="and at least two are needed; give more pictures"):
         fit_calibration(observed)
 
 
 def test_two_pictures_are_enough() -> None:
-    observed = Observations(np.ones((2, 6)), np.array([True, False]), np.array([3, 9]))
+    observed = Observations(np.ones((2, 6)), np.array([True, False]), np.array([3, 9]), np.ones(2))
     calibration, scores = fit_calibration(observed)
     assert calibration.weights == (0.0,) * 6
     # Each is judged by the other, which says the opposite.
     assert scores.brier > 0.25
+
+
+def test_scores_are_of_probabilities_that_strangeness_has_lowered() -> None:
+    observed, _ = generated(200)
+    weights, plain = fit_calibration(observed)
+    lowered = observed._replace(trust=np.full(len(observed.right), 0.5))
+    same_weights, halved = fit_calibration(lowered)
+    assert same_weights.weights == weights.weights
+    assert [each.predicted for each in halved.bins] == (
+        pytest.approx([each.predicted / 2 for each in plain.bins])
+    )
 
 
 def test_observing_compares_lemmas_with_what_people_said() -> None:
@@ -201,17 +216,19 @@ def test_observing_compares_lemmas_with_what_people_said() -> None:
     result = CaptionResult(
         (Candidate("a dog runs", -1.0, 0.5, ("a", "dog", "runs"), (0.9, 0.8, 0.7, 0.6)),)
     )
-    silent = CaptionResult((Candidate("a", -1.0, 0.5, ("a",), (0.9, 0.6)),))
+    silent = CaptionResult((Candidate("a", -1.0, 0.5, ("a",), (0.9, 0.6)),), familiarity=0.7)
+    strange = replace(result, familiarity=0.01)
     observed = observe(
         [
             (result, ("Two DOGS!", "they sit")),
             (silent, ("a dog",)),
-            (result, ("a hound sprints", "it runs")),
+            (strange, ("a hound sprints", "it runs")),
         ],
         lexicon,
     )
     assert observed.right.tolist() == [True, False, False, True]
     assert observed.pictures.tolist() == [0, 0, 2, 2]
+    assert observed.trust.tolist() == pytest.approx([1, 1, 0.2, 0.2])
     found = evidence_of(result, lexicon)
     assert observed.features.tolist() == [list(found[lemma].features()) for lemma in lemmas] * 2
 
@@ -264,7 +281,7 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     model_file: Path, calibrated: Path, folder: Path
 ) -> None:
     before, after = load_file(model_file), load_file(calibrated)
-    assert before.keys() == after.keys()
+    assert {name for name in after if not name.startswith("familiarity.")} == before.keys()
     for name, tensor in before.items():
         assert tensor.dtype == after[name].dtype, name
         assert torch.equal(tensor, after[name]), name
@@ -400,7 +417,8 @@ def test_full_precision_is_kept(tiny_model: CaptionModel, folder: Path, tmp_path
     result = calibrate(
         model, load_caption_data(folder), batch_size=4, on_image=lambda: seen.append(1)
     )
-    assert len(seen) == 6
+    # Six to learn from, and the six others twice.
+    assert len(seen) == images_to_read(load_caption_data(folder), "dev", None) == 18
     assert model.lexicon is result.lexicon
     assert model.tag_calibration is result.calibration
     assert result.to_dict()["scores"] == asdict(result.scores)

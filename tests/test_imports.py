@@ -32,7 +32,8 @@ MAY_IMPORT = {
     "feature_cache": "encoder images",
     "lexicon": "tokenizer",
     "tags": "lexicon",
-    "model": "encoder decoder decoding tokenizer transform images lexicon tags",
+    "familiarity": "",
+    "model": "encoder decoder decoding tokenizer transform images lexicon tags familiarity",
     "captioning": "images model tags",
     "video": "finding",
     "sampling": "video",
@@ -41,7 +42,9 @@ MAY_IMPORT = {
     "tagging": "timeline video_process video sampling model tags decoding finding encoder",
     "tag_job": "tagging tag_writers writers video sampling timeline decoding finding __init__",
     "evaluation": "captioning datasets metrics model writers __init__",
-    "calibration": "evaluation datasets metrics model tags lexicon tokenizer __init__",
+    "calibration": (
+        "evaluation datasets metrics model tags lexicon familiarity images tokenizer __init__"
+    ),
     "datamodule": "datasets model encoder tokenizer transform images feature_cache lexicon",
     "self_critical": "decoder decoding encoder metrics tokenizer",
     "averaging": "",
