@@ -101,16 +101,16 @@ class Outcome:
 
 
 def run(experiments: Sequence[Experiment]) -> None:
-    """Train every run that is not finished, one after the other."""
-    for experiment in experiments:
-        for seed in experiment.seeds:
-            if (experiment.folder(seed) / "finished").exists():
-                continue
-            command = experiment.command(seed)
-            print(shlex.join(command), flush=True)
-            words = [sys.executable, "-m", "captioner", *command[1:], "--ckpt_path", "last"]
-            subprocess.run(words, check=True)
-            (experiment.folder(seed) / "finished").touch()
+    """Train every run that is not finished, one after the other, all rows' first seeds first."""
+    runs = [(seed, experiment) for experiment in experiments for seed in experiment.seeds]
+    for seed, experiment in sorted(runs, key=lambda each: each[0]):
+        if (experiment.folder(seed) / "finished").exists():
+            continue
+        command = experiment.command(seed)
+        print(shlex.join(command), flush=True)
+        words = [sys.executable, "-m", "captioner", *command[1:], "--ckpt_path", "last"]
+        subprocess.run(words, check=True)
+        (experiment.folder(seed) / "finished").touch()
 
 
 def read_outcome(folder: Path) -> Outcome:

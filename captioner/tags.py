@@ -22,7 +22,7 @@ FEATURES = ("bias", "mass", "word", "caption", "early", "word_early")
 EVIDENCE_CAPTIONS = 3
 """Captions of a picture that are decoded for its tags, as for the calibration."""
 
-FAMILIAR = 0.05
+FAMILIAR = 0.02
 """Of pictures less familiar than this share of held-out ones, confidence falls in proportion."""
 
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.

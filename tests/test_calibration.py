@@ -228,7 +228,7 @@ def test_observing_compares_lemmas_with_what_people_said() -> None:
     )
     assert observed.right.tolist() == [True, False, False, True]
     assert observed.pictures.tolist() == [0, 0, 2, 2]
-    assert observed.trust.tolist() == pytest.approx([1, 1, 0.2, 0.2])
+    assert observed.trust.tolist() == pytest.approx([1, 1, 0.5, 0.5])
     found = evidence_of(result, lexicon)
     assert observed.features.tolist() == [list(found[lemma].features()) for lemma in lemmas] * 2
 

@@ -110,12 +110,12 @@ def test_damaged_tensors_are_refused(
         Familiarity.from_state({**fitted.state_dict(), name: value})
 
 
-def test_trust_falls_only_below_the_rarest_twentieth() -> None:
+def test_trust_falls_only_below_the_rarest_fiftieth() -> None:
     words = (Candidate("a dog", -1.0, 0.5, ("a", "dog"), (0.9, 0.8, 0.7)),)
     assert trust(CaptionResult(words)) == 1.0
     shares = (1.0, FAMILIAR, FAMILIAR / 2, 0.001)
     assert [trust(CaptionResult(words, familiarity=share)) for share in shares] == (
-        pytest.approx([1.0, 1.0, 0.5, 0.02])
+        pytest.approx([1.0, 1.0, 0.5, 0.05])
     )
 
 
