@@ -21,6 +21,7 @@ from captioner import __version__
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
+    from captioner.caption_job import CaptionJob, CaptionRun
     from captioner.captioning import CaptionRecord
     from captioner.decoding import DecodingOptions
     from captioner.finding import SourceFile
@@ -227,7 +228,15 @@ def _add_caption(parser: argparse.ArgumentParser) -> None:
         help="of the output; without it the suffix of PATH decides. "
         + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items()),
     )
-    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--append",
+        action="store_true",
+        help="keep all that is in PATH, and add the images that are not yet in it",
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="start anew, and replace what is there already"
+    )
     output.add_argument(
         "--candidates",
         action="store_true",
@@ -489,43 +498,62 @@ def _options(kind: type[Options], what: str, args: argparse.Namespace) -> Option
 
 
 def _caption(args: argparse.Namespace) -> int:
-    from captioner.captioning import caption_images
-    from captioner.images import find_images
+    from captioner.caption_job import open_caption_job
     from captioner.model import load_model
+
+    job = _caption_job(args)
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    counts: Counter[str] = Counter()
+    with open_caption_job(job, model) as run, closing(run.records()) as records:
+        counts["done"] = run.done
+        try:
+            for record in _with_progress(records, run, args.quiet):
+                counts[record.status] += 1
+                if record.error is not None:
+                    _say(f"captioner: {_shown(record.path)}: {record.error}")
+        except KeyboardInterrupt:
+            if run.how_to_go_on:
+                _say(f"captioner: {run.how_to_go_on}")
+            raise
+    if not args.quiet:
+        _say("captioner: " + _captions_text(counts, args.min_confidence > 0))
+    return 1 if counts["failed"] else 0
+
+
+def _caption_job(args: argparse.Namespace) -> CaptionJob:
+    from captioner.caption_job import CaptionJob
     from captioner.writers import open_writer
 
     options = _decoding_options(args)
-    writer = open_writer(args.output, args.format, args.overwrite)
-    candidates = args.candidates or options.num_captions > 1
+    writer = open_writer(args.output, args.format)
     _check_candidates(args.candidates, options.num_captions, writer.format)
     if args.tags is not None and writer.format != "jsonl":
         raise CaptionerError(f"--tags: {writer.format} has no place for them; use --format jsonl")
-    writer.check(find_images(args.paths))
-    files = find_images(args.paths)
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    records = caption_images(
-        model,
-        files,
-        options,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        min_confidence=args.min_confidence,
-        min_tag_confidence=args.tags,
-    )
-    captioned = failed = unsure = 0
-    with writer, closing(records):
-        for record in _with_progress(records, args.quiet, to_screen=writer.output is None):
-            if record.error is None:
-                captioned += not record.unsure
-                unsure += record.unsure
-            else:
-                failed += 1
-                _say(f"captioner: {_shown(record.path)}: {record.error}")
-            writer.write(record.to_dict(candidates), record.path)
-    if not args.quiet:
-        left_out = f"{unsure} not sure enough, " if args.min_confidence else ""
-        _say(f"captioner: {captioned} captioned, {left_out}{failed} failed")
-    return 1 if failed else 0
+    try:
+        return CaptionJob(
+            paths=tuple(args.paths),
+            output=writer.output,
+            format=writer.format,
+            decoding=options,
+            candidates=args.candidates or options.num_captions > 1,
+            min_confidence=args.min_confidence,
+            min_tag_confidence=args.tags,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            overwrite=args.overwrite,
+            append=args.append,
+        )
+    except ValueError as error:
+        raise CaptionerError(str(error)) from error
+
+
+def _captions_text(counts: Counter[str], some_left_out: bool) -> str:
+    text = f"{counts['ok']} captioned, "
+    if some_left_out:
+        text += f"{counts['unsure']} not sure enough, "
+    if counts["done"]:
+        text += f"{counts['done']} finished before, "
+    return text + f"{counts['failed']} failed"
 
 
 def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:
@@ -553,14 +581,17 @@ def _say(line: str) -> None:
 
 
 def _with_progress(
-    records: Iterable[CaptionRecord], quiet: bool, to_screen: bool
+    records: Iterable[CaptionRecord], run: CaptionRun, quiet: bool
 ) -> Iterable[CaptionRecord]:
     # Captions and a bar on the same terminal would overwrite each other.
-    if quiet or not sys.stderr.isatty() or (to_screen and sys.stdout.isatty()):
+    to_screen = not run.job.is_kept and sys.stdout.isatty()
+    if quiet or not sys.stderr.isatty() or to_screen:
         return records
     from tqdm import tqdm
 
-    bar: Iterable[CaptionRecord] = tqdm(records, unit=" images", file=sys.stderr)
+    bar: Iterable[CaptionRecord] = tqdm(
+        records, unit=" images", file=sys.stderr, total=run.total, initial=run.done
+    )
     return bar
 
 
