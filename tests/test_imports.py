@@ -51,7 +51,12 @@ MAY_IMPORT = {
     "averaging": "",
     "training": "averaging datamodule decoding metrics model self_critical",
     "training_cli": "averaging training datamodule",
-    "cli": "caption_job tag_job evaluation calibration datasets writers training_cli __init__",
+    "cli_options": "decoding",
+    "cli_caption": "cli_options caption_job model writers",
+    "cli": (
+        "cli_options cli_caption tag_job evaluation calibration datasets writers training_cli "
+        "__init__"
+    ),
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",
 }
