@@ -327,7 +327,7 @@ class _KeptRun(CaptionRun):
             if entry.has_failed:
                 return False
             raise CaptionerError(
-                f"{self._output.name}: holds the caption of another {file.name} "
+                f"{self._output.name} holds the caption of another {file.name} "
                 f"({entry.source.path}); choose another --output, or replace it with --overwrite"
             )
         return self.job.append or (here.is_same(entry.source) and not entry.has_failed)

@@ -43,7 +43,7 @@ def locked(path: Path, in_use: str, *, leave: bool = False) -> Generator[None, N
         raise CaptionerError(in_use) from None
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
-        raise CaptionerError(f"{printable(path)} cannot be made: {reason}") from None
+        raise CaptionerError(f"{printable(path)} cannot be written: {reason}") from None
     try:
         if not path.exists():  # Its last owner removed it while we were opening it.
             raise CaptionerError(in_use)

@@ -295,7 +295,8 @@ class JsonWriter(LineWriter):
         if self._stream is None:
             return
         self._put(self.footer)
-        sync_file(cast(IO[bytes], self._stream), self.output or "standard output")
+        if self.output is not None:
+            sync_file(cast(IO[bytes], self._stream), self.output)
         self._close_stream()
         if self._temporary is not None:
             assert self.output is not None
