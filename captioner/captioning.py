@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn import functional
 
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
@@ -41,6 +42,11 @@ class CaptionRecord:
     error: str | None
     tags: tuple[Tag, ...] | None = None
     unsure: bool = False
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``unsure`` or ``failed``."""
+        return "failed" if self.error is not None else "unsure" if self.unsure else "ok"
 
     def to_dict(self, candidates: bool = False) -> dict[str, Any]:
         """The record that `captioner.writers` write, JSON primitives.
@@ -99,6 +105,79 @@ def caption_images(
         CaptionerError: the options do not suit the model, or tags are wanted of one without a
             lexicon; the latter is raised by the call itself.
     """
+    batches = caption_batches(
+        model,
+        enumerate(files),
+        options,
+        batch_size=batch_size,
+        workers=workers,
+        min_confidence=min_confidence,
+        min_tag_confidence=min_tag_confidence,
+    )
+    return _one_by_one(batches)
+
+
+def _one_by_one(
+    batches: Generator[list[CaptionRecord], None, None],
+) -> Generator[CaptionRecord, None, None]:
+    with closing(batches):
+        for batch in batches:
+            yield from batch
+
+
+def caption_batches(
+    model: CaptionModel,
+    numbered_files: Iterable[tuple[int, SourceFile]],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    min_confidence: float = 0.0,
+    min_tag_confidence: float | None = None,
+    fixed_shape: bool = False,
+) -> Generator[list[CaptionRecord], None, None]:
+    """Caption files as `caption_images` does, and yield the records of each batch together.
+
+    Args:
+        model: the captioner.
+        numbered_files: each file with its place in the whole, by which samples are drawn.
+        options: see `caption_images`, as for the next four.
+        batch_size: images that the model sees at once.
+        workers: threads that read images.
+        min_confidence: of captions.
+        min_tag_confidence: of tags.
+        fixed_shape: fill up every batch to its full size, so that an image gets the very same
+            numbers, to the last bit, whatever is captioned beside it.
+
+    Raises:
+        ValueError: as `caption_images`, by the call itself.
+        CaptionerError: the same.
+    """
+    check_caption_options(model, batch_size, workers, min_confidence, min_tag_confidence)
+    batches = _read_batches(model, numbered_files, batch_size, workers)
+    captioner = _Captioner(
+        model,
+        options or DecodingOptions(),
+        batch_size if fixed_shape else None,
+        min_confidence,
+        min_tag_confidence,
+    )
+    return _caption(captioner, batches)
+
+
+def check_caption_options(
+    model: CaptionModel,
+    batch_size: int,
+    workers: int,
+    min_confidence: float,
+    min_tag_confidence: float | None,
+) -> None:
+    """Refuse what `caption_images` refuses, before anything else is done.
+
+    Raises:
+        ValueError: a number is out of its range.
+        CaptionerError: tags are wanted of a model without a lexicon.
+    """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
     if workers < 0:
@@ -114,27 +193,27 @@ def caption_images(
             "tags: this model has no lexicon of what its words mean; `captioner calibrate` gives "
             "it one"
         )
-    batches = _read_batches(model, files, batch_size, workers)
-    return _caption(
-        model, batches, options or DecodingOptions(), min_confidence, min_tag_confidence
-    )
 
 
 @dataclass(frozen=True)
 class _Read:
-    """A file and its pixels (3, height, width), or why it has none."""
+    """A file, its place in the whole, and its pixels (3, height, width), or why it has none."""
 
+    place: int
     file: SourceFile
     pixels: Tensor | None = None
     error: str | None = None
 
 
 def _read_batches(
-    model: CaptionModel, files: Iterable[SourceFile], batch_size: int, workers: int
+    model: CaptionModel,
+    numbered_files: Iterable[tuple[int, SourceFile]],
+    batch_size: int,
+    workers: int,
 ) -> Generator[list[_Read], None, None]:
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
     with closing(
-        _read_ahead(partial(_read, model), files, workers, ahead=batch_size + workers)
+        _read_ahead(partial(_read, model), numbered_files, workers, ahead=batch_size + workers)
     ) as images:
         batch: list[_Read] = []
         readable = 0
@@ -150,30 +229,50 @@ def _read_batches(
 
 
 def _caption(
-    model: CaptionModel,
-    batches: Generator[list[_Read], None, None],
-    options: DecodingOptions,
-    min_confidence: float,
-    min_tag_confidence: float | None,
-) -> Generator[CaptionRecord, None, None]:
-    seen = 0
+    captioner: _Captioner, batches: Generator[list[_Read], None, None]
+) -> Generator[list[CaptionRecord], None, None]:
     with closing(batches):
         for batch in batches:
-            # Samples are drawn by the file's place in the whole run: they depend on no batch size.
-            streams = [seen + i for i, image in enumerate(batch) if image.pixels is not None]
-            pixels = [image.pixels for image in batch if image.pixels is not None]
-            results = iter(
-                model.caption_batch(torch.stack(pixels), options, streams) if pixels else ()
-            )
-            for image in batch:
-                if image.pixels is None:
-                    yield CaptionRecord(image.file.name, image.file.path, None, image.error)
-                    continue
-                result = next(results)
-                tags = _tags(model, result, min_tag_confidence)
-                unsure = result.confidence < min_confidence
-                yield CaptionRecord(image.file.name, image.file.path, result, None, tags, unsure)
-            seen += len(batch)
+            yield captioner.caption(batch)
+
+
+@dataclass(frozen=True)
+class _Captioner:
+    """Turns what was read into records; `shape` is the batch size to fill up to, if any."""
+
+    model: CaptionModel
+    options: DecodingOptions
+    shape: int | None
+    min_confidence: float
+    min_tag_confidence: float | None
+
+    def caption(self, batch: list[_Read]) -> list[CaptionRecord]:
+        results = iter(self._results([image for image in batch if image.pixels is not None]))
+        return [
+            CaptionRecord(image.file.name, image.file.path, None, image.error)
+            if image.pixels is None
+            else self._record(image.file, next(results))
+            for image in batch
+        ]
+
+    def _results(self, images: list[_Read]) -> list[CaptionResult]:
+        if not images:
+            return []
+        pixels = torch.stack([image.pixels for image in images if image.pixels is not None])
+        # Samples are drawn by the file's place in the whole run: they depend on no batch size.
+        streams = [image.place for image in images]
+        if self.shape is not None:
+            missing = self.shape - len(images)
+            pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing))
+            streams += [0] * missing
+        fixed = self.shape is not None
+        results = self.model.caption_batch(pixels, self.options, streams, fixed_shape=fixed)
+        return results[: len(images)]
+
+    def _record(self, file: SourceFile, result: CaptionResult) -> CaptionRecord:
+        tags = _tags(self.model, result, self.min_tag_confidence)
+        unsure = result.confidence < self.min_confidence
+        return CaptionRecord(file.name, file.path, result, None, tags, unsure)
 
 
 def _tags(
@@ -185,15 +284,19 @@ def _tags(
     return tuple(tag for tag in found if tag.confidence >= least)
 
 
-def _read(model: CaptionModel, file: SourceFile) -> _Read:
+def _read(model: CaptionModel, numbered: tuple[int, SourceFile]) -> _Read:
+    place, file = numbered
     try:
-        return _Read(file, model.read(file.path))
+        return _Read(place, file, model.read(file.path))
     except ImageError as error:
-        return _Read(file, error=error.reason)
+        return _Read(place, file, error=error.reason)
 
 
 def _read_ahead(
-    read: Callable[[SourceFile], _Read], files: Iterable[SourceFile], workers: int, ahead: int
+    read: Callable[[tuple[int, SourceFile]], _Read],
+    files: Iterable[tuple[int, SourceFile]],
+    workers: int,
+    ahead: int,
 ) -> Generator[_Read, None, None]:
     """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
     if workers == 0:

@@ -15,17 +15,25 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 from captioner import __version__
+from captioner.cli_caption import CAPTION_EXAMPLES, add_caption
+from captioner.cli_options import (
+    add_arguments,
+    add_decoding,
+    add_model,
+    at_least,
+    decoding_options,
+    list_of,
+    options_of,
+    say,
+    shown,
+)
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
-    from captioner.captioning import CaptionRecord
-    from captioner.decoding import DecodingOptions
     from captioner.finding import SourceFile
-
-Options = TypeVar("Options")
 
 READERS = ("pyav", "opencv")  # as in captioner.video, which loads NumPy; a test compares them
 SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
@@ -35,31 +43,6 @@ TRAINING_COMMANDS = {
     "validate": "score a training checkpoint on the dev split",
     "test": "score a training checkpoint on the test split",
 }
-
-# Option, type, metavar, help. The defaults are DecodingOptions' own: an option that is not given
-# is not passed on, and a test compares the numbers in the help with them.
-DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("beam_size", int, "K", "beams of the search; 1 is greedy (default: 3)"),
-    ("max_length", int, "T", "most words of a caption (default: 20)"),
-    (
-        "length_penalty",
-        float,
-        "A",
-        "score = log-probability / length**A; 0 prefers short captions (default: 0.7)",
-    ),
-    (
-        "no_repeat_ngram",
-        int,
-        "N",
-        "say no N words in a row twice; 0 leaves it to the model (default: 0)",
-    ),
-)
-SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("temperature", float, "X", "below 1 more cautious, above 1 bolder (default: 1.0)"),
-    ("top_k", int, "N", "draw from the N most probable words; 0 for all (default: 0)"),
-    ("top_p", float, "P", "draw from the words that make up P of the probability (default: 1.0)"),
-    ("seed", int, "N", "the same seed gives the same captions (default: 0)"),
-)
 
 FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ("fps", float, "N", "look at N frames per second of video (default: 1)"),
@@ -83,22 +66,6 @@ TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ("max_tags", int, "N", "most tags of a video (default: 20)"),
     ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
 )
-
-CAPTION_EXAMPLES = """\
-examples:
-  captioner caption dog.jpg                               one line on standard output
-  captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
-  captioner caption photos/ --output captions.csv         one file; its suffix decides the format
-  captioner caption photos/ --output texts/ --format txt  a text file for each image
-  captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
-  captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
-  captioner caption photos/ --ban snow --no-repeat-ngram 2
-  captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
-
-Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
-tabs. An image that cannot be read is
-named on standard error, the others are captioned, and the exit code is 1.
-"""
 
 TAG_EXAMPLES = """\
 examples:
@@ -187,7 +154,7 @@ def make_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    _add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
+    add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
     _add_tag(
         _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
     )
@@ -216,70 +183,6 @@ def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argpa
     return parser
 
 
-def _add_caption(parser: argparse.ArgumentParser) -> None:
-    from captioner.writers import WRITERS
-
-    parser.set_defaults(command=_caption)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
-    output.add_argument(
-        "--format",
-        choices=list(WRITERS),
-        help="of the output; without it the suffix of PATH decides. "
-        + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items()),
-    )
-    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    output.add_argument(
-        "--candidates",
-        action="store_true",
-        help="with jsonl: the probability of every word of every caption",
-    )
-    output.add_argument(
-        "--min-confidence",
-        type=_share,
-        default=0.0,
-        metavar="P",
-        help="leave out captions that are less sure, from 0 to 1 (default: 0)",
-    )
-    output.add_argument(
-        "--tags",
-        nargs="?",
-        type=_share,
-        const=0.25,
-        metavar="P",
-        help="with jsonl: what each image shows, as words that are right with a probability of "
-        "at least P (default: 0.25)",
-    )
-    output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-    decoding = _add_decoding(parser)
-    decoding.add_argument(
-        "--num-captions",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="captions for each image, best first; at most the beam size, except with --sample "
-        "(jsonl and tsv; default: 1)",
-    )
-    decoding.add_argument(
-        "--ban",
-        action="append",
-        default=argparse.SUPPRESS,
-        dest="banned_words",
-        metavar="WORD",
-        help="never say this word; may be given again",
-    )
-    sampling = parser.add_argument_group("sampling")
-    sampling.add_argument(
-        "--sample",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="draw the words at random instead of searching for the best caption",
-    )
-    _add_arguments(sampling, SAMPLING_ARGUMENTS)
-    _add_model(parser)
-
-
 def _add_tag(parser: argparse.ArgumentParser) -> None:
     from captioner.tag_writers import TAG_WRITERS
 
@@ -289,7 +192,7 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
     output.add_argument(
         "--format",
-        type=_list_of(list(TAG_WRITERS)),
+        type=list_of(list(TAG_WRITERS)),
         default=tuple(TAG_WRITERS),
         metavar="NAME[,NAME...]",
         help="a file of each for every video (default: all). "
@@ -306,7 +209,7 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     frames = parser.add_argument_group("frames")
-    _add_arguments(frames, FRAME_ARGUMENTS)
+    add_arguments(frames, FRAME_ARGUMENTS)
     frames.add_argument(
         "--shots",
         action=argparse.BooleanOptionalAction,
@@ -320,9 +223,9 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
         help="of the files: pyav (default) has exact times and counts damage; opencv for files "
         "that pyav cannot read",
     )
-    _add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
-    _add_decoding(parser)
-    _add_model(parser, batch_size=16, workers=False)
+    add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
+    add_decoding(parser)
+    add_model(parser, batch_size=16, workers=False)
 
 
 def _add_evaluate(parser: argparse.ArgumentParser) -> None:
@@ -345,8 +248,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--overwrite", action="store_true", help="replace what is there already")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_decoding(parser)
-    _add_model(parser)
+    add_decoding(parser)
+    add_model(parser)
 
 
 def _add_data(parser: argparse.ArgumentParser) -> None:
@@ -357,7 +260,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
     data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
     data.add_argument("--split", default="dev", help="which images (default: dev)")
-    data.add_argument("--limit", type=_at_least(1), metavar="N", help="only the first N images")
+    data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
 
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
@@ -368,7 +271,7 @@ def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
     output.add_argument("--overwrite", action="store_true", help="replace what is there already")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
-    _add_model(parser)
+    add_model(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -385,187 +288,6 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
 
 
-def _add_decoding(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
-    group = parser.add_argument_group("decoding")
-    _add_arguments(group, DECODING_ARGUMENTS)
-    return group
-
-
-def _add_arguments(
-    group: argparse._ArgumentGroup, arguments: Iterable[tuple[str, Any, str, str]]
-) -> None:
-    for name, kind, metavar, text in arguments:
-        group.add_argument(
-            "--" + name.replace("_", "-"),
-            type=kind,
-            default=argparse.SUPPRESS,
-            metavar=metavar,
-            help=text,
-        )
-
-
-def _add_model(parser: argparse.ArgumentParser, batch_size: int = 32, workers: bool = True) -> None:
-    group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model", default="default", metavar="FILE", help="model file (default: the shipped one)"
-    )
-    group.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
-    )
-    group.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="auto",
-        help="of the CNN; auto is bf16 on GPUs that have it, else fp32",
-    )
-    group.add_argument(
-        "--batch-size",
-        type=_at_least(1),
-        default=batch_size,
-        metavar="B",
-        help=f"images at once (default: {batch_size})",
-    )
-    if not workers:
-        return
-    group.add_argument(
-        "--workers",
-        type=_at_least(0),
-        default=2,
-        metavar="N",
-        help="threads that read images while the model works (default: 2)",
-    )
-
-
-def _at_least(least: int) -> Callable[[str], int]:
-    def convert(text: str) -> int:
-        try:
-            value = int(text)
-        except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
-        return value
-
-    return convert
-
-
-def _share(text: str) -> float:
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
-    return value
-
-
-def _list_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
-    def convert(text: str) -> tuple[str, ...]:
-        given = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
-        unknown = [name for name in given if name not in names]
-        if unknown:
-            raise argparse.ArgumentTypeError(
-                f"{', '.join(map(repr, unknown))}: choose from {', '.join(names)}"
-            )
-        return given
-
-    return convert
-
-
-def _decoding_options(args: argparse.Namespace) -> DecodingOptions:
-    from captioner.decoding import DecodingOptions
-
-    return _options(DecodingOptions, "decoding options", args)
-
-
-def _options(kind: type[Options], what: str, args: argparse.Namespace) -> Options:
-    """The options of a dataclass out of the arguments that have its fields' names."""
-    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    try:
-        return kind(**{name: value for name, value in vars(args).items() if name in names})
-    except ValueError as error:
-        raise CaptionerError(f"{what}: {error}") from error
-
-
-# --- caption -------------------------------------------------------------------------------
-
-
-def _caption(args: argparse.Namespace) -> int:
-    from captioner.captioning import caption_images
-    from captioner.images import find_images
-    from captioner.model import load_model
-    from captioner.writers import open_writer
-
-    options = _decoding_options(args)
-    writer = open_writer(args.output, args.format, args.overwrite)
-    candidates = args.candidates or options.num_captions > 1
-    _check_candidates(args.candidates, options.num_captions, writer.format)
-    if args.tags is not None and writer.format != "jsonl":
-        raise CaptionerError(f"--tags: {writer.format} has no place for them; use --format jsonl")
-    writer.check(find_images(args.paths))
-    files = find_images(args.paths)
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    records = caption_images(
-        model,
-        files,
-        options,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        min_confidence=args.min_confidence,
-        min_tag_confidence=args.tags,
-    )
-    captioned = failed = unsure = 0
-    with writer, closing(records):
-        for record in _with_progress(records, args.quiet, to_screen=writer.output is None):
-            if record.error is None:
-                captioned += not record.unsure
-                unsure += record.unsure
-            else:
-                failed += 1
-                _say(f"captioner: {_shown(record.path)}: {record.error}")
-            writer.write(record.to_dict(candidates), record.path)
-    if not args.quiet:
-        left_out = f"{unsure} not sure enough, " if args.min_confidence else ""
-        _say(f"captioner: {captioned} captioned, {left_out}{failed} failed")
-    return 1 if failed else 0
-
-
-def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:
-    if candidates and format != "jsonl":
-        raise CaptionerError(f"--candidates: {format} has no place for them; use --format jsonl")
-    if num_captions > 1 and format not in ("jsonl", "tsv"):
-        raise CaptionerError(
-            f"--num-captions {num_captions}: {format} holds one caption for each image; use "
-            "--format jsonl or tsv"
-        )
-
-
-def _shown(path: Path) -> str:
-    """The path on one line: a name may hold line ends and what would steer a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(path)
-    )
-
-
-def _say(line: str) -> None:
-    """A line on standard error, also while a progress bar is shown there."""
-    from tqdm import tqdm
-
-    tqdm.write(line, file=sys.stderr)
-
-
-def _with_progress(
-    records: Iterable[CaptionRecord], quiet: bool, to_screen: bool
-) -> Iterable[CaptionRecord]:
-    # Captions and a bar on the same terminal would overwrite each other.
-    if quiet or not sys.stderr.isatty() or (to_screen and sys.stdout.isatty()):
-        return records
-    from tqdm import tqdm
-
-    bar: Iterable[CaptionRecord] = tqdm(records, unit=" images", file=sys.stderr)
-    return bar
-
-
 # --- tag -----------------------------------------------------------------------------------
 
 
@@ -579,16 +301,16 @@ def _tag(args: argparse.Namespace) -> int:
     job = TagJob(
         output_dir=args.output_dir,
         formats=args.format,
-        sampling=_options(SamplingOptions, "frames", args),
-        tagging=_options(TagOptions, "tags", args),
-        decoding=_decoding_options(args),
+        sampling=options_of(SamplingOptions, "frames", args),
+        tagging=options_of(TagOptions, "tags", args),
+        decoding=decoding_options(args),
         batch_size=args.batch_size,
         overwrite=args.overwrite,
     )
     files = list(find_videos(args.paths))
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:
-        _say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
+        say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
     counts: Counter[str] = Counter()
     with _VideoBars(len(files), args.quiet) as bars:
         outcomes = run_tag_job(job, model, files, bars.frame)
@@ -598,9 +320,9 @@ def _tag(args: argparse.Namespace) -> int:
                 bars.video()
                 if outcome.error is not None:
                     partial = "only a part: " if outcome.status == "partial" else ""
-                    _say(f"captioner: {_shown(outcome.file.path)}: {partial}{outcome.error}")
+                    say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
     if not args.quiet:
-        _say("captioner: " + _counts_text(counts))
+        say("captioner: " + _counts_text(counts))
     return 1 if counts["failed"] else 0
 
 
@@ -630,7 +352,7 @@ class _VideoBars:
         if file.path != self._file:
             self._file = file.path
             self._seconds.reset(total=None if announced_s is None else round(announced_s, 1))
-            self._seconds.set_description(_shown(Path(file.path.name)), refresh=False)
+            self._seconds.set_description(shown(Path(file.path.name)), refresh=False)
         self._seconds.n = round(time_s, 1)
         self._seconds.update(0)
 
@@ -655,12 +377,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     from captioner.evaluation import evaluate, save_json
     from captioner.model import load_model
 
-    options = _decoding_options(args)
+    options = decoding_options(args)
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
     _check_outputs(outputs, args.overwrite)
     data = load_caption_data(args.data, args.format, args.images)
     for warning in data.warnings:
-        _say(f"captioner: {data.root}: {warning}")
+        say(f"captioner: {data.root}: {warning}")
     examples = data.split(args.split)[: args.limit]
     model = load_model(args.model, device=args.device, precision=args.precision)
     hidden = args.quiet or not sys.stderr.isatty()
@@ -699,11 +421,11 @@ def _calibrate(args: argparse.Namespace) -> int:
     _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     data = load_caption_data(args.data, args.format, args.images)
     for warning in data.warnings:
-        _say(f"captioner: {data.root}: {warning}")
+        say(f"captioner: {data.root}: {warning}")
     total = images_to_read(data, args.split, args.limit)
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:
-        _say("captioner: the model has no lexicon; it is built from the training captions")
+        say("captioner: the model has no lexicon; it is built from the training captions")
     hidden = args.quiet or not sys.stderr.isatty()
     with tqdm(total=total, unit=" images", file=sys.stderr, disable=hidden) as bar:
         result = calibrate(

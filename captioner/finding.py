@@ -84,12 +84,25 @@ def find_files(paths: str | Path | Sequence[str | Path], kind: FileKind) -> Iter
         raise CaptionerError(
             f"no {kind.noun}s given: name files, folders or patterns such as '*{example}'"
         )
-    # Each source once: a repeated one would only be found to be a duplicate file by file.
-    sources = list(dict.fromkeys(_source(path, kind) for path in paths))
+    sources = _sources(paths, kind)
     for source in sources:
         if source.rule is not None:
             _check_has_files(source, kind)
     return _list_sources(sources, _common_folder(sources))
+
+
+def base_folder(paths: Sequence[str | Path], kind: FileKind) -> Path:
+    """The folder, absolute, that the names of `find_files` are relative to.
+
+    Raises:
+        CaptionerError: for a path that does not exist or cannot be read.
+    """
+    return Path(_common_folder(_sources(paths, kind)) or os.getcwd())
+
+
+def _sources(paths: Sequence[str | Path], kind: FileKind) -> list[_Source]:
+    # Each source once: a repeated one would only be found to be a duplicate file by file.
+    return list(dict.fromkeys(_source(path, kind) for path in paths))
 
 
 _NODES: tuple[tuple[Callable[[int], bool], str], ...] = (

@@ -211,10 +211,13 @@ class CaptionModel(nn.Module):
         pixels: Tensor,
         options: DecodingOptions | None = None,
         streams: Sequence[int] | None = None,
+        *,
+        fixed_shape: bool = False,
     ) -> list[CaptionResult]:
         """Caption transformed pictures (B, 3, height, width); see :meth:`caption_features`."""
         with self._evaluating():
-            return self.caption_features(self.encode(pixels), options, streams)
+            features = self.encode(pixels)
+            return self.caption_features(features, options, streams, fixed_shape=fixed_shape)
 
     @torch.inference_mode()
     def caption_features(

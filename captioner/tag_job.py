@@ -20,12 +20,18 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from filelock import FileLock, Timeout
-
 import captioner
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.finding import SourceFile, printable
+from captioner.finding import SourceFile
+from captioner.jobs import (
+    Fingerprint,
+    changes,
+    describe_decoding,
+    describe_model,
+    encoded,
+    locked,
+)
 from captioner.model import CaptionModel
 from captioner.sampling import SamplingOptions
 from captioner.tag_writers import TAG_WRITERS, TagWriter, summary_line
@@ -103,7 +109,7 @@ def run_tag_job(
         CaptionerError: the folder belongs to another run, holds files of other origin, is in use
             or cannot be written. Nothing has been changed then, except by a disk that is full.
     """
-    about = {"model": _describe_model(model), "settings": _describe_settings(job, model)}
+    about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
     with _locked(job.output_dir):
         ledger = _Ledger(job.output_dir)
         _claim(job, about, files, ledger)
@@ -151,7 +157,7 @@ def _save(
             replace_file(
                 target, writer.text(record), temporary=target.with_name(f".{target.name}.part")
             )
-    ledger.add({**summary_line(record), "source": _fingerprint(file)})
+    ledger.add({**summary_line(record), "source": Fingerprint.of(file).to_dict()})
 
 
 def _target(file: SourceFile, writer: TagWriter, output_dir: Path) -> Path:
@@ -161,34 +167,17 @@ def _target(file: SourceFile, writer: TagWriter, output_dir: Path) -> Path:
     return output_dir.joinpath(*inside.parent.parts, output_stem(file.path, VIDEOS) + writer.suffix)
 
 
-def _fingerprint(file: SourceFile) -> dict[str, Any]:
-    """By what a video is known again; a file that is not there has none."""
-    try:
-        found = file.path.stat()
-    except OSError:
-        return {
-            "path": printable(os.path.abspath(file.path)),
-            "size_bytes": None,
-            "modified_ns": None,
-        }
-    return {
-        "path": printable(os.path.abspath(file.path)),
-        "size_bytes": found.st_size,
-        "modified_ns": found.st_mtime_ns,
-    }
-
-
 def _is_finished(
     file: SourceFile, ledger: _Ledger, writers: Sequence[TagWriter], output_dir: Path
 ) -> bool:
     line = ledger.lines.get(file.name)
     if line is None or line["status"] == "failed":
         return False
-    here, there = _fingerprint(file), line["source"]
-    same = all(here[key] == there[key] for key in ("size_bytes", "modified_ns"))
-    if not same and here["path"] != there["path"]:
+    here, there = Fingerprint.of(file), Fingerprint.from_dict(line["source"])
+    same = here.is_same(there)
+    if not same and here.path != there.path:
         raise CaptionerError(
-            f"{output_dir} holds the tags of another {file.name} ({there['path']}); choose another "
+            f"{output_dir} holds the tags of another {file.name} ({there.path}); choose another "
             "--output-dir, or replace them with --overwrite"
         )
     return same and all(_target(file, writer, output_dir).is_file() for writer in writers)
@@ -201,18 +190,12 @@ def _is_finished(
 def _locked(output_dir: Path) -> Generator[None, None, None]:
     make_folder(output_dir)
     check_folder(output_dir)
-    lock = FileLock(output_dir / LOCK)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CaptionerError(
-            f"{output_dir} is in use by another `captioner tag`; wait for it, or choose another "
-            "--output-dir"
-        ) from None
-    try:
+    in_use = (
+        f"{output_dir} is in use by another `captioner tag`; wait for it, or choose another "
+        "--output-dir"
+    )
+    with locked(output_dir / LOCK, in_use, leave=True):
         yield
-    finally:
-        lock.release()
 
 
 def _claim(
@@ -245,12 +228,7 @@ def _check_same(path: Path, about: Mapping[str, Any]) -> None:
         raise CaptionerError(
             f"{path} is damaged; choose another --output-dir, or start anew with --overwrite"
         )
-    before, now = _flat(there), _flat(about)
-    changed = [
-        f"{key}: {before.get(key)} there, {now.get(key)} now"
-        for key in sorted({*before, *now})
-        if before.get(key) != now.get(key)
-    ]
+    changed = changes(there, about)
     if changed:
         raise CaptionerError(
             f"{path.parent} was filled with another model or other options "
@@ -275,16 +253,6 @@ def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
                 )
 
 
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    flat: dict[str, Any] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat |= _flat(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
 class _Ledger:
     """``tags.jsonl``: one line for each finished video, added and flushed to the disk at once.
 
@@ -307,8 +275,7 @@ class _Ledger:
             try:
                 line = json.loads(text)
                 name = line["file_name"]
-                _ = line["status"], line["source"]["size_bytes"], line["source"]["modified_ns"]
-                _ = line["source"]["path"]
+                _ = line["status"], Fingerprint.from_dict(line["source"])
             except (ValueError, KeyError, TypeError):
                 raise CaptionerError(
                     f"{self._path}: line {number} is damaged; remove it and its video is done "
@@ -325,7 +292,7 @@ class _Ledger:
         self._order.append(line["file_name"])
         try:
             with self._path.open("ab") as file:
-                file.write(_encoded(line))
+                file.write(encoded(line))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -338,7 +305,7 @@ class _Ledger:
         others = [name for name in dict.fromkeys(self._order) if name not in current]
         wanted = [*others, *(name for name in names if name in self.lines)]
         if wanted != self._order:
-            text = b"".join(_encoded(self.lines[name]) for name in wanted).decode()
+            text = b"".join(encoded(self.lines[name]) for name in wanted).decode()
             replace_file(self._path, text)
             self._order = wanted
 
@@ -348,22 +315,7 @@ class _Ledger:
         self.lines, self._order = {}, []
 
 
-def _encoded(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
 # --- what produced it ----------------------------------------------------------------------
-
-
-def _describe_model(model: CaptionModel) -> dict[str, Any]:
-    tags = "none" if model.lexicon is None else "raw"
-    if model.lexicon is not None and model.tag_calibration is not None:
-        tags = "calibrated"
-    return {
-        "sha256": model.sha256,
-        "encoder": model.encoder.config.name,
-        "tag_confidence": tags,
-    }
 
 
 def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
@@ -373,7 +325,7 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
         "captioner": captioner.__version__,
         "sampling": sampling,
         "tagging": asdict(job.tagging),
-        "decoding": {**asdict(job.decoding), "banned_words": list(job.decoding.banned_words)},
+        "decoding": describe_decoding(job.decoding),
         "batch_size": job.batch_size,
         "device": model.device.type,
         "precision": model.precision,

@@ -7,6 +7,7 @@ A record is a mapping with ``file_name`` (relative, forward slashes), ``text`` a
 from __future__ import annotations
 
 import csv
+import errno
 import io
 import json
 import os
@@ -14,7 +15,7 @@ import re
 import secrets
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path, PurePosixPath
@@ -113,14 +114,20 @@ class Writer(ABC):
             self.abort()
 
 
-class _LineWriter(Writer):
+class LineWriter(Writer):
     """A format of one line per record, in one file or on standard output.
 
     Lines go straight into the file and are flushed one by one: whatever ends the program, the
-    captions that were made are there.
+    captions that were made are there. What is worked on for hours is written by
+    `captioner.caption_job` instead, which takes the pieces of the file from here.
+
+    Attributes:
+        header: with which the file begins.
+        footer: with which it ends.
     """
 
     header = ""
+    footer = ""
 
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
@@ -132,6 +139,7 @@ class _LineWriter(Writer):
         """The record's line with its end, None to leave the record out."""
 
     def open(self) -> None:
+        """Create the output and write how it begins."""
         self._encoding = self._choose_encoding()
         if self.output is None:
             sys.stdout.flush()
@@ -147,11 +155,23 @@ class _LineWriter(Writer):
             raise
 
     def write(self, record: Record, path: Path | None = None) -> None:
+        """Write one line and flush it."""
         line = self._line(record, path)
         if line is not None:
             self._put(line)
 
+    def pieces(self, records: Iterable[tuple[Record, Path]]) -> Iterator[bytes]:
+        """What a file of these records is made of: its header, a piece for each, its footer.
+
+        The piece of a record that is left out is empty. Nothing is written.
+        """
+        yield encode_text(self.header)
+        for record, path in records:
+            yield encode_text(self._line(record, path) or "")
+        yield encode_text(self.footer)
+
     def close(self) -> None:
+        """Close the file; standard output stays open."""
         self._close_stream()
 
     def _close_stream(self) -> None:
@@ -167,8 +187,7 @@ class _LineWriter(Writer):
 
     def _put(self, text: str) -> None:
         assert self._stream is not None, "write() outside of open() and close()"
-        # Names may hold what no encoding can: it is shown escaped, and valid in JSON.
-        data = text.encode(self._encoding, "backslashreplace")
+        data = encode_text(text, self._encoding)
         try:
             if isinstance(self._stream, io.TextIOBase):
                 self._stream.write(data.decode(self._encoding))
@@ -180,10 +199,10 @@ class _LineWriter(Writer):
         except OSError as error:
             with suppress(OSError):
                 self._close_stream()  # It would try to write the rest again, and fail again.
-            raise _cannot_write(self.output or "standard output", error) from None
+            raise cannot_write(self.output or "standard output", error) from None
 
 
-class TsvWriter(_LineWriter):
+class TsvWriter(LineWriter):
     """``path<TAB>caption`` per image, further captions behind further tabs.
 
     Control characters are escaped, so that a line stays a line and a terminal shows what is there.
@@ -208,7 +227,7 @@ class TsvWriter(_LineWriter):
         return "\t".join(map(escaped, [name, *texts])) + "\n"
 
 
-class JsonlWriter(_LineWriter):
+class JsonlWriter(LineWriter):
     """One JSON object per line, UTF-8: as ``metadata.jsonl`` a Hugging Face imagefolder reads it.
 
     Images that failed have ``text`` null and their reason in ``error``.
@@ -222,7 +241,7 @@ class JsonlWriter(_LineWriter):
         return json.dumps(dict(record), ensure_ascii=False, allow_nan=False) + "\n"
 
 
-class CsvWriter(_LineWriter):
+class CsvWriter(LineWriter):
     """Columns file_name, text, confidence, error; UTF-8, lines end as RFC 4180 says.
 
     Cells that a spreadsheet would run as a formula (they start with ``= + - @``, a tab or a
@@ -243,7 +262,7 @@ class CsvWriter(_LineWriter):
         return row.getvalue()
 
 
-class JsonWriter(_LineWriter):
+class JsonWriter(LineWriter):
     """COCO results: a list of ``{"image_id", "caption"}``; images that failed are left out.
 
     The id is the number for names such as ``123456.jpg`` and
@@ -256,6 +275,7 @@ class JsonWriter(_LineWriter):
     summary = "COCO results, the file that caption evaluation tools read"
 
     header = "["
+    footer = "\n]\n"
 
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
@@ -274,7 +294,9 @@ class JsonWriter(_LineWriter):
         """End the list and give the file its name."""
         if self._stream is None:
             return
-        self._put("\n]\n")
+        self._put(self.footer)
+        if self.output is not None:
+            sync_file(cast(IO[bytes], self._stream), self.output)
         self._close_stream()
         if self._temporary is not None:
             assert self.output is not None
@@ -355,9 +377,9 @@ class SidecarWriter(Writer):
         replace_file(target, record["text"] + "\n")
 
     def _check_target(self, target: Path) -> None:
-        if _exists(target) and not self.overwrite:
+        if exists(target) and not self.overwrite:
             raise CaptionerError(
-                f"{_shown(target)} exists: --overwrite replaces the text files of these images"
+                f"{shown(target)} exists: --overwrite replaces the text files of these images"
             )
 
 
@@ -400,11 +422,11 @@ def _format_of(path: Path) -> str:
     if is_folder or suffix == ".txt":
         what = "is a folder" if is_folder else "could mean two things"
         raise CaptionerError(
-            f"output {_shown(path)} {what}: --format txt writes a text file for each image into a"
+            f"output {shown(path)} {what}: --format txt writes a text file for each image into a"
             " folder, a name such as captions.tsv one file with a line for each image"
         )
     raise CaptionerError(
-        f"output {_shown(path)} does not say the format: end it in one of"
+        f"output {shown(path)} does not say the format: end it in one of"
         f" {' '.join(by_suffix)} or add --format with one of {', '.join(WRITERS)}"
     )
 
@@ -421,8 +443,14 @@ def escaped(text: str) -> str:
     return _UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
 
 
-def _shown(path: str | Path) -> str:
+def shown(path: str | Path) -> str:
+    """A path as messages show it, on one line."""
     return escaped(str(path))
+
+
+def encode_text(text: str, encoding: str = "utf-8") -> bytes:
+    r"""The text as bytes; what no encoding holds is shown escaped (``\udcfc``): valid in JSON."""
+    return text.encode(encoding, "backslashreplace")
 
 
 def safe_cell(value: object) -> object:
@@ -484,28 +512,42 @@ def _output_stems(folder: str, kind: FileKind) -> dict[str, str]:
 # --- files ---------------------------------------------------------------------------------
 
 
-def _cannot_write(path: str | Path, error: OSError) -> CaptionerError:
+def cannot_write(path: str | Path, error: OSError) -> CaptionerError:
+    """The error to raise for one of the system's."""
     reason = (error.strerror or str(error)).lower()
-    return CaptionerError(f"{_shown(path)} cannot be written: {reason}")
+    return CaptionerError(f"{shown(path)} cannot be written: {reason}")
 
 
-def _exists(path: Path) -> bool:
-    """Whether something has this name; a name that nothing can have is refused."""
+def exists(path: Path) -> bool:
+    """Whether something has this name.
+
+    Raises:
+        CaptionerError: nothing can have it: it is too long.
+    """
     try:
         path.lstat()
     except (FileNotFoundError, NotADirectoryError):
         return False
     except OSError as error:
-        raise _cannot_write(path, error) from None
+        raise cannot_write(path, error) from None
     return True
 
 
+def check_no_folder(path: Path) -> None:
+    """Refuse an output file that is a folder, or whose name nothing can have.
+
+    Raises:
+        CaptionerError: names it.
+    """
+    if exists(path) and path.is_dir():
+        raise CaptionerError(f"output {shown(path)} is a folder: name a file in it")
+
+
 def _check_output(path: Path, overwrite: bool) -> None:
-    if _exists(path) and path.is_dir():
-        raise CaptionerError(f"output {_shown(path)} is a folder: name a file in it")
+    check_no_folder(path)
     # Only a file can be lost: /dev/null and pipes are written to.
     if os.path.isfile(path) and not overwrite:
-        raise CaptionerError(f"output {_shown(path)} exists: --overwrite replaces it")
+        raise CaptionerError(f"output {shown(path)} exists: --overwrite replaces it")
 
 
 def check_folder(folder: Path) -> None:
@@ -517,10 +559,10 @@ def check_folder(folder: Path) -> None:
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent  # It will be created: what counts is where.
     if not folder.is_dir():
-        raise CaptionerError(f"{_shown(folder)} is not a folder: files cannot be written below it")
+        raise CaptionerError(f"{shown(folder)} is not a folder: files cannot be written below it")
     effective = os.access in os.supports_effective_ids
     if not os.access(folder, os.W_OK | os.X_OK, effective_ids=effective):
-        raise CaptionerError(f"folder {_shown(folder)} cannot be written: permission denied")
+        raise CaptionerError(f"folder {shown(folder)} cannot be written: permission denied")
 
 
 def make_folder(folder: Path) -> None:
@@ -533,10 +575,10 @@ def make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except (FileExistsError, NotADirectoryError):
         raise CaptionerError(
-            f"folder {_shown(folder)} cannot be created: a file has its name"
+            f"folder {shown(folder)} cannot be created: a file has its name"
         ) from None
     except OSError as error:
-        raise _cannot_write(folder, error) from None
+        raise cannot_write(folder, error) from None
 
 
 def replace_file(path: Path, text: str, temporary: Path | None = None) -> None:
@@ -553,19 +595,38 @@ def replace_file(path: Path, text: str, temporary: Path | None = None) -> None:
     Raises:
         CaptionerError: it cannot be written; a file that was there is as it was.
     """
+    replace_bytes(path, [encode_text(text)], temporary)
+
+
+def replace_bytes(path: Path, pieces: Iterable[bytes], temporary: Path | None = None) -> None:
+    """Write a whole file, given piece by piece, as `replace_file` does."""
     temporary = temporary or _temporary(path)
     try:
         with _create(temporary, path) as stream:
-            stream.write(text.encode("utf-8", "backslashreplace"))
-            stream.flush()
-            os.fsync(stream.fileno())
+            for piece in pieces:
+                stream.write(piece)
+            sync_file(stream, path)
     except BaseException as error:
         with suppress(OSError):  # where its folder is none, there is nothing to remove
             temporary.unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise _cannot_write(path, error) from None
+            raise cannot_write(path, error) from None
         raise
     _rename(temporary, path)
+
+
+def sync_file(stream: IO[bytes], named: str | Path) -> None:
+    """Have what was written reach the disk, where it is one: a pipe or a device has none.
+
+    Raises:
+        CaptionerError: it does not; names the file.
+    """
+    try:
+        stream.flush()
+        os.fsync(stream.fileno())
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):
+            raise cannot_write(named, error) from None
 
 
 def _create(path: Path, named: Path) -> IO[bytes]:
@@ -573,7 +634,7 @@ def _create(path: Path, named: Path) -> IO[bytes]:
     try:
         return open(path, "wb")
     except OSError as error:
-        raise _cannot_write(named, error) from None
+        raise cannot_write(named, error) from None
 
 
 def _temporary(path: Path) -> Path:
@@ -588,4 +649,4 @@ def _rename(temporary: Path, final: Path) -> None:
         os.replace(temporary, os.path.realpath(final))
     except OSError as error:
         temporary.unlink(missing_ok=True)
-        raise _cannot_write(final, error) from None
+        raise cannot_write(final, error) from None

@@ -22,6 +22,7 @@ from PIL import Image
 
 import captioner
 from captioner import cli
+from captioner.cli_options import DECODING_ARGUMENTS, SAMPLING_ARGUMENTS
 from captioner.decoder import DecoderConfig
 from captioner.decoding import DecodingOptions
 from captioner.encoder import EncoderConfig
@@ -384,7 +385,7 @@ def test_the_help_states_the_decoders_defaults() -> None:
     defaults = {field.name: str(field.default) for field in dataclasses.fields(DecodingOptions)}
     stated = {
         name: match[1]
-        for name, _, _, text in (*cli.DECODING_ARGUMENTS, *cli.SAMPLING_ARGUMENTS)
+        for name, _, _, text in (*DECODING_ARGUMENTS, *SAMPLING_ARGUMENTS)
         if (match := re.search(r"\(default: (.*)\)$", text))
     }
     without_number = {"num_captions", "sample", "banned_words"}
@@ -477,7 +478,10 @@ def test_ctrl_c_ends_with_130_and_keeps_what_was_written(photos: Path, model_fil
     process.send_signal(signal.SIGINT)
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
-    assert err == "captioner: interrupted\n"
+    assert err == (
+        "captioner: what is finished is kept: run the same command again and it goes on\n"
+        "captioner: interrupted\n"
+    )
     records = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     assert 1 <= len(records) < 2003
     assert records[0]["file_name"] == "a.png"

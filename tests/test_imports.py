@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "decoding": "",
     "metrics": "",
     "finding": "",
+    "jobs": "finding",
     "images": "finding",
     "writers": "finding images",
     "tag_writers": "writers",
@@ -35,12 +36,15 @@ MAY_IMPORT = {
     "familiarity": "",
     "model": "encoder decoder decoding tokenizer transform images lexicon tags familiarity",
     "captioning": "images model tags",
+    "journal": "jobs writers",
+    "caption_output": "journal writers finding",
+    "caption_job": "caption_output journal jobs captioning images model writers __init__",
     "video": "finding",
     "sampling": "video",
     "video_process": "sampling video transform finding",
     "timeline": "lexicon tags",
     "tagging": "timeline video_process video sampling model tags decoding finding encoder",
-    "tag_job": "tagging tag_writers writers video sampling timeline decoding finding __init__",
+    "tag_job": "jobs tagging tag_writers writers video sampling timeline decoding finding __init__",
     "evaluation": "captioning datasets metrics model writers __init__",
     "calibration": (
         "evaluation datasets metrics model tags lexicon familiarity images tokenizer __init__"
@@ -50,7 +54,12 @@ MAY_IMPORT = {
     "averaging": "",
     "training": "averaging datamodule decoding metrics model self_critical",
     "training_cli": "averaging training datamodule",
-    "cli": "captioning tag_job evaluation calibration datasets writers training_cli __init__",
+    "cli_options": "decoding",
+    "cli_caption": "cli_options caption_job model writers",
+    "cli": (
+        "cli_options cli_caption tag_job evaluation calibration datasets writers training_cli "
+        "__init__"
+    ),
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",
 }
