@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -182,6 +183,28 @@ def test_every_shipped_configuration_trains(
         assert getattr(model.encoder.config, name) == config["model"]["encoder"][name]
     assert model.provenance["data"]["images"] == {"train": 32, "dev": 4, "test": 4}
     assert len(scores(tmp_path / "run")) == 1
+
+
+def test_an_epochs_seconds_are_logged_without_those_of_its_validation(
+    layouts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = CaptionTask._score
+
+    def slow_score(self: CaptionTask, name: str, split: str) -> None:
+        time.sleep(0.7)
+        score(self, name, split)
+
+    monkeypatch.setattr(CaptionTask, "_score", slow_score)
+    options = [f"--data.root={layouts['flickr']}", f"--run_dir={tmp_path / 'run'}"]
+    options += [f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.max_epochs=2"]
+    config = str(ROOT / "configs" / "flickr8k_lstm_attention.yaml")
+    began = time.perf_counter()
+    assert cli.main(["fit", "--config", config, *TINY, *QUIET, *options]) == 0
+    took = time.perf_counter() - began
+    seconds = scores(tmp_path / "run", name="train/epoch_seconds")
+    assert len(seconds) == 2
+    assert all(each > 0 for each in seconds)
+    assert sum(seconds) < took - 2 * 0.7
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
