@@ -250,42 +250,58 @@ def test_killed_again_and_again_a_run_still_arrives(
     assert tree(Path("killed") / output) == tree(Path("calm") / output)
 
 
-@pytest.mark.slow
-def test_a_process_killed_at_20_random_moments_ends_with_the_bytes_of_an_undisturbed_one(
-    tmp_path: Path, model_file: Path
+def test_killed_at_20_random_moments_500_images_end_with_the_bytes_of_an_undisturbed_run(
+    photos: Path, run, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    draw(tmp_path / "photos", [f"{number % 7}/ü {number:03}.png" for number in range(500)])
-    command = [sys.executable, "-m", "captioner", "caption", str(tmp_path / "photos"), "--quiet"]
-    command += ["--model", str(model_file), "--device", "cpu", "--batch-size", "8"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    environment["PYTHONPATH"] = str(Path(captioner.__file__).parents[1])
-
-    def start(output: str) -> subprocess.Popen[bytes]:
-        return subprocess.Popen([*command, "--output", str(tmp_path / output)], env=environment)
-
-    assert start("calm.jsonl").wait() == 0
-    state = tmp_path / ".killed.jsonl.captioner"
-    dice = random.Random(0)
+    draw(photos, [f"{number % 7}/ü {number:03}.png" for number in range(493)], first_seed=100)
+    monkeypatch.setattr(caption_job, "SYNC_S", 0.0)  # every batch: there is more to be killed at
+    options = [str(photos), "--quiet", "--batch-size", "8", "--workers", "2"]
+    assert run(*options, "--output", "calm.jsonl")[0] == 1
+    arguments = [*command, *options, "--output", "killed.jsonl"]
+    state, output = Path(".killed.jsonl.captioner"), Path("killed.jsonl")
+    dice = random.Random(2)
     finished = 0
     for _ in range(20):
-        process = start("killed.jsonl")
-        wanted = finished + dice.randint(1, 20)
-        while process.poll() is None and finished < wanted:
-            time.sleep(dice.uniform(0, 0.01))
+        child = forked(lambda: cli.main(arguments))
+        wanted = finished + dice.randint(0, 12)
+        while finished < wanted and os.waitpid(child, os.WNOHANG) == (0, 0):
             finished = state.read_bytes().count(b"\n") - 1 if state.exists() else 0
-        process.kill()
-        assert process.wait() == -signal.SIGKILL, "it was over before it could be killed"
-        lines = (tmp_path / "killed.jsonl").read_bytes().split(b"\n")[:-1]
-        assert len({json.loads(line)["file_name"] for line in lines}) == len(lines) <= finished
-    assert start("killed.jsonl").wait() == 0
-    assert (tmp_path / "killed.jsonl").read_bytes() == (tmp_path / "calm.jsonl").read_bytes()
-    assert sorted(path.name for path in tmp_path.iterdir()) == [
-        ".calm.jsonl.captioner",
-        ".killed.jsonl.captioner",
-        "calm.jsonl",
-        "killed.jsonl",
-        "photos",
-    ]
+        time.sleep(dice.uniform(0, 0.05))
+        os.kill(child, signal.SIGKILL)
+        assert ended(child) == -signal.SIGKILL, "it was over before it could be killed"
+        if output.exists():
+            lines = output.read_bytes().split(b"\n")[:-1]
+            names = {json.loads(line)["file_name"] for line in lines}
+            assert len(names) == len(lines) <= state.read_bytes().count(b"\n") - 1
+    assert 100 < finished < 500
+    assert run(*options, "--output", "killed.jsonl")[0] == 1
+    assert output.read_bytes() == Path("calm.jsonl").read_bytes()
+    assert len(names_in(output)) == 500
+    assert hidden(Path()) == [".calm.jsonl.captioner", ".killed.jsonl.captioner"]
+
+
+@pytest.mark.slow
+def test_a_process_that_was_killed_is_gone_on_with(tmp_path: Path, model_file: Path) -> None:
+    draw(tmp_path / "photos", [f"ü {number:03}.png" for number in range(500)])
+    command = [sys.executable, "-m", "captioner", "caption", str(tmp_path / "photos")]
+    command += ["--model", str(model_file), "--device", "cpu", "--output", str(tmp_path / "x.csv")]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    environment["PYTHONPATH"] = str(Path(captioner.__file__).parents[1])
+    process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+    output = tmp_path / "x.csv"
+    while not (output.exists() and output.stat().st_size > 100):
+        assert process.poll() is None
+        time.sleep(0.005)
+    process.kill()
+    assert process.wait() == -signal.SIGKILL
+    there = output.read_bytes()
+    again = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert again.returncode == 0
+    done = int(again.stderr.split(" finished before")[0].split()[-1])
+    assert 32 <= done < 500
+    assert again.stderr == f"captioner: {500 - done} captioned, {done} finished before, 0 failed\n"
+    assert output.read_bytes().startswith(there)
+    assert names_in(output) == [f"ü {number:03}.png" for number in range(500)]
 
 
 def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
