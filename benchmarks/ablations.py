@@ -18,6 +18,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -48,14 +49,13 @@ class Experiment:
     seeds: Sequence[int] = (1,)
     config: str = "configs/flickr8k_lstm_attention.yaml"
 
-    def folder(self, seed: int) -> Path:
+    def folder(self, seed: int | str) -> Path:
         """Where the run of this seed is kept."""
         return RUNS / self.name / f"seed{seed}"
 
     def command(self, seed: int | str) -> list[str]:
         """The command that trains it."""
-        where = RUNS / self.name / f"seed{seed}"
-        options = {"run_dir": where, "seed_everything": seed, **SMALL, **self.options}
+        options = {"run_dir": self.folder(seed), "seed_everything": seed, **SMALL, **self.options}
         given = [word for key, value in options.items() for word in (f"--{key}", str(value))]
         return ["captioner", "fit", "--config", self.config, *given]
 
@@ -113,6 +113,7 @@ def run(experiments: Sequence[Experiment]) -> None:
         (experiment.folder(seed) / "finished").touch()
 
 
+@cache
 def read_outcome(folder: Path) -> Outcome:
     """The best epoch of a run, out of the CSV logs of all its starts."""
     rows: list[dict[str, str]] = []
@@ -237,9 +238,10 @@ def main() -> None:
     if arguments.what == "run":
         run([each for each in rows if not arguments.names or each.name in arguments.names])
     else:
-        PAGE.write_text(page(), encoding="utf-8")
+        text = page()
+        PAGE.write_text(text, encoding="utf-8")
         write_cells()
-        print(page())
+        print(text)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ import captioner
 from captioner.datasets import CaptionData, Example, canonical_split
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.evaluation import caption_examples
+from captioner.evaluation import caption_examples, unreadable
 from captioner.familiarity import Familiarity
 from captioner.images import ImageError
 from captioner.lexicon import Lexicon
@@ -291,10 +291,7 @@ def _pooled(
             try:
                 pixels.append(model.read(example.path))
             except ImageError as error:
-                raise CaptionerError(
-                    f"calibration: {example.path}: {error.reason}; repair the image, or take it "
-                    "out of the annotations"
-                ) from error
+                raise unreadable("calibration", example, error.reason) from error
             if on_image is not None:
                 on_image()
         found.append(model.encode(torch.stack(pixels)).pooled.cpu())

@@ -217,6 +217,7 @@ class _KeptRun(CaptionRun):
         # Of the files that are being read, in their order: taken before they are opened.
         self._ahead: deque[tuple[SourceFile, Fingerprint]] = deque()
         self._keys = array("Q")  # of all images of the job, in their order
+        self._known_paths: set[Key] = set()  # of images in an output that is appended to
 
     # --- before the work -------------------------------------------------------------------
 
@@ -295,7 +296,8 @@ class _KeptRun(CaptionRun):
     def _survey(self, journal: Journal | None) -> None:
         """Look at all images, but not into them, and refuse what cannot go well."""
         listed: set[Key] = set()
-        known_paths = self._known_paths(journal)
+        if journal is not None and self.job.append:
+            self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
         may_replace = self.job.overwrite or (
             journal is not None and journal.replaces is True and not journal.was_complete
         )
@@ -305,24 +307,16 @@ class _KeptRun(CaptionRun):
                 raise CaptionerError(f"two images are called {file.name}: rename one of them")
             listed.add(key)
             entry = None if journal is None else journal.get(file.name)
-            is_done = self._is_done(file, Fingerprint.of(file), entry, known_paths)
+            is_done = self._is_done(file, Fingerprint.of(file), entry)
             self._output.check(file, entry, is_done, may_replace)
             self.done += is_done
         self.total = len(listed)
         if journal is not None and self._output.holds_all and not self.job.append:
             self._check_nothing_else(journal, listed)
 
-    def _known_paths(self, journal: Journal | None) -> set[Key]:
-        """Where the images in the output are: appended to, it gets none under another name."""
-        if journal is None or not self.job.append:
-            return set()
-        return {key_of(entry.source.path) for entry in journal.live(journal.keys)}
-
-    def _is_done(
-        self, file: SourceFile, here: Fingerprint, entry: Entry | None, known_paths: set[Key]
-    ) -> bool:
+    def _is_done(self, file: SourceFile, here: Fingerprint, entry: Entry | None) -> bool:
         if entry is None:
-            return key_of(here.path) in known_paths
+            return key_of(here.path) in self._known_paths
         if not here.is_same(entry.source) and here.path != entry.source.path:
             if entry.has_failed:
                 return False
@@ -357,11 +351,10 @@ class _KeptRun(CaptionRun):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
-        known_paths = self._known_paths(self._journal)
         for place, file in enumerate(find_images(self.job.paths)):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             self._keys.append(key_of(file.name))
-            if not self._is_done(file, here, entry, known_paths):
+            if not self._is_done(file, here, entry):
                 self._ahead.append((file, here))
                 yield place, file
             elif entry is not None:

@@ -9,18 +9,19 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 from pathlib import Path
 from typing import IO, ClassVar
 from zlib import crc32
 
 from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
-from captioner.journal import Checksum, Entry, Journal, Key, adopt, next_journal, write_at
+from captioner.journal import Checksum, Entry, Journal, Key, adopt, next_journal, part_of, write_at
 from captioner.writers import (
     WRITERS,
     LineWriter,
     SidecarWriter,
+    cannot_read,
     cannot_write,
     check_folder,
     check_no_folder,
@@ -168,17 +169,12 @@ class _File(Output):
         try:
             return Checksum.of(self._path, size_bytes)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise CaptionerError(f"output {self.name} cannot be read: {reason}") from None
+            raise cannot_read(f"output {self.name}", error) from None
 
     def _rewrite(self, journal: Journal, keys: Iterable[Key]) -> None:
         """Put another file in its place, and the journal of that one in the journal's."""
         with journal.write_new(keys) as new:
-            replace_bytes(
-                self._path,
-                self._pieces(new.published()),
-                self.state.with_name(f"{self.state.name}.part"),
-            )
+            replace_bytes(self._path, self._pieces(new.published()), part_of(self.state))
         journal.close()  # Not everywhere can an open file be replaced.
         adopt(self.state)
 
@@ -243,7 +239,7 @@ class _Lines(_File):
                 self._end += len(piece)
                 continue
             if self._is_torn(here + file.read(TORN_BYTES), piece, journal):
-                return _chain(piece, pieces)
+                return chain([piece], pieces)
             return self._kept(journal, keep)
         behind = file.read(TORN_BYTES)
         if not behind:
@@ -292,10 +288,7 @@ class _Lines(_File):
         if self._stream is not None:
             stream, self._stream = self._stream, None
             stream.close()
-        in_order = len(keys) == len(journal) and all(
-            key == there for key, there in zip(keys, journal.keys, strict=True)
-        )
-        if journal.kept is None and (journal.has_redone or not in_order):
+        if journal.kept is None and (journal.has_redone or not journal.has_order(keys)):
             self._rewrite(journal, keys)
         elif not journal.is_complete:
             journal.mark_complete()
@@ -321,10 +314,7 @@ class _List(_File):
         pass
 
     def finish(self, journal: Journal, keys: Sequence[Key]) -> None:
-        in_order = len(keys) == len(journal) and all(
-            key == there for key, there in zip(keys, journal.keys, strict=True)
-        )
-        if not (journal.is_complete and in_order and self.is_there()):
+        if not (journal.is_complete and journal.has_order(keys) and self.is_there()):
             self._rewrite(journal, keys)
 
 
@@ -438,8 +428,3 @@ def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:
             waiting, size = [], 0
     if waiting or is_any:
         yield b"".join(waiting)
-
-
-def _chain(first: bytes, rest: Iterable[bytes]) -> Iterator[bytes]:
-    yield first
-    yield from rest

@@ -195,14 +195,20 @@ def caption_examples(
     records = caption_images(model, files, options, batch_size=batch_size, workers=workers)
     for example, record in zip(examples, records, strict=True):
         if record.result is None:
-            # Figures on fewer images than announced could not be compared with anyone's.
-            raise CaptionerError(
-                f"{purpose}: {example.path}: {record.error}; repair the image, or take it out of "
-                "the annotations"
-            )
+            raise unreadable(purpose, example, record.error)
         yield example, record.result
         if on_image is not None:
             on_image()
+
+
+def unreadable(purpose: str, example: Example, reason: str | None) -> CaptionerError:
+    """The error to raise for an image that cannot be read.
+
+    Figures on fewer images than announced could not be compared with anyone's.
+    """
+    return CaptionerError(
+        f"{purpose}: {example.path}: {reason}; repair the image, or take it out of the annotations"
+    )
 
 
 def _reference_counts(examples: Sequence[Example]) -> dict[str, float]:

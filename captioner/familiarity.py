@@ -123,7 +123,7 @@ class Familiarity(nn.Module):
         Args:
             pooled: (B, D) features of pictures.
         """
-        distance = self.distance(pooled).contiguous()
+        distance = self.distance(pooled)
         farther = len(self.distances) - torch.searchsorted(self.distances, distance)
         return (farther + 1) / (len(self.distances) + 1)
 

@@ -6,7 +6,6 @@ modification, and results of another model or of other options are told apart.
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
@@ -116,11 +115,6 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-def encoded(line: Mapping[str, Any]) -> bytes:
-    """A line of a JSON Lines file, with its end."""
-    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 # --- what produced it ----------------------------------------------------------------------

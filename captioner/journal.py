@@ -24,7 +24,7 @@ from typing import IO, Any, Self
 
 from captioner.errors import CaptionerError
 from captioner.jobs import Fingerprint
-from captioner.writers import cannot_write, replace_bytes, shown, sync_file
+from captioner.writers import cannot_read, cannot_write, replace_bytes, shown, sync_file
 
 SCHEMA = "captioner-captions-1"
 
@@ -146,7 +146,7 @@ class Journal:
             CaptionerError: it cannot be written.
         """
         next_journal(path).unlink(missing_ok=True)
-        replace_bytes(path, [_header(about, replaces)], _part(path))
+        replace_bytes(path, [_header(about, replaces)], part_of(path))
         return cls(path)
 
     def close(self) -> None:
@@ -172,8 +172,7 @@ class Journal:
                     self._take(line, number)
                     self._end += len(line)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise CaptionerError(f"{shown(self.path)} cannot be read: {reason}") from None
+            raise cannot_read(self.path, error) from None
         if not self.about:
             raise self._damaged(1)
 
@@ -217,6 +216,12 @@ class Journal:
     def __len__(self) -> int:
         """The images that are known."""
         return len(self._live)
+
+    def has_order(self, keys: Sequence[Key]) -> bool:
+        """Whether it knows these images and no others, in this order."""
+        return len(keys) == len(self._keys) and all(
+            key == there for key, there in zip(keys, self._keys, strict=True)
+        )
 
     @property
     def keys(self) -> Sequence[Key]:
@@ -291,7 +296,7 @@ class Journal:
         """
         new = next_journal(self.path)
         pieces = self._pieces(keys)
-        replace_bytes(new, pieces, _part(self.path))
+        replace_bytes(new, pieces, part_of(self.path))
         return Journal(new)
 
     def _pieces(self, keys: Iterable[Key]) -> Iterator[bytes]:
@@ -343,8 +348,11 @@ def write_at(file: IO[bytes], offset: int, data: bytes, named: Path) -> None:
     sync_file(file, named)
 
 
-def _part(path: Path) -> Path:
-    # Of the same name in every run, so that one left by a killed run is written over.
+def part_of(path: Path) -> Path:
+    """The temporary name of a journal and of the output that it is beside.
+
+    It is the same in every run, so that a file left by a killed run is written over.
+    """
     return path.with_name(f"{path.name}.part")
 
 

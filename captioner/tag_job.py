@@ -29,7 +29,6 @@ from captioner.jobs import (
     changes,
     describe_decoding,
     describe_model,
-    encoded,
     locked,
 )
 from captioner.model import CaptionModel
@@ -292,7 +291,7 @@ class _Ledger:
         self._order.append(line["file_name"])
         try:
             with self._path.open("ab") as file:
-                file.write(encoded(line))
+                file.write(_encoded(line))
                 file.flush()
                 os.fsync(file.fileno())
         except OSError as error:
@@ -305,7 +304,7 @@ class _Ledger:
         others = [name for name in dict.fromkeys(self._order) if name not in current]
         wanted = [*others, *(name for name in names if name in self.lines)]
         if wanted != self._order:
-            text = b"".join(encoded(self.lines[name]) for name in wanted).decode()
+            text = b"".join(_encoded(self.lines[name]) for name in wanted).decode()
             replace_file(self._path, text)
             self._order = wanted
 
@@ -313,6 +312,10 @@ class _Ledger:
         """Forget everything."""
         self._path.unlink(missing_ok=True)
         self.lines, self._order = {}, []
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 # --- what produced it ----------------------------------------------------------------------

@@ -518,6 +518,12 @@ def cannot_write(path: str | Path, error: OSError) -> CaptionerError:
     return CaptionerError(f"{shown(path)} cannot be written: {reason}")
 
 
+def cannot_read(path: str | Path, error: OSError) -> CaptionerError:
+    """The error to raise for one of the system's."""
+    reason = (error.strerror or str(error)).lower()
+    return CaptionerError(f"{shown(path)} cannot be read: {reason}")
+
+
 def exists(path: Path) -> bool:
     """Whether something has this name.
 
