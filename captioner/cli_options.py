@@ -30,7 +30,7 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "no_repeat_ngram",
         int,
         "N",
-        "say no N words in a row twice; 0 leaves it to the model (default: 0)",
+        "say no N words in a row twice; 0 leaves it to the model (default: 2)",
     ),
 )
 SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (

@@ -43,7 +43,7 @@ class DecodingOptions:
         top_p: sample from the fewest words whose probability reaches p (Holtzman et al. 2020).
         seed: of the random numbers. The same seed gives the same samples.
         no_repeat_ngram: no n words in a row occur twice in a caption; 0 allows it
-            (Paulus et al. 2018, section 2.5).
+            (Paulus et al. 2018, section 2.5). Self-critical training likes "a man and a man".
         banned_words: words that never occur. The caller turns them into `forbidden` ids.
     """
 
@@ -56,7 +56,7 @@ class DecodingOptions:
     top_k: int = 0
     top_p: float = 1.0
     seed: int = 0
-    no_repeat_ngram: int = 0
+    no_repeat_ngram: int = 2
     banned_words: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:

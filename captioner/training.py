@@ -213,6 +213,7 @@ class CaptionTask(pl.LightningModule):
             max_length=self.data.max_words,
             temperature=self.temperature,
             seed=self._draw,
+            no_repeat_ngram=0,  # what repeats shall be drawn, and its reward be low
         )
         samples = draw_samples(self.model.decoder, features, options, places)
         image_ids = [self.data.examples["train"][place].image_id for place in places]

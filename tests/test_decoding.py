@@ -242,7 +242,9 @@ def test_narrow_beam_equals_a_plain_search_without_early_stop(
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0])
 def test_beam_of_one_is_greedy(length_penalty: float) -> None:
     logits = tables(images=30, words=5, max_length=5, seed=1)
-    options = DecodingOptions(beam_size=1, max_length=5, length_penalty=length_penalty)
+    options = DecodingOptions(
+        beam_size=1, max_length=5, length_penalty=length_penalty, no_repeat_ngram=0
+    )
     for image, (found,) in enumerate(decode_table(logits, options)):
         last, ids = BOS, []
         for t in range(5):
@@ -275,7 +277,9 @@ def test_search_goes_on_while_a_longer_caption_can_still_win() -> None:
     # log(0.4) / 5 is better per word although less probable.
     logits = fixed_chain(6, [{4: 1.0}, {EOS: 0.6, 5: 0.4}, {5: 1.0}, {5: 1.0}, {EOS: 1.0}])
     long, short = (4, 5, 5, 5), (4,)
-    by_mean = DecodingOptions(beam_size=2, num_captions=2, max_length=4, length_penalty=1.0)
+    by_mean = DecodingOptions(
+        beam_size=2, num_captions=2, max_length=4, length_penalty=1.0, no_repeat_ngram=0
+    )
     assert [h.ids for h in decode_table(logits, by_mean)[0]] == [long, short]
     by_sum = dataclasses.replace(by_mean, length_penalty=0.0)
     assert [h.ids for h in decode_table(logits, by_sum)[0]] == [short, long]
@@ -298,16 +302,13 @@ class Recorder:
 @pytest.mark.parametrize(
     ("options", "shapes"),
     [
-        (DecodingOptions(beam_size=1, max_length=9), [(3, 1), (3, 1), (2, 1), (2, 1), (1, 1)]),
-        (DecodingOptions(beam_size=2, max_length=9), [(3, 1), (3, 2), (2, 2), (2, 2), (1, 2)]),
-        (
-            DecodingOptions(sample=True, num_captions=2, max_length=9),
-            [(3, 1), (3, 2), (2, 2), (2, 2), (1, 2)],
-        ),
+        ({"beam_size": 1}, [(3, 1), (3, 1), (2, 1), (2, 1), (1, 1)]),
+        ({"beam_size": 2}, [(3, 1), (3, 2), (2, 2), (2, 2), (1, 2)]),
+        ({"sample": True, "num_captions": 2}, [(3, 1), (3, 2), (2, 2), (2, 2), (1, 2)]),
     ],
 )
 def test_images_leave_the_batch_as_soon_as_they_are_over(
-    options: DecodingOptions, shapes: list[tuple[int, int]]
+    options: dict[str, Any], shapes: list[tuple[int, int]]
 ) -> None:
     lengths = [3, 1, 4]
     word = {4: 1.0}
@@ -317,7 +318,7 @@ def test_images_leave_the_batch_as_soon_as_they_are_over(
         recorder,
         Table(torch.cat(chains)),
         3,
-        options,
+        DecodingOptions(max_length=9, no_repeat_ngram=0, **options),
         bos=BOS,
         eos=EOS,
         forbidden=SPECIAL,
@@ -360,7 +361,7 @@ def test_finished_captions_come_before_unfinished_ones() -> None:
     logits[0, 0, BOS, 4:] = torch.tensor([0.1, 0.9]).log()
     logits[0, 1:, 5, 5] = 0.0
     logits[0, 1:, 4, [EOS, 5]] = torch.tensor([0.5, 0.5]).log()
-    options = DecodingOptions(beam_size=2, num_captions=2, max_length=3)
+    options = DecodingOptions(beam_size=2, num_captions=2, max_length=3, no_repeat_ngram=0)
     first, second = decode_table(logits, options)[0]
     assert (first.ids, first.finished) == ((4,), True)
     assert (second.ids, second.finished) == ((5, 5, 5), False)
@@ -609,7 +610,11 @@ def test_samples_follow_the_distribution(extra: dict[str, Any], per_image: bool)
     logits = tables(images=1, words=3, max_length=2, seed=5, spread=1.0)
     draws = 4000
     options = DecodingOptions(
-        sample=True, num_captions=draws if per_image else 1, max_length=2, **extra
+        sample=True,
+        num_captions=draws if per_image else 1,
+        max_length=2,
+        no_repeat_ngram=0,
+        **extra,
     )
     found = sampled_distribution(logits, options, images=1 if per_image else draws)
     expected = exact_distribution(logits[0], options)
@@ -706,7 +711,8 @@ def test_ended_samples_are_fed_the_end_and_their_scores_ignored() -> None:
 
 def test_cut_sample_is_unfinished() -> None:
     logits = fixed_chain(6, [{4: 1.0}] * 4)
-    (found,) = decode_table(logits, DecodingOptions(sample=True, max_length=3))[0]
+    options = DecodingOptions(sample=True, max_length=3, no_repeat_ngram=0)
+    (found,) = decode_table(logits, options)[0]
     assert (found.ids, len(found.log_probs), found.finished) == ((4, 4, 4), 3, False)
 
 
@@ -869,6 +875,6 @@ def test_options_are_hashable_whatever_the_list_type() -> None:
         top_k=0,
         top_p=1.0,
         seed=0,
-        no_repeat_ngram=0,
+        no_repeat_ngram=2,
         banned_words=(),
     )
