@@ -24,6 +24,7 @@ from captioner.familiarity import Familiarity
 from captioner.images import ImageError
 from captioner.lexicon import Lexicon
 from captioner.metrics import score_captions
+from captioner.tag_head import TagHead, learnable, mean_average_precision, named_lemmas
 from captioner.tags import (
     EVIDENCE_CAPTIONS,
     FEATURES,
@@ -46,7 +47,7 @@ FOLDS = 10
 # handful, which a line may separate, it is what keeps the weights finite.
 RIDGE = 1.0
 LEARNT_AT_MOST = 10_000
-"""Training pictures that familiarity is measured on: more say no more, and would take hours."""
+"""Training pictures for familiarity and tag classifier: more say little more and take hours."""
 
 
 class Observations(NamedTuple):
@@ -144,6 +145,28 @@ class Coverage:
 
 
 @dataclass(frozen=True)
+class SeenScores:
+    """How well the tag classifier ranks held-out pictures, before any calibration.
+
+    Attributes:
+        lemmas: that it knows.
+        mean_average_precision: over the lemmas that people name of these pictures.
+        by_chance: what it would be for pictures in random order: the lemmas' mean frequency.
+    """
+
+    lemmas: int
+    mean_average_precision: float
+    by_chance: float
+
+    def table(self) -> str:
+        """One line for people."""
+        return (
+            f"tag classifier: {self.lemmas} lemmas, mean average precision "
+            f"{self.mean_average_precision:.4f} (by chance {self.by_chance:.4f})"
+        )
+
+
+@dataclass(frozen=True)
 class CalibrationResult:
     """What :func:`calibrate` put into the model, and how good it is.
 
@@ -154,6 +177,7 @@ class CalibrationResult:
         coverage: risk and coverage of captions (El-Yaniv and Wiener 2010), with the calibration
             that was fitted on the same pictures; it has six weights.
         protocol: everything that another person needs to repeat the numbers, JSON primitives.
+        seen: how good the tag classifier is; None where there was no training split to fit one.
     """
 
     lexicon: Lexicon
@@ -161,6 +185,7 @@ class CalibrationResult:
     scores: CalibrationScores
     coverage: tuple[Coverage, ...]
     protocol: dict[str, Any]
+    seen: SeenScores | None = None
 
     def table(self) -> str:
         """Tags and captions for people."""
@@ -170,13 +195,16 @@ class CalibrationResult:
             f"{each.predicted:9.3f}  {each.right:.3f}"
             for each in self.coverage
         ]
+        if self.seen is not None:
+            lines += ["", self.seen.table()]
         return "\n".join(lines)
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON primitives: ``scores``, ``coverage``, ``calibration`` and ``protocol``."""
+        """JSON primitives: ``scores``, ``coverage``, ``seen``, ``calibration``, ``protocol``."""
         return {
             "scores": asdict(self.scores),
             "coverage": [asdict(each) for each in self.coverage],
+            "seen": None if self.seen is None else asdict(self.seen),
             "calibration": self.calibration.to_dict(),
             "protocol": self.protocol,
         }
@@ -192,11 +220,11 @@ def calibrate(
     workers: int = 0,
     on_image: Callable[[], object] | None = None,
 ) -> CalibrationResult:
-    """Give a model a tag calibration, and a lexicon if it has none; its weights stay as they are.
+    """Give a model a tag calibration, and a lexicon if it has none; it captions as before.
 
     Args:
         model: the captioner; its ``lexicon`` and ``tag_calibration`` are set, and where the data
-            has a training split its ``familiarity`` too.
+            has a training split its ``familiarity`` and ``tag_head`` too.
         data: described pictures; without a lexicon in the model, its split ``train`` makes one.
         split: pictures that the model was not trained on.
         limit: only so many of them.
@@ -214,14 +242,19 @@ def calibrate(
             "pictures that it was not trained on (--split dev)"
         )
     examples = data.split(split)[:limit]
+    if model.lexicon is None:
+        captions = (example.captions for example in data.split("train"))
+        model.lexicon = Lexicon.build(model.tokenizer.words, captions)
     lexicon = model.lexicon
-    if lexicon is None:
-        train = data.split("train")
-        lexicon = Lexicon.build(model.tokenizer.words, (example.captions for example in train))
+    seen = None
     if "train" in data.splits:
-        learnt = _pooled(model, _some(data.split("train")), batch_size, on_image)
+        train = _some(data.split("train"))
+        learnt = _pooled(model, train, batch_size, on_image)
         held_out = _pooled(model, examples, batch_size, on_image)
         model.familiarity = Familiarity.fit(learnt, held_out).to(model.device)
+        head = TagHead.fit(learnt, _named(train, lexicon))
+        model.tag_head = head.to(model.device)
+        seen = score_seen(head(held_out), _named(examples, lexicon))
     captioned = caption_examples(
         model,
         examples,
@@ -246,7 +279,7 @@ def calibrate(
         },
     }
     calibration, scores = fit_calibration(observed, fitted_on)
-    model.lexicon, model.tag_calibration = lexicon, calibration
+    model.tag_calibration = calibration
     protocol = {
         "captioner": captioner.__version__,
         "model": {"sha256": None if model.path is None else model.sha256},
@@ -256,7 +289,7 @@ def calibrate(
         "folds": FOLDS,
     }
     coverage = cover(results, lexicon, calibration)
-    return CalibrationResult(lexicon, calibration, scores, coverage, protocol)
+    return CalibrationResult(lexicon, calibration, scores, coverage, protocol, seen)
 
 
 def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
@@ -274,6 +307,22 @@ def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
 def _some(examples: Sequence[Example]) -> Sequence[Example]:
     """At most LEARNT_AT_MOST of them, from all over."""
     return examples[:: -(-len(examples) // LEARNT_AT_MOST)]
+
+
+def _named(examples: Sequence[Example], lexicon: Lexicon) -> torch.Tensor:
+    """Which of the lemmas that can be learnt people name: (N, L) bool."""
+    return named_lemmas((each.captions for each in examples), lexicon, learnable(lexicon))
+
+
+def score_seen(probabilities: torch.Tensor, named: torch.Tensor) -> SeenScores:
+    """Compare the classifier's probabilities (N, L) with what people named (N, L) bool."""
+    frequencies = named.double().mean(dim=0)
+    known = frequencies > 0
+    return SeenScores(
+        lemmas=named.shape[1],
+        mean_average_precision=mean_average_precision(probabilities, named),
+        by_chance=float(frequencies[known].mean()) if known.any() else 0.0,
+    )
 
 
 @torch.inference_mode()

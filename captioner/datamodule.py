@@ -262,7 +262,8 @@ class CaptionDataModule(pl.LightningDataModule):
             self.data = self._load()
         if self.init_from and self.initial is None:
             self.initial = load_any(self.init_from)
-            self.initial.familiarity = None  # of features that training changes
+            # Both are of features that training changes.
+            self.initial.familiarity = self.initial.tag_head = None
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):

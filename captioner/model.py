@@ -26,9 +26,10 @@ from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encod
 from captioner.errors import CaptionerError
 from captioner.familiarity import Familiarity
 from captioner.images import read_image, to_rgb
-from captioner.lexicon import Lexicon
+from captioner.lexicon import Lemma, Lexicon
 from captioner.pretrained import is_file_name
-from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
+from captioner.tag_head import TagHead
+from captioner.tags import EVIDENCE_CAPTIONS, SEEN_AT_LEAST, TagCalibration, caption_confidence
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
 
@@ -66,12 +67,16 @@ class CaptionResult:
         calibrated: the best caption's calibrated confidence; None where the model has none.
         familiarity: share in (0, 1] of held-out pictures that are at least as unlike the training
             pictures as this one (`captioner.familiarity`); None where the model cannot tell.
+        seen: what the tag classifier sees, whether a caption says it or not: every lemma that it
+            knows, with a probability in [0, 1], those of less than SEEN_AT_LEAST left out; None
+            where the model has no classifier.
     """
 
     candidates: tuple[Candidate, ...]
     considered: tuple[Candidate, ...] = ()
     calibrated: float | None = None
     familiarity: float | None = None
+    seen: Mapping[Lemma, float] | None = None
 
     def __post_init__(self) -> None:
         if not self.considered:
@@ -108,6 +113,7 @@ class CaptionModel(nn.Module):
         lexicon: which words make which tags; None for a model that makes none.
         tag_calibration: how far its tags can be trusted; None where nobody has measured it.
         familiarity: which pictures are like those it learnt from; None where nobody has measured.
+        tag_head: classifier of the lexicon's first lemmas; None for a model without one.
     """
 
     def __init__(
@@ -120,6 +126,7 @@ class CaptionModel(nn.Module):
         lexicon: Lexicon | None = None,
         tag_calibration: TagCalibration | None = None,
         familiarity: Familiarity | None = None,
+        tag_head: TagHead | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -130,6 +137,7 @@ class CaptionModel(nn.Module):
         self.lexicon = lexicon
         self.tag_calibration = tag_calibration
         self.familiarity = familiarity
+        self.tag_head = tag_head
         self.precision = "fp32"
         self.path: Path | None = None
 
@@ -261,8 +269,10 @@ class CaptionModel(nn.Module):
                 fixed_shape=fixed_shape,
             )
         return [
-            self._result(tuple(map(self._candidate, image)), wanted, familiarity)
-            for image, familiarity in zip(found, self._familiarity(features), strict=True)
+            self._result(tuple(map(self._candidate, image)), wanted, familiarity, seen)
+            for image, familiarity, seen in zip(
+                found, self._familiarity(features), self._seen(features), strict=True
+            )
         ]
 
     def _familiarity(self, features: ImageFeatures) -> Sequence[float | None]:
@@ -270,6 +280,16 @@ class CaptionModel(nn.Module):
             return [None] * len(features.pooled)
         shares: list[float | None] = self.familiarity(features.pooled).tolist()
         return shares
+
+    def _seen(self, features: ImageFeatures) -> Sequence[Mapping[Lemma, float] | None]:
+        if self.tag_head is None or self.lexicon is None:
+            return [None] * len(features.pooled)
+        probabilities = self.tag_head(features.pooled).tolist()  # (B, L)
+        lemmas = self.lexicon.lemmas[: len(self.tag_head)]
+        return [
+            {lemma: p for lemma, p in zip(lemmas, row, strict=True) if p >= SEEN_AT_LEAST}
+            for row in probabilities
+        ]
 
     def _with_evidence(self, options: DecodingOptions) -> DecodingOptions:
         """As many captions as tags and confidence are read from; the best one stays the same."""
@@ -283,9 +303,10 @@ class CaptionModel(nn.Module):
         considered: tuple[Candidate, ...],
         options: DecodingOptions,
         familiarity: float | None,
+        seen: Mapping[Lemma, float] | None,
     ) -> CaptionResult:
         asked = CaptionResult(
-            considered[: options.num_captions], considered, familiarity=familiarity
+            considered[: options.num_captions], considered, familiarity=familiarity, seen=seen
         )
         if self.lexicon is None or self.tag_calibration is None or options.sample:
             return asked
@@ -376,6 +397,7 @@ class CaptionModel(nn.Module):
             model.provenance = provenance
             model.lexicon, model.tag_calibration = lexicon, tag_calibration
             model.familiarity = _read_familiarity(tensors, model.encoder.feature_size)
+            model.tag_head = _read_tag_head(tensors, lexicon, model.encoder.feature_size)
             model.load_state_dict(tensors)
         except KeyError as error:
             raise CaptionerError(
@@ -658,6 +680,23 @@ def _read_familiarity(state: Mapping[str, Tensor], feature_size: int) -> Familia
     if len(found.mean) != feature_size:
         raise ValueError(
             f"its familiarity is of {len(found.mean)} features, the encoder has {feature_size}"
+        )
+    return found
+
+
+def _read_tag_head(
+    state: Mapping[str, Tensor], lexicon: Lexicon | None, feature_size: int
+) -> TagHead | None:
+    """The classifier of lemmas, None where the tensors have none."""
+    tensors = _part(state, "tag_head.")
+    if not tensors:
+        return None
+    found = TagHead.from_state(tensors)
+    known = 0 if lexicon is None else len(lexicon)
+    if len(found) > known or found.linear.in_features != feature_size:
+        raise ValueError(
+            f"its tag classifier is of {len(found)} lemmas and {found.linear.in_features} features,"
+            f" the lexicon has {known} and the encoder {feature_size}"
         )
     return found
 

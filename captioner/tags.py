@@ -1,7 +1,7 @@
-"""Tags out of captions: what a picture's captions name, and how likely it is to be right.
+"""Tags: what a picture's captions and the tag classifier name, and how likely it is to be right.
 
-The captions say the words, the lexicon knows their lemmas, and the calibration turns what the
-decoder thought of them into a probability. Nothing here needs a tagger or a dictionary.
+The captions say the words, the lexicon knows their lemmas, the classifier has its own opinion, and
+the calibration turns it all into a probability. Nothing here needs a tagger or a dictionary.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from captioner.lexicon import Lemma, Lexicon
 if TYPE_CHECKING:
     from captioner.model import Candidate, CaptionResult
 
-FEATURES = ("bias", "mass", "word", "caption", "early", "word_early")
+FEATURES = ("bias", "said", "mass", "word", "caption", "early", "word_early", "seen", "said_seen")
 """What :meth:`Evidence.features` returns, in this order."""
 EVIDENCE_CAPTIONS = 3
 """Captions of a picture that are decoded for its tags, as for the calibration."""
 
 FAMILIAR = 0.02
 """Of pictures less familiar than this share of held-out ones, confidence falls in proportion."""
+
+SEEN_AT_LEAST = 0.05
+"""What the tag classifier finds less probable is no tag, unless a caption says it."""
 
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
 
@@ -49,25 +52,32 @@ class Tag:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What the captions of one picture say for one lemma.
+    """What speaks for one lemma in one picture.
 
     Attributes:
-        mass: share in [0, 1] of the captions' probability that belongs to those that say it.
+        mass: share in [0, 1] of the captions' probability that belongs to those that say it; 0
+            where none does.
         word_prob: highest probability of a word with this lemma where it was said, in [0, 1].
         confidence: the model's own of the best caption (`captioner.model.Candidate`), in [0, 1],
             whether that one says it or not.
         position: the earliest place of such a word in its caption; 0 is the first word.
+        seen: the tag classifier's probability in [0, 1]; None where the model has no classifier.
     """
 
     mass: float
     word_prob: float
     confidence: float
     position: int
+    seen: float | None = None
 
     def features(self) -> tuple[float, ...]:
         """Numbers for the logistic regression, in the order of :data:`FEATURES`."""
+        seen = 0.0 if self.seen is None else _logit(self.seen)
+        if not self.mass:
+            return 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, seen, 0.0
         word, early = _logit(self.word_prob), 1 / (1 + self.position)
-        return 1.0, self.mass, word, _logit(self.confidence), early, word * early
+        said = (self.mass, word, _logit(self.confidence), early, word * early)
+        return 1.0, 1.0, *said, seen, seen
 
 
 @dataclass(frozen=True)
@@ -109,6 +119,8 @@ class TagCalibration:
     def from_dict(cls, data: Mapping[str, Any]) -> TagCalibration:
         """Make the calibration that ``to_dict`` described.
 
+        Features that it does not name count for nothing: older calibrations have fewer.
+
         Raises:
             CaptionerError: the description is damaged, or has weights for other features.
         """
@@ -117,13 +129,13 @@ class TagCalibration:
         weights, fitted_on = data.get("weights"), data.get("fitted_on")
         if not isinstance(weights, Mapping) or not isinstance(fitted_on, Mapping):
             raise _damaged("'weights' and 'fitted_on' must be tables")
-        if set(weights) != set(FEATURES):
+        if "bias" not in weights or not set(weights) <= set(FEATURES):
             raise CaptionerError(
                 f"tag calibration: it has weights for {', '.join(map(str, weights))!r:.80}, and "
                 f"this version for {', '.join(FEATURES)}; use the version that made the file, or "
                 "`captioner calibrate` the model again"
             )
-        return cls(tuple(weights[name] for name in FEATURES), dict(fitted_on))
+        return cls(tuple(weights.get(name, 0.0) for name in FEATURES), dict(fitted_on))
 
 
 def tags_of(
@@ -139,8 +151,8 @@ def tags_of(
             the people who describe such a picture uses a word with this lemma: of the tags with
             confidence 0.8, four in five are right. That holds for pictures like those it was fitted
             on; of others it is lowered, see :func:`trust`. Without it the confidence is a raw
-            score, the captions' share times the word's own probability, which orders tags and means
-            no more.
+            score, the captions' share times the word's own probability or, if higher, the tag
+            classifier's, which orders tags and means no more.
     """
     found = evidence_of(result, lexicon)
     known = trust(result)
@@ -177,9 +189,13 @@ def trust(result: CaptionResult) -> float:
 
 
 def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence]:
-    """Every lemma that the captions of a picture say, with what speaks for it."""
+    """Every lemma that the captions say or the classifier sees, with what speaks for it.
+
+    What was said and not seen has the classifier's least probability for seen.
+    """
     shares = _shares(result.considered)
     own_opinion = result.candidates[0].confidence
+    seen = result.seen
     found: dict[Lemma, Evidence] = {}
     for candidate, share in zip(result.considered, shares, strict=True):
         said: set[Lemma] = set()
@@ -190,12 +206,19 @@ def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence
             if lemma is None:
                 continue
             old = found.get(lemma) or Evidence(0.0, prob, own_opinion, position)
+            probability = None if seen is None else seen.get(lemma, SEEN_AT_LEAST)
             # Twice in one caption is still one caption.
             mass = old.mass if lemma in said else min(1.0, old.mass + share)
             said.add(lemma)
             found[lemma] = Evidence(
-                mass, max(old.word_prob, prob), own_opinion, min(old.position, position)
+                mass,
+                max(old.word_prob, prob),
+                own_opinion,
+                min(old.position, position),
+                probability,
             )
+    for lemma, probability in (seen or {}).items():
+        found.setdefault(lemma, Evidence(0.0, 0.0, own_opinion, 0, probability))
     return found
 
 
@@ -208,7 +231,7 @@ def sigmoid(logit: float) -> float:
 
 def _confidence(evidence: Evidence, calibration: TagCalibration | None, known: float) -> float:
     if calibration is None:
-        return evidence.mass * evidence.word_prob
+        return max(evidence.mass * evidence.word_prob, evidence.seen or 0.0)
     return known * calibration.probability(evidence)
 
 

@@ -40,16 +40,19 @@ from captioner.model import Candidate, CaptionModel, CaptionResult
 from captioner.tags import FEATURES, TagCalibration, caption_confidence, evidence_of, tags_of
 from captioner.tokenizer import tokenize
 
-TRUE_WEIGHTS = np.array([-1.0, 1.5, 0.8, 0.6, 1.0, -0.4])
+TRUE_WEIGHTS = np.array([-0.5, -0.7, 1.5, 0.8, 0.6, 1.0, -0.4, 0.9, -0.3])
 
 
 def generated(pictures: int, seed: int = 0) -> tuple[Observations, np.ndarray]:
     """Tags whose probability is known: five for each picture."""
     random = np.random.default_rng(seed)
     size = 5 * pictures
-    mass, early = random.uniform(0, 1, (2, size))
-    word, caption = random.normal(0, 1.5, (2, size))
-    features = np.stack([np.ones(size), mass, word, caption, early, word * early], 1)
+    said = random.uniform(0, 1, size) < 0.7
+    mass, early = said * random.uniform(0, 1, (2, size))
+    word, caption = said * random.normal(0, 1.5, (2, size))
+    seen = random.normal(0, 1.5, size)
+    parts = [np.ones(size), said, mass, word, caption, early, word * early, seen, said * seen]
+    features = np.stack(parts, 1)
     probabilities = 1 / (1 + np.exp(-features @ TRUE_WEIGHTS))
     right = random.uniform(0, 1, size) < probabilities
     return Observations(features, right, np.arange(size) // 5, np.ones(size)), probabilities
@@ -173,7 +176,7 @@ def test_no_picture_is_judged_by_weights_that_saw_it() -> None:
     random = np.random.default_rng(0)
     pictures = np.repeat(np.arange(20), 5)
     right = np.repeat(np.arange(20) % 2 == 0, 5)
-    features = np.repeat(random.normal(size=(20, 6)), 5, axis=0)
+    features = np.repeat(random.normal(size=(20, len(FEATURES))), 5, axis=0)
     scores = fit_calibration(Observations(features, right, pictures, np.ones(len(right))))[1]
     assert scores.brier > scores.base_brier
 
@@ -181,7 +184,7 @@ def test_no_picture_is_judged_by_weights_that_saw_it() -> None:
 @pytest.mark.parametrize("pictures", [[], [7, 7, 7]])
 def test_too_few_pictures_are_refused(pictures: list[int]) -> None:
     observed = Observations(
-        np.ones((len(pictures), 6)),
+        np.ones((len(pictures), len(FEATURES))),
         np.ones(len(pictures), bool),
         np.array(pictures, np.int64),
         np.ones(len(pictures)),
@@ -191,9 +194,10 @@ def test_too_few_pictures_are_refused(pictures: list[int]) -> None:
 
 
 def test_two_pictures_are_enough() -> None:
-    observed = Observations(np.ones((2, 6)), np.array([True, False]), np.array([3, 9]), np.ones(2))
+    same = np.ones((2, len(FEATURES)))
+    observed = Observations(same, np.array([True, False]), np.array([3, 9]), np.ones(2))
     calibration, scores = fit_calibration(observed)
-    assert calibration.weights == (0.0,) * 6
+    assert calibration.weights == (0.0,) * len(FEATURES)
     # Each is judged by the other, which says the opposite.
     assert scores.brier > 0.25
 
@@ -281,7 +285,9 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     model_file: Path, calibrated: Path, folder: Path
 ) -> None:
     before, after = load_file(model_file), load_file(calibrated)
-    assert {name for name in after if not name.startswith("familiarity.")} == before.keys()
+    added = {name for name in after if name.startswith(("familiarity.", "tag_head."))}
+    assert after.keys() - added == before.keys()
+    assert {"tag_head.linear.weight", "familiarity.mean"} < added
     for name, tensor in before.items():
         assert tensor.dtype == after[name].dtype, name
         assert torch.equal(tensor, after[name]), name
@@ -321,7 +327,14 @@ def test_table_and_report(
     assert "captions kept  confidence  CIDEr-D  predicted  right" in printed
     last = saved["coverage"][-1]
     assert last["share"] == 1.0
-    assert f"{100 * last['cider_d']:8.2f}" in printed[-2]
+    assert f"{100 * last['cider_d']:8.2f}" in printed[-4]
+    known = len(model.tag_head or ())
+    assert saved["seen"]["lemmas"] == known > 0
+    precision, chance = (saved["seen"][name] for name in ("mean_average_precision", "by_chance"))
+    assert printed[-2] == (
+        f"tag classifier: {known} lemmas, mean average precision {precision:.4f} (by chance "
+        f"{chance:.4f})"
+    )
     data = {
         "data": folder.name,
         "format": "jsonl",
@@ -358,6 +371,9 @@ def test_a_model_with_a_lexicon_keeps_it_and_needs_no_training_split(
     assert run("--model", calibrated, *arguments, "--output", output) == 0
     first, again = (CaptionModel.load(path, device="cpu") for path in (calibrated, output))
     assert again.lexicon == first.lexicon
+    assert first.tag_head is not None
+    assert again.tag_head is not None
+    assert torch.equal(again.tag_head.linear.weight, first.tag_head.linear.weight)
     assert again.tag_calibration is not None
     assert again.tag_calibration.fitted_on["images"] == 4
 
@@ -468,7 +484,7 @@ def test_a_description_without_these_parts_is_that_of_older_versions(
 def test_a_model_is_described_with_both(tiny_model: CaptionModel) -> None:
     words = tiny_model.tokenizer.words
     lexicon = Lexicon(words, [Lemma("dog", "noun", 0.25)], [0] + [NO_LEMMA] * (len(words) - 1))
-    calibration = TagCalibration((1.0, 2.0, 3.0, 4.0, 5.0, 6.0), {"images": 2})
+    calibration = TagCalibration(tuple(map(float, range(len(FEATURES)))), {"images": 2})
     parts = tiny_model.encoder, tiny_model.decoder, tiny_model.tokenizer
     model = CaptionModel(*parts, lexicon=lexicon, tag_calibration=calibration)
     description = json.loads(json.dumps(model.description()))

@@ -34,7 +34,10 @@ MAY_IMPORT = {
     "lexicon": "tokenizer",
     "tags": "lexicon",
     "familiarity": "",
-    "model": "encoder decoder decoding tokenizer transform images lexicon tags familiarity",
+    "tag_head": "lexicon tokenizer",
+    "model": (
+        "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head"
+    ),
     "captioning": "images model tags",
     "journal": "jobs writers",
     "caption_output": "journal writers finding",
@@ -47,7 +50,8 @@ MAY_IMPORT = {
     "tag_job": "jobs tagging tag_writers writers video sampling timeline decoding finding __init__",
     "evaluation": "captioning datasets metrics model writers __init__",
     "calibration": (
-        "evaluation datasets metrics model tags lexicon familiarity images tokenizer __init__"
+        "evaluation datasets metrics model tags lexicon familiarity tag_head images tokenizer "
+        "__init__"
     ),
     "datamodule": "datasets model encoder tokenizer transform images feature_cache lexicon",
     "self_critical": "decoder decoding encoder metrics tokenizer",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from captioner.model import Candidate, CaptionResult
 from captioner.tags import (
     CLIP,
     FEATURES,
+    SEEN_AT_LEAST,
     Evidence,
     Tag,
     TagCalibration,
@@ -53,6 +55,14 @@ RESULT = CaptionResult(
 )
 
 
+WEIGHTS = (0.5, 0.25, -1.0, 2.0, 0.0, 1.5, 3.0, 0.75, -0.5)
+
+
+def weighted(**weights: float) -> TagCalibration:
+    """A calibration of these weights and otherwise zeros."""
+    return TagCalibration(tuple(weights.get(name, 0.0) for name in FEATURES))
+
+
 def test_evidence_comes_from_every_caption() -> None:
     found = evidence_of(RESULT, LEXICON)
     assert list(found) == [DOG, RUN, RACE_NOUN]
@@ -67,19 +77,24 @@ def test_evidence_comes_from_every_caption() -> None:
 
 def test_features_in_their_order() -> None:
     features = Evidence(mass=0.75, word_prob=0.5, confidence=0.8, position=3).features()
-    assert features == pytest.approx((1, 0.75, 0.0, math.log(4), 0.25, 0.0), abs=1e-12)
+    assert features == pytest.approx((1, 1, 0.75, 0, math.log(4), 0.25, 0, 0, 0), abs=1e-12)
     assert len(features) == len(FEATURES)
-    features = Evidence(mass=1.0, word_prob=0.9, confidence=0.5, position=0).features()
-    assert features == pytest.approx((1, 1, math.log(9), 0.0, 1.0, math.log(9)), abs=1e-12)
+    both = Evidence(mass=1.0, word_prob=0.9, confidence=0.5, position=0, seen=0.2).features()
+    seen = math.log(1 / 4)
+    expected = (1, 1, 1, math.log(9), 0, 1, math.log(9), seen, seen)
+    assert both == pytest.approx(expected, abs=1e-12)
+    unsaid = Evidence(mass=0.0, word_prob=0.0, confidence=0.5, position=0, seen=0.2).features()
+    assert unsaid == pytest.approx((1, 0, 0, 0, 0, 0, 0, seen, 0), abs=1e-12)
 
 
 def test_certain_words_have_finite_features() -> None:
     edge = math.log((1 - CLIP) / CLIP)
-    assert Evidence(1.0, 1.0, 0.0, 0).features() == pytest.approx((1, 1, edge, -edge, 1, edge))
+    features = Evidence(1.0, 1.0, 0.0, 0, seen=1.0).features()
+    assert features == pytest.approx((1, 1, 1, edge, -edge, 1, edge, edge, edge))
 
 
 def test_tags_carry_the_calibrated_probability() -> None:
-    calibration = TagCalibration((-1.0, 2.0, 0.5, 0.0, 0.0, 0.0))
+    calibration = weighted(bias=-1.0, mass=2.0, word=0.5)
     tags = tags_of(RESULT, LEXICON, calibration)
     assert [(tag.name, tag.type) for tag in tags] == [
         ("dog", "noun"),
@@ -138,8 +153,7 @@ def test_sigmoid(logit: float, probability: float) -> None:
 
 
 def described() -> dict[str, Any]:
-    weights = (0.5, -1.0, 2.0, 0.0, 1.5, 3.0)
-    return TagCalibration(weights, {"split": "dev", "decoding": {"beam_size": 3}}).to_dict()
+    return TagCalibration(WEIGHTS, {"split": "dev", "decoding": {"beam_size": 3}}).to_dict()
 
 
 def test_it_is_described_with_the_names_of_its_weights() -> None:
@@ -147,19 +161,30 @@ def test_it_is_described_with_the_names_of_its_weights() -> None:
     assert data == {
         "weights": {
             "bias": 0.5,
+            "said": 0.25,
             "mass": -1.0,
             "word": 2.0,
             "caption": 0.0,
             "early": 1.5,
             "word_early": 3.0,
+            "seen": 0.75,
+            "said_seen": -0.5,
         },
         "fitted_on": {"split": "dev", "decoding": {"beam_size": 3}},
     }
     read = TagCalibration.from_dict(json.loads(json.dumps(data)))
-    assert read == TagCalibration((0.5, -1.0, 2.0, 0.0, 1.5, 3.0), data["fitted_on"])
+    assert read == TagCalibration(WEIGHTS, data["fitted_on"])
     # A table has no order.
     data["weights"] = dict(reversed(data["weights"].items()))
     assert TagCalibration.from_dict(data) == read
+
+
+def test_what_an_older_calibration_does_not_weigh_counts_for_nothing() -> None:
+    data = described()
+    for name in ("said", "seen", "said_seen"):
+        del data["weights"][name]
+    weights = dict(zip(FEATURES, TagCalibration.from_dict(data).weights, strict=True))
+    assert weights == {**data["weights"], "said": 0.0, "seen": 0.0, "said_seen": 0.0}
 
 
 @pytest.mark.parametrize(
@@ -169,8 +194,8 @@ def test_it_is_described_with_the_names_of_its_weights() -> None:
         (lambda d: d.pop("fitted_on"), "'weights' and 'fitted_on' must be tables"),
         (lambda d: d.update(weights=[1, 2, 3, 4, 5, 6]), "must be tables"),
         (lambda d: d.update(fitted_on="dev"), "must be tables"),
-        (lambda d: d["weights"].pop("mass"), "and this version for bias, mass,"),
-        (lambda d: d["weights"].update(colour=1), "and this version for bias, mass,"),
+        (lambda d: d["weights"].pop("bias"), "and this version for bias, said,"),
+        (lambda d: d["weights"].update(colour=1), "and this version for bias, said,"),
         (lambda d: d["weights"].update(mass="1"), "'1' is no weight"),
         (lambda d: d["weights"].update(mass=None), "None is no weight"),
         (lambda d: d["weights"].update(mass=True), "True is no weight"),
@@ -198,7 +223,7 @@ def test_a_description_that_is_no_table(data: Any) -> None:
 
 
 def test_a_calibration_has_a_weight_for_every_feature() -> None:
-    with pytest.raises(CaptionerError, match="2 weights, and there are 6 features"):
+    with pytest.raises(CaptionerError, match="2 weights, and there are 9 features"):
         TagCalibration((1.0, 2.0))
 
 
@@ -206,7 +231,7 @@ def test_a_calibration_has_a_weight_for_every_feature() -> None:
 
 
 def test_a_caption_is_as_sure_as_its_content_words_are_in_the_mean() -> None:
-    calibration = TagCalibration((0.2, 0.5, 0.3, 0.1, 0.4, -0.2))
+    calibration = TagCalibration((0.2, 0.1, 0.5, 0.3, 0.1, 0.4, -0.2, 0.3, 0.2))
     evidence = evidence_of(RESULT, LEXICON)
     # "a dog runs": the race is in the other caption only, and "a" says nothing.
     expected = (calibration.probability(evidence[DOG]) + calibration.probability(evidence[RUN])) / 2
@@ -218,7 +243,7 @@ def test_a_caption_is_as_sure_as_its_content_words_are_in_the_mean() -> None:
 
 
 def test_a_caption_without_content_is_not_sure_at_all() -> None:
-    calibration = TagCalibration((5.0, 0.0, 0.0, 0.0, 0.0, 0.0))
+    calibration = weighted(bias=5.0)
     empty = CaptionResult((candidate("a and", [0.9, 0.8, 0.7], -1.0),))
     assert caption_confidence(empty, LEXICON, calibration) == 0.0
 
@@ -228,3 +253,29 @@ def test_all_that_was_considered_is_evidence() -> None:
     assert evidence_of(shown, LEXICON) == evidence_of(RESULT, LEXICON)
     alone = CaptionResult(RESULT.candidates[:1])
     assert list(evidence_of(alone, LEXICON)) == [DOG, RUN]
+
+
+# --- the classifier's opinion ----------------------------------------------------------------
+
+
+def test_what_is_seen_is_evidence_beside_what_is_said() -> None:
+    seen = CaptionResult(RESULT.candidates, seen={DOG: 0.9, RACE_VERB: 0.3})
+    found = evidence_of(seen, LEXICON)
+    assert list(found) == [DOG, RUN, RACE_NOUN, RACE_VERB]
+    assert [found[lemma].seen for lemma in (DOG, RUN)] == [0.9, SEEN_AT_LEAST]
+    assert found[RACE_VERB] == Evidence(0.0, 0.0, 0.6, 0, 0.3)
+    said = evidence_of(RESULT, LEXICON)
+    assert found[DOG] == replace(said[DOG], seen=0.9)
+    assert all(evidence.seen is None for evidence in said.values())
+
+
+def test_tags_that_no_caption_says() -> None:
+    seen = CaptionResult(RESULT.candidates, seen={RACE_VERB: 0.3})
+    # Without a calibration the higher of both scores counts.
+    assert tags_of(seen, LEXICON)[2] == Tag("race", "verb", 0.3)
+    (race,) = (
+        tag
+        for tag in tags_of(seen, LEXICON, weighted(bias=0.5, mass=9.0, seen=2.0))
+        if tag.type == "verb" and tag.name == "race"
+    )
+    assert race.confidence == pytest.approx(sigmoid(0.5 + 2 * math.log(3 / 7)), abs=1e-12)
