@@ -29,12 +29,13 @@ from captioner.caption_output import Output, make_output
 from captioner.captioning import CaptionRecord, caption_batches, check_caption_options
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
+from captioner.files import make_folder, shown
 from captioner.finding import SourceFile, base_folder
 from captioner.images import IMAGES, find_images
 from captioner.jobs import Fingerprint, changes, describe_decoding, describe_model, locked
 from captioner.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.model import CaptionModel
-from captioner.writers import WRITERS, SidecarWriter, Writer, make_folder, shown
+from captioner.writers import WRITERS, SidecarWriter, Writer
 
 SYNC_RECORDS = 64
 SYNC_S = 1.0

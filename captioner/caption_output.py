@@ -15,12 +15,7 @@ from typing import IO, ClassVar
 from zlib import crc32
 
 from captioner.errors import CaptionerError
-from captioner.finding import SourceFile
-from captioner.journal import Checksum, Entry, Journal, Key, adopt, next_journal, part_of, write_at
-from captioner.writers import (
-    WRITERS,
-    LineWriter,
-    SidecarWriter,
+from captioner.files import (
     cannot_read,
     cannot_write,
     check_folder,
@@ -30,6 +25,9 @@ from captioner.writers import (
     replace_file,
     shown,
 )
+from captioner.finding import SourceFile
+from captioner.journal import Checksum, Entry, Journal, Key, adopt, next_journal, part_of, write_at
+from captioner.writers import WRITERS, LineWriter, SidecarWriter
 
 TORN_BYTES = 1 << 20  # What lies behind the last whole line is no longer than that.
 

@@ -416,7 +416,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     from captioner.calibration import calibrate, images_to_read, save_calibrated
     from captioner.datasets import load_caption_data
     from captioner.evaluation import save_json
-    from captioner.model import file_sha256, load_model
+    from captioner.model import load_model
+    from captioner.model_file import file_sha256
 
     _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     data = load_caption_data(args.data, args.format, args.images)
@@ -446,7 +447,7 @@ def _calibrate(args: argparse.Namespace) -> int:
 
 
 def _export(args: argparse.Namespace) -> int:
-    from captioner.model import export_checkpoint
+    from captioner.checkpoints import export_checkpoint
 
     _check_outputs([args.output], args.overwrite)
     first, *others = args.checkpoint

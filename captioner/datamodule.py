@@ -15,13 +15,14 @@ from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
+from captioner.checkpoints import load_any
 from captioner.datasets import CaptionData, Example, load_caption_data
 from captioner.encoder import Encoder, EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.feature_cache import FeatureCache, default_cache_dir
 from captioner.images import read_image
 from captioner.lexicon import LANGUAGE, Lexicon
-from captioner.model import CaptionModel, load_any
+from captioner.model import CaptionModel
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
 

@@ -18,10 +18,10 @@ import captioner
 from captioner.captioning import caption_images
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
+from captioner.files import replace_file
 from captioner.finding import SourceFile
 from captioner.metrics import score_captions
 from captioner.tokenizer import TOKENIZER_RULE, tokenize
-from captioner.writers import replace_file
 
 if TYPE_CHECKING:
     from captioner.datasets import Example

@@ -23,8 +23,8 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from captioner.errors import CaptionerError
+from captioner.files import cannot_read, cannot_write, replace_bytes, shown, sync_file
 from captioner.jobs import Fingerprint
-from captioner.writers import cannot_read, cannot_write, replace_bytes, shown, sync_file
 
 SCHEMA = "captioner-captions-1"
 

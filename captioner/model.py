@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 from PIL import Image
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from captioner.decoder import Decoder, DecoderConfig
@@ -27,13 +22,19 @@ from captioner.errors import CaptionerError
 from captioner.familiarity import Familiarity
 from captioner.images import read_image, to_rgb
 from captioner.lexicon import Lemma, Lexicon
+from captioner.model_file import (
+    entries_under,
+    file_sha256,
+    halved,
+    read_model_file,
+    write_model_file,
+)
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
 from captioner.tags import EVIDENCE_CAPTIONS, SEEN_AT_LEAST, TagCalibration, caption_confidence
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
 
-FILE_FORMAT = "captioner-model-1"
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
@@ -389,8 +390,8 @@ class CaptionModel(nn.Module):
             if decoder.tied and "decoder.embedding.weight" in tensors:
                 tensors["decoder.output.weight"] = tensors["decoder.embedding.weight"]
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
-            _check_decoder_fits(decoder, len(tokenizer), _part(shapes, "decoder."))
-            check_encoder_fits(encoder, _part(shapes, "encoder."))
+            _check_decoder_fits(decoder, len(tokenizer), entries_under(shapes, "decoder."))
+            check_encoder_fits(encoder, entries_under(shapes, "encoder."))
             model = cls.build(encoder, decoder, tokenizer, load_weights=False)
             # Where another version of timm has another one, the model's own counts.
             model.transform = model.encoder.transform = transform
@@ -424,14 +425,8 @@ class CaptionModel(nn.Module):
             if name == "decoder.output.weight" and self.decoder.config.tied:
                 continue
             stored = tensor.detach().cpu().contiguous()
-            tensors[name] = _halved(stored) if half else stored
-        metadata = {"format": FILE_FORMAT, "model": json.dumps(self.description())}
-
-        def write(temporary: Path) -> None:
-            save_file(tensors, temporary, metadata)
-            _sort_header(temporary)
-
-        _replace_file(Path(path), write)
+            tensors[name] = halved(stored) if half else stored
+        write_model_file(Path(path), self.description(), tensors)
 
     @classmethod
     def load(
@@ -455,7 +450,7 @@ class CaptionModel(nn.Module):
             )
         found = _find_device(device)
         found_precision = _find_precision(precision, found)
-        description, state = _read_model_file(path)
+        description, state = read_model_file(path)
         try:
             model = cls.from_description(description, state)
         except CaptionerError as error:
@@ -487,179 +482,6 @@ def load_model(
     return model
 
 
-def load_checkpoint(path: str | Path) -> CaptionModel:
-    """Read the captioner out of a training checkpoint (.ckpt), without Lightning, onto the CPU.
-
-    Raises:
-        CaptionerError: when the file is missing, unsafe or no checkpoint of a captioner.
-    """
-    checkpoint = read_checkpoint(path)
-    try:
-        return CaptionModel.from_description(
-            checkpoint["captioner"], _part(checkpoint["state_dict"], "model.")
-        )
-    except CaptionerError as error:
-        raise CaptionerError(f"checkpoint {path}: {error}") from error
-
-
-def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
-    """Read all of a training checkpoint, running none of the code that such a file can hold.
-
-    Args:
-        path: a file that `captioner fit` wrote.
-        mmap: leave the tensors on the disk until they are used.
-
-    Returns:
-        Lightning's entries, among them ``state_dict``, and ``captioner``, the description.
-
-    Raises:
-        CaptionerError: when the file is missing, damaged, unsafe or no checkpoint of a captioner.
-    """
-    if not Path(path).is_file():
-        raise CaptionerError(f"checkpoint {path}: no such file")
-    try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
-    except Exception as error:
-        # A pickle that would run code, a truncated file: torch has many names for "no".
-        raise CaptionerError(
-            f"checkpoint {path}: refused, it is not a plain checkpoint of `captioner fit`, or "
-            "damaged"
-        ) from error
-    parts = ("captioner", "state_dict")
-    if not isinstance(checkpoint, dict) or not all(
-        isinstance(checkpoint.get(part), dict) for part in parts
-    ):
-        raise CaptionerError(f"checkpoint {path}: it was not written by `captioner fit`")
-    return checkpoint
-
-
-def load_any(path: str | Path) -> CaptionModel:
-    """Read a model file or a training checkpoint (.ckpt), by its suffix, onto the CPU.
-
-    Raises:
-        CaptionerError: when it cannot be read.
-    """
-    if Path(path).suffix == ".ckpt":
-        return load_checkpoint(path)
-    return CaptionModel.load(path, device="cpu")
-
-
-def export_checkpoint(
-    checkpoint: str | Path, output: str | Path, *others: str | Path
-) -> CaptionModel:
-    """Turn a training checkpoint into a model file, and return the model read back from it.
-
-    Args:
-        checkpoint: the file that `captioner fit` wrote.
-        output: the model file.
-        others: further checkpoints, whose weights are averaged with those of the first.
-
-    Raises:
-        CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
-            cannot be written.
-    """
-    model = load_checkpoint(checkpoint)
-    if others:
-        model = _average(model, [(path, load_checkpoint(path)) for path in others])
-    model.save(output)
-    return CaptionModel.load(output, device="cpu")
-
-
-def _average(
-    first: CaptionModel, others: Sequence[tuple[str | Path, CaptionModel]]
-) -> CaptionModel:
-    """The first model with the mean of all weights (a "soup", Wortsman et al. 2022).
-
-    It works for models that were trained on from one and the same, as several runs of one
-    configuration with other seeds are: between their weights the loss does not rise. The pictures'
-    size is the first one's.
-    """
-    dropout = first.decoder.config.dropout
-    for path, other in others:
-        for part, here, there in (
-            ("vocabulary", first.tokenizer, other.tokenizer),
-            ("encoder", first.encoder.config.name, other.encoder.config.name),
-            # Dropout is no matter any more.
-            ("decoder", first.decoder.config, replace(other.decoder.config, dropout=dropout)),
-        ):
-            if here != there:
-                raise CaptionerError(
-                    f"checkpoint {path}: its {part} is not that of the first checkpoint; average "
-                    "runs of one configuration that started from one model"
-                )
-    states = [model.state_dict() for model in (first, *(other for _, other in others))]
-    # All before any is written: a tied matrix has two names.
-    means = {
-        name: torch.stack([state[name].double() for state in states]).mean(dim=0)
-        for name, tensor in states[0].items()
-        if tensor.is_floating_point()
-    }
-    first.load_state_dict({**states[0], **means})
-    first.provenance = {"averaged": [first.provenance, *(other.provenance for _, other in others)]}
-    return first
-
-
-def file_sha256(path: Path) -> str:
-    """SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
-
-
-def _halved(tensor: Tensor) -> Tensor:
-    """A matrix or kernel as float16, unless it has values that float16 has not."""
-    if tensor.ndim < 2 or not tensor.is_floating_point():
-        return tensor
-    half = tensor.to(torch.float16)
-    return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor
-
-
-def _sort_header(path: Path) -> None:
-    """Put a safetensors file's metadata in order, so that equal models have equal hashes.
-
-    The library writes them in an order that changes from call to call.
-    """
-    with path.open("r+b") as file:
-        size = int.from_bytes(file.read(8), "little")
-        header = json.loads(file.read(size))
-        header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-        assert len(text) <= size, "the same entries take the same room"
-        file.seek(8)
-        file.write(text.ljust(size))
-
-
-def _read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Description and tensors of a model file; nothing in it is executed."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            description = _read_description(path, file.metadata() or {})
-            state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        return description, {
-            name: tensor.float() if tensor.is_floating_point() else tensor
-            for name, tensor in state.items()
-        }
-    except (SafetensorError, OSError, RuntimeError, ValueError) as error:
-        raise CaptionerError(
-            f"model {path}: not a readable safetensors file ({error}); get it again, or make one "
-            "from a checkpoint with `captioner export`"
-        ) from error
-
-
-def _read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if metadata.get("format") != FILE_FORMAT:
-        raise CaptionerError(
-            f"model {path}: its format is {metadata.get('format')!r}, wanted {FILE_FORMAT!r}; "
-            "make one from a checkpoint with `captioner export`"
-        )
-    try:
-        description = json.loads(metadata["model"])
-    except (KeyError, ValueError, RecursionError):
-        description = None
-    if not isinstance(description, dict):
-        raise CaptionerError(f"model {path}: its description is damaged; get the file again")
-    return description
-
-
 def _read_tagging(
     description: Mapping[str, Any], tokenizer: Tokenizer
 ) -> tuple[Lexicon | None, TagCalibration | None]:
@@ -673,7 +495,7 @@ def _read_tagging(
 
 def _read_familiarity(state: Mapping[str, Tensor], feature_size: int) -> Familiarity | None:
     """The part that tells strange pictures, None where the tensors have none."""
-    tensors = _part(state, "familiarity.")
+    tensors = entries_under(state, "familiarity.")
     if not tensors:
         return None
     found = Familiarity.from_state(tensors)
@@ -688,7 +510,7 @@ def _read_tag_head(
     state: Mapping[str, Tensor], lexicon: Lexicon | None, feature_size: int
 ) -> TagHead | None:
     """The classifier of lemmas, None where the tensors have none."""
-    tensors = _part(state, "tag_head.")
+    tensors = entries_under(state, "tag_head.")
     if not tensors:
         return None
     found = TagHead.from_state(tensors)
@@ -699,13 +521,6 @@ def _read_tag_head(
             f" the lexicon has {known} and the encoder {feature_size}"
         )
     return found
-
-
-Value = TypeVar("Value")
-
-
-def _part(named: Mapping[str, Value], prefix: str) -> dict[str, Value]:
-    return {n[len(prefix) :]: value for n, value in named.items() if n.startswith(prefix)}
 
 
 def _check_decoder_fits(
@@ -746,23 +561,3 @@ def _find_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise CaptionerError(f"precision {precision!r}: use one of auto, {', '.join(PRECISIONS)}")
     return precision
-
-
-def _replace_file(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` make a temporary file beside ``path``, then rename it."""
-    temporary = path.with_name(f".{os.getpid()}.{path.name[-50:]}.tmp")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            temporary.touch()
-            mode = temporary.stat().st_mode
-            write(temporary)
-            temporary.chmod(mode)  # safetensors lets nobody else read what it writes
-            os.replace(temporary, path)
-        except BaseException:
-            temporary.unlink(missing_ok=True)
-            raise
-    except OSError as error:
-        raise CaptionerError(f"cannot write {path}: {error.strerror or error}") from error
-    except SafetensorError as error:
-        raise CaptionerError(f"cannot write {path}: {error}") from error

@@ -23,6 +23,7 @@ from typing import Any
 import captioner
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
+from captioner.files import check_folder, make_folder, replace_file
 from captioner.finding import SourceFile
 from captioner.jobs import (
     Fingerprint,
@@ -37,7 +38,7 @@ from captioner.tag_writers import TAG_WRITERS, TagWriter, summary_line
 from captioner.tagging import Progress, VideoTags, tag_videos
 from captioner.timeline import TagOptions
 from captioner.video import VIDEOS
-from captioner.writers import check_folder, make_folder, output_stem, replace_file
+from captioner.writers import output_stem
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
 

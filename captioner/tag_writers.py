@@ -18,7 +18,8 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
-from captioner.writers import escaped, safe_cell
+from captioner.files import escaped
+from captioner.writers import safe_cell
 
 Record = Mapping[str, Any]
 

@@ -20,11 +20,11 @@ from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from captioner.averaging import WeightAverage
+from captioner.checkpoints import read_checkpoint
 from captioner.datamodule import CaptionDataModule
 from captioner.decoder import DecoderConfig
 from captioner.encoder import EncoderConfig
 from captioner.errors import CaptionerError
-from captioner.model import read_checkpoint
 from captioner.training import CaptionTask
 
 CHECKPOINTS = "checkpoints"

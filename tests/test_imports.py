@@ -26,8 +26,9 @@ MAY_IMPORT = {
     "finding": "",
     "jobs": "finding",
     "images": "finding",
-    "writers": "finding images",
-    "tag_writers": "writers",
+    "files": "",
+    "writers": "files finding images",
+    "tag_writers": "files writers",
     "dataset_formats": "",
     "datasets": "dataset_formats",
     "feature_cache": "encoder images",
@@ -35,34 +36,41 @@ MAY_IMPORT = {
     "tags": "lexicon",
     "familiarity": "",
     "tag_head": "lexicon tokenizer",
+    "model_file": "files",
     "model": (
-        "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head"
+        "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
+        "model_file"
     ),
+    "checkpoints": "model model_file",
     "captioning": "images model tags",
-    "journal": "jobs writers",
-    "caption_output": "journal writers finding",
-    "caption_job": "caption_output journal jobs captioning images model writers __init__",
+    "journal": "jobs files",
+    "caption_output": "journal writers files finding",
+    "caption_job": "caption_output journal jobs captioning images model writers files __init__",
     "video": "finding",
     "sampling": "video",
     "video_process": "sampling video transform finding",
     "timeline": "lexicon tags",
     "tagging": "timeline video_process video sampling model tags decoding finding encoder",
-    "tag_job": "jobs tagging tag_writers writers video sampling timeline decoding finding __init__",
-    "evaluation": "captioning datasets metrics model writers __init__",
+    "tag_job": (
+        "jobs tagging tag_writers writers files video sampling timeline decoding finding __init__"
+    ),
+    "evaluation": "captioning datasets metrics model files __init__",
     "calibration": (
         "evaluation datasets metrics model tags lexicon familiarity tag_head images tokenizer "
         "__init__"
     ),
-    "datamodule": "datasets model encoder tokenizer transform images feature_cache lexicon",
+    "datamodule": (
+        "datasets model checkpoints encoder tokenizer transform images feature_cache lexicon"
+    ),
     "self_critical": "decoder decoding encoder metrics tokenizer",
     "averaging": "",
     "training": "averaging datamodule decoding metrics model self_critical",
-    "training_cli": "averaging training datamodule",
+    "training_cli": "averaging training datamodule checkpoints",
     "cli_options": "decoding",
     "cli_caption": "cli_options caption_job model writers",
     "cli": (
         "cli_options cli_caption tag_job evaluation calibration datasets writers training_cli "
-        "__init__"
+        "model checkpoints model_file __init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",

@@ -14,12 +14,13 @@ import pytest
 import torch
 
 from captioner import lexicon as lexicon_module
+from captioner.checkpoints import export_checkpoint
 from captioner.datamodule import CaptionDataModule
 from captioner.decoder import DecoderConfig
 from captioner.encoder import EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.lexicon import NO_LEMMA, STOP_LEMMAS, TYPES, Lemma, Lexicon
-from captioner.model import CaptionModel, export_checkpoint
+from captioner.model import CaptionModel
 from captioner.tokenizer import Tokenizer, tokenize
 from captioner.training_cli import main as train
 

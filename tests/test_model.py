@@ -28,21 +28,15 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from torch.nn import functional
 
+from captioner.checkpoints import export_checkpoint, load_any, load_checkpoint
 from captioner.cli import main
 from captioner.decoder import DecoderConfig, shift
 from captioner.decoding import DecodingOptions
 from captioner.encoder import EncoderConfig, ImageFeatures
 from captioner.errors import CaptionerError
 from captioner.images import ImageError
-from captioner.model import (
-    CaptionModel,
-    CaptionResult,
-    export_checkpoint,
-    file_sha256,
-    load_any,
-    load_checkpoint,
-    load_model,
-)
+from captioner.model import CaptionModel, CaptionResult, load_model
+from captioner.model_file import file_sha256
 from captioner.tags import TagCalibration
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
@@ -487,12 +481,12 @@ def test_a_failed_save_keeps_the_old_file(tmp_path: Path) -> None:
 def test_places_that_cannot_be_written(model: CaptionModel, tmp_path: Path) -> None:
     (tmp_path / "folder.safetensors").mkdir()
     (tmp_path / "file").write_text("")
-    for path in (
-        tmp_path / "folder.safetensors",
-        tmp_path / "file" / "model.safetensors",
-        tmp_path / ("x" * 300),
+    for path, message in (
+        (tmp_path / "folder.safetensors", "folder.safetensors cannot be written: is a directory"),
+        (tmp_path / "file" / "m.safetensors", "file cannot be created: a file has its name"),
+        (tmp_path / ("x" * 300), "xxx cannot be written: file name too long"),
     ):
-        with pytest.raises(CaptionerError, match=f"cannot write {path}: "):
+        with pytest.raises(CaptionerError, match=message):
             model.save(path)
     assert {path.name for path in tmp_path.iterdir()} == {"folder.safetensors", "file"}
     assert list((tmp_path / "folder.safetensors").iterdir()) == []
@@ -507,7 +501,7 @@ def test_a_folder_without_permission(
     locked.mkdir(mode=0o555)
     with (
         without_privileges(),
-        pytest.raises(CaptionerError, match="model.safetensors: Permission denied"),
+        pytest.raises(CaptionerError, match="model.safetensors cannot be written: permission denied"),
     ):
         model.save(locked / "model.safetensors")
 

@@ -20,6 +20,7 @@ import webvtt
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from captioner.files import replace_file
 from captioner.tag_writers import (
     LINE_LENGTH,
     LONGEST_CUE_MS,
@@ -27,7 +28,6 @@ from captioner.tag_writers import (
     make_cues,
     summary_line,
 )
-from captioner.writers import replace_file
 
 DOCS = Path(__file__).parents[1] / "docs"
 GUIDE = (DOCS / "video-tags.md").read_text("utf-8")

@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch.nn import functional
 
+from captioner.checkpoints import export_checkpoint, load_checkpoint
 from captioner.datamodule import CaptionDataModule
 from captioner.datasets import load_caption_data
 from captioner.decoder import DecoderConfig, shift
@@ -25,7 +26,7 @@ from captioner.decoding import DecodingOptions
 from captioner.encoder import EncoderConfig, ImageFeatures
 from captioner.errors import CaptionerError
 from captioner.evaluation import evaluate
-from captioner.model import CaptionModel, export_checkpoint, load_checkpoint
+from captioner.model import CaptionModel
 from captioner.tokenizer import PAD_ID, Tokenizer
 from captioner.training import CaptionTask, _parameter_groups, captioned_picture
 from captioner.training_cli import main

@@ -23,9 +23,9 @@ import yaml
 
 from captioner import cli, training_cli
 from captioner.averaging import CURRENT
+from captioner.checkpoints import export_checkpoint, load_checkpoint
 from captioner.datamodule import Batch
 from captioner.datasets import load_caption_data
-from captioner.model import export_checkpoint, load_checkpoint
 from captioner.training import CaptionTask
 
 ROOT = Path(__file__).parents[1]

@@ -15,9 +15,10 @@ from typing import Any
 import pytest
 
 from captioner.errors import CaptionerError
+from captioner.files import replace_file
 from captioner.images import IMAGES, find_images
 from captioner.video import VIDEOS
-from captioner.writers import WRITERS, SidecarWriter, open_writer, output_stem, replace_file
+from captioner.writers import WRITERS, SidecarWriter, open_writer, output_stem
 
 DOG = {"file_name": "a.jpg", "text": "a dog runs", "confidence": 0.5123, "error": None}
 CAT = {"file_name": "sub/käse.png", "text": 'ein "Käse", 猫', "confidence": 0.25, "error": None}
