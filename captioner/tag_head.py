@@ -19,8 +19,9 @@ from captioner.tokenizer import tokenize
 
 LEAST_FREQUENCY = 0.005
 """Share of the training pictures that a lemma must be named in: thirty of Flickr8k's."""
-RIDGE = 1e-4
-"""Pull of a lemma's weights to 0, where features are scaled to a spread of 1."""
+RIDGE = 0.05
+"""Pull of a lemma's weights to 0, where features are scaled to a spread of 1. Chosen on Flickr8k's
+validation images, whose mean average precision is the same within 1% from 0.03 to 0.1."""
 STEPS = 100
 
 
