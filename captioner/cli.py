@@ -96,11 +96,11 @@ CALIBRATE_EXAMPLES = """\
 example:
   captioner calibrate --model mine.safetensors --data data/flickr8k --output tagging.safetensors
 
-The held-out pictures are captioned and their tags compared with what people said. The new file has
-the same weights, and with them the calibration and, where the model had none, the lexicon. The
-scores are cross-validated; give pictures that the model was not trained on. Where the data has a
-training split, it must be the model's: its pictures are looked at to tell strange ones from now on,
-of which confidences are lowered.
+The held-out pictures are captioned and their tags compared with what people said. The new file is
+the same captioner with the calibration and, where it had none, the lexicon. The scores are
+cross-validated; give pictures that the model was not trained on. Where the data has a training
+split, it must be the model's: from its pictures come a classifier of what captions name, and the
+knowledge which pictures are strange, of which confidences are lowered.
 """
 
 EXPORT_EXAMPLES = """\
