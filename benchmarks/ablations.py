@@ -32,7 +32,7 @@ SEEDS = (1, 2, 3)
 
 # The frozen stage, with a decoder small enough that all its rows take an evening on two cores.
 SMALL = {
-    "trainer.max_epochs": 6,
+    "trainer.max_epochs": 4,
     "model.decoder.embed_size": 256,
     "model.decoder.hidden_size": 256,
     "model.val_length_penalty": 0.7,
@@ -186,7 +186,7 @@ def page() -> str:
             "`python benchmarks/ablations.py run` makes them.",
             "",
             "The encoder is frozen (EfficientNet-lite0, 224 pixels), the decoder small (embeddings",
-            "of 256), and six epochs are all: cheap to repeat, and not the shipped model. Figures",
+            "of 256), and four epochs are all: cheap to repeat, and not the shipped model. Figures",
             "are those of each run's best epoch on the 1,000 validation images, beam 3, raw",
             "references; ± is the standard deviation of three runs (seeds 1, 2, 3). Where there is",
             "one run, a difference below two of the base's standard deviations says nothing.",

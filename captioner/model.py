@@ -31,7 +31,7 @@ from captioner.model_file import (
 )
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
-from captioner.tags import EVIDENCE_CAPTIONS, SEEN_AT_LEAST, TagCalibration, caption_confidence
+from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
 
@@ -69,8 +69,7 @@ class CaptionResult:
         familiarity: share in (0, 1] of held-out pictures that are at least as unlike the training
             pictures as this one (`captioner.familiarity`); None where the model cannot tell.
         seen: what the tag classifier sees, whether a caption says it or not: every lemma that it
-            knows, with a probability in [0, 1], those of less than SEEN_AT_LEAST left out; None
-            where the model has no classifier.
+            knows with a probability in [0, 1]; None where the model has no classifier.
     """
 
     candidates: tuple[Candidate, ...]
@@ -287,10 +286,7 @@ class CaptionModel(nn.Module):
             return [None] * len(features.pooled)
         probabilities = self.tag_head(features.pooled).tolist()  # (B, L)
         lemmas = self.lexicon.lemmas[: len(self.tag_head)]
-        return [
-            {lemma: p for lemma, p in zip(lemmas, row, strict=True) if p >= SEEN_AT_LEAST}
-            for row in probabilities
-        ]
+        return [dict(zip(lemmas, row, strict=True)) for row in probabilities]
 
     def _with_evidence(self, options: DecodingOptions) -> DecodingOptions:
         """As many captions as tags and confidence are read from; the best one stays the same."""

@@ -25,7 +25,7 @@ EVIDENCE_CAPTIONS = 3
 FAMILIAR = 0.02
 """Of pictures less familiar than this share of held-out ones, confidence falls in proportion."""
 
-SEEN_AT_LEAST = 0.05
+SEEN_AT_LEAST = 0.1
 """What the tag classifier finds less probable is no tag, unless a caption says it."""
 
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
@@ -191,7 +191,7 @@ def trust(result: CaptionResult) -> float:
 def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence]:
     """Every lemma that the captions say or the classifier sees, with what speaks for it.
 
-    What was said and not seen has the classifier's least probability for seen.
+    A lemma that is said and too rare for the classifier counts as seen with its frequency.
     """
     shares = _shares(result.considered)
     own_opinion = result.candidates[0].confidence
@@ -206,7 +206,7 @@ def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence
             if lemma is None:
                 continue
             old = found.get(lemma) or Evidence(0.0, prob, own_opinion, position)
-            probability = None if seen is None else seen.get(lemma, SEEN_AT_LEAST)
+            probability = None if seen is None else seen.get(lemma, lemma.frequency)
             # Twice in one caption is still one caption.
             mass = old.mass if lemma in said else min(1.0, old.mass + share)
             said.add(lemma)
@@ -218,7 +218,8 @@ def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence
                 probability,
             )
     for lemma, probability in (seen or {}).items():
-        found.setdefault(lemma, Evidence(0.0, 0.0, own_opinion, 0, probability))
+        if probability >= SEEN_AT_LEAST:
+            found.setdefault(lemma, Evidence(0.0, 0.0, own_opinion, 0, probability))
     return found
 
 

@@ -20,7 +20,6 @@ from captioner.tag_head import (
     mean_average_precision,
     named_lemmas,
 )
-from captioner.tags import SEEN_AT_LEAST
 
 WORDS = ["a", "dog", "dogs", "runs", "unicorn"]
 LEXICON = Lexicon(
@@ -135,11 +134,7 @@ def test_a_model_file_keeps_it_and_says_what_it_sees(
     assert tagging_model.lexicon is not None
     probabilities = tagging_model.tag_head(features.pooled).tolist()
     for row, result in zip(probabilities, loaded.caption_features(features), strict=True):
-        assert result.seen == {
-            lemma: probability
-            for lemma, probability in zip(tagging_model.lexicon.lemmas, row, strict=False)
-            if probability >= SEEN_AT_LEAST
-        }
+        assert result.seen == dict(zip(tagging_model.lexicon.lemmas, row, strict=False))
 
 
 def test_a_classifier_of_other_features_is_refused(

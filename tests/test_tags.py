@@ -259,10 +259,11 @@ def test_all_that_was_considered_is_evidence() -> None:
 
 
 def test_what_is_seen_is_evidence_beside_what_is_said() -> None:
-    seen = CaptionResult(RESULT.candidates, seen={DOG: 0.9, RACE_VERB: 0.3})
+    seen = CaptionResult(RESULT.candidates, seen={DOG: 0.9, RACE_NOUN: 0.01, RACE_VERB: 0.3})
     found = evidence_of(seen, LEXICON)
     assert list(found) == [DOG, RUN, RACE_NOUN, RACE_VERB]
-    assert [found[lemma].seen for lemma in (DOG, RUN)] == [0.9, SEEN_AT_LEAST]
+    # "run" is none that the classifier knows.
+    assert [found[lemma].seen for lemma in (DOG, RUN, RACE_NOUN)] == [0.9, RUN.frequency, 0.01]
     assert found[RACE_VERB] == Evidence(0.0, 0.0, 0.6, 0, 0.3)
     said = evidence_of(RESULT, LEXICON)
     assert found[DOG] == replace(said[DOG], seen=0.9)
@@ -270,6 +271,8 @@ def test_what_is_seen_is_evidence_beside_what_is_said() -> None:
 
 
 def test_tags_that_no_caption_says() -> None:
+    unlikely = CaptionResult(RESULT.candidates, seen={RACE_VERB: 0.99 * SEEN_AT_LEAST})
+    assert len(tags_of(unlikely, LEXICON)) == 3
     seen = CaptionResult(RESULT.candidates, seen={RACE_VERB: 0.3})
     # Without a calibration the higher of both scores counts.
     assert tags_of(seen, LEXICON)[2] == Tag("race", "verb", 0.3)
