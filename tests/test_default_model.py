@@ -43,7 +43,9 @@ def test_it_is_one_file_of_at_most_40_mb_with_all_it_needs_inside():
         sizes = {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     assert description["encoder"]["name"] == "timm/tf_efficientnet_lite2"
     assert description["transform"]["resize"] == "squash"
-    assert description["provenance"]["data"]["images"] == {"train": 6000, "dev": 1000}
+    runs = description["provenance"]["averaged"]
+    assert [run["seed"] for run in runs] == [1, 2, 3]
+    assert all(run["data"]["images"] == {"train": 6000, "dev": 1000} for run in runs)
     words = description["tokenizer"]["words"]
     assert sizes["decoder.embedding.weight"][0] == len(words) + 4
     assert f"| {len(words)} words" in card()
@@ -106,5 +108,5 @@ def test_the_card_states_the_scores_that_evaluate_prints(tmp_path):
     assert set(stated) == set(scores)
     for name, value in stated.items():
         assert 100 * scores[name] == pytest.approx(value, abs=0.2), name
-    assert scores["CIDEr-D"] >= 0.585
+    assert scores["CIDEr-D"] >= 0.61
     assert scores["BLEU-4"] >= 0.24
