@@ -36,7 +36,7 @@ def write_model_file(
     replace_bytes(path, _in_order(save(dict(tensors), metadata)))
 
 
-def _in_order(data: bytes) -> tuple[bytes, memoryview]:
+def _in_order(data: bytes) -> tuple[bytes, bytes]:
     """The bytes of a safetensors file with its metadata in order: header, tensors.
 
     The library writes them in an order that changes from call to call.
@@ -46,7 +46,7 @@ def _in_order(data: bytes) -> tuple[bytes, memoryview]:
     header["__metadata__"] = dict(sorted(header["__metadata__"].items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
     assert len(text) <= size, "the same entries take the same room"
-    return data[:8] + text.ljust(size), memoryview(data)[8 + size :]
+    return data[:8] + text.ljust(size), data[8 + size :]
 
 
 def file_sha256(path: Path) -> str:

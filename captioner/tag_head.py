@@ -65,7 +65,7 @@ class TagHead(nn.Module):
             value.backward()  # type: ignore[no-untyped-call]
             return value
 
-        search.step(loss)
+        search.step(loss)  # type: ignore[no-untyped-call]
         head = cls(pooled.shape[1], named.shape[1])
         with torch.no_grad():
             # In the precision that the file keeps it in: the calibration is to be of the same.
