@@ -929,7 +929,7 @@ def test_a_calibrated_model_considers_three_captions_and_shows_those_asked_for(
     tagging_model: CaptionModel, photo_folder: Path
 ) -> None:
     model = CaptionModel.load(tagging_model.path)
-    model.tag_calibration = TagCalibration((0.1, 0.4, 0.3, 0.8, 1.0, 0.5))
+    model.tag_calibration = TagCalibration((0.1, 0.2, 0.4, 0.3, 0.8, 1.0, 0.5, 0.0, 0.0))
     paths = sorted(photo_folder.glob("*.*"))
     full = model.caption(paths, DecodingOptions(num_captions=3, max_length=6))
     for result, more in zip(model.caption(paths, DecodingOptions(max_length=6)), full, strict=True):
