@@ -190,6 +190,8 @@ def page() -> str:
             "are those of each run's best epoch on the 1,000 validation images, beam 3, raw",
             "references; ± is the standard deviation of three runs (seeds 1, 2, 3). Where there is",
             "one run, a difference below two of the base's standard deviations says nothing.",
+            "Four epochs are not enough for any row to converge: what learns fast looks good here.",
+            "Seconds per epoch are those of whatever else the machine did.",
             "",
             "## Cells, with equal parameter budgets",
             "",
