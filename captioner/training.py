@@ -135,7 +135,10 @@ class CaptionTask(pl.LightningModule):
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
         self.weight_decay, self.warmup_share = weight_decay, warmup_share
         self._reward: CaptionReward | None = None
-        self.decoding = DecodingOptions(beam_size=val_beam_size, length_penalty=val_length_penalty)
+        # Nothing is blocked: what is validated is what was learnt, in whatever language.
+        self.decoding = DecodingOptions(
+            beam_size=val_beam_size, length_penalty=val_length_penalty, no_repeat_ngram=0
+        )
         self.sample_captions = sample_captions
         self.seed = seed
         self._said: dict[str, str] = {}

@@ -76,7 +76,7 @@ def test_four_photos_are_four_shots_and_four_segments(
 def test_a_frame_gets_the_caption_and_the_tags_of_its_picture(
     tagging_model: CaptionModel, clip: Path, tmp_path: Path
 ) -> None:
-    # What an untrained model likes best it repeats; where that is blocked, everything is a near tie.
+    # What an untrained model likes best it repeats; where that is blocked, all else is a near tie.
     decoding = DecodingOptions(no_repeat_ngram=0)
     video = tag_video(clip, model=tagging_model, decoding=decoding)
     assert tagging_model.lexicon is not None
