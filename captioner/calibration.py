@@ -175,7 +175,7 @@ class CalibrationResult:
         calibration: fitted on all pictures.
         scores: of tags, cross-validated by picture.
         coverage: risk and coverage of captions (El-Yaniv and Wiener 2010), with the calibration
-            that was fitted on the same pictures; it has six weights.
+            that was fitted on the same pictures; it has nine weights.
         protocol: everything that another person needs to repeat the numbers, JSON primitives.
         seen: how good the tag classifier is; None where there was no training split to fit one.
     """
@@ -253,8 +253,8 @@ def calibrate(
         held_out = _pooled(model, examples, batch_size, on_image)
         model.familiarity = Familiarity.fit(learnt, held_out).to(model.device)
         head = TagHead.fit(learnt, _named(train, lexicon))
-        model.tag_head = head.to(model.device)
         seen = score_seen(head(held_out), _named(examples, lexicon))
+        model.tag_head = head.to(model.device)  # moves it, and the features are on the CPU
     captioned = caption_examples(
         model,
         examples,
@@ -379,9 +379,8 @@ def cover(
 
 def _right_share(result: CaptionResult, captions: Sequence[str], lexicon: Lexicon) -> float:
     """The share of the best caption's content lemmas that people's captions have; 0 of none."""
-    said = {lexicon.lemma_of(word) for caption in captions for word in tokenize(caption)}
-    named = {lexicon.lemma_of(word) for word in result.candidates[0].words} - {None}
-    return len(named & said) / len(named) if named else 0.0
+    named = lexicon.lemmas_of(result.candidates[0].words)
+    return len(named & lexicon.lemmas_in(captions)) / len(named) if named else 0.0
 
 
 def observe(
@@ -399,7 +398,7 @@ def observe(
     pictures: list[int] = []
     trusted: list[float] = []
     for picture, (result, captions) in enumerate(results):
-        said = {lexicon.lemma_of(word) for caption in captions for word in tokenize(caption)}
+        said = lexicon.lemmas_in(captions)
         for lemma, evidence in evidence_of(result, lexicon).items():
             features.append(evidence.features())
             right.append(lemma in said)

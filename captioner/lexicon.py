@@ -202,6 +202,14 @@ class Lexicon:
         """The lemma of a vocabulary word; None for any word that makes no tag."""
         return self._lemma_of.get(word)
 
+    def lemmas_of(self, words: Iterable[str]) -> set[Lemma]:
+        """The lemmas of all words that make a tag."""
+        return {lemma for word in words if (lemma := self.lemma_of(word)) is not None}
+
+    def lemmas_in(self, captions: Iterable[str]) -> set[Lemma]:
+        """The lemmas that people's captions of one picture say."""
+        return self.lemmas_of(word for caption in captions for word in tokenize(caption))
+
     def __len__(self) -> int:
         """Return the number of lemmas."""
         return len(self.lemmas)

@@ -15,7 +15,6 @@ from torch.nn import functional
 
 from captioner.errors import CaptionerError
 from captioner.lexicon import Lexicon
-from captioner.tokenizer import tokenize
 
 LEAST_FREQUENCY = 0.005
 """Share of the training pictures that a lemma must be named in: thirty of Flickr8k's."""
@@ -110,9 +109,8 @@ def named_lemmas(
     rows = []
     for captions in captions_by_image:
         row = torch.zeros(count, dtype=torch.bool)
-        for lemma in {lexicon.lemma_of(word) for text in captions for word in tokenize(text)}:
-            if lemma in places:
-                row[places[lemma]] = True
+        for lemma in lexicon.lemmas_in(captions) & places.keys():
+            row[places[lemma]] = True
         rows.append(row)
     return torch.stack(rows) if rows else torch.zeros(0, count, dtype=torch.bool)
 

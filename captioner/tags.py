@@ -173,8 +173,8 @@ def caption_confidence(
     content.
     """
     evidence = evidence_of(result, lexicon)
-    found = {lexicon.lemma_of(word) for word in result.candidates[0].words}
-    sure = [calibration.probability(evidence[lemma]) for lemma in found if lemma is not None]
+    found = lexicon.lemmas_of(result.candidates[0].words)
+    sure = [calibration.probability(evidence[lemma]) for lemma in found]
     return trust(result) * math.fsum(sure) / len(sure) if sure else 0.0
 
 

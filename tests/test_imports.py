@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "lexicon": "tokenizer",
     "tags": "lexicon",
     "familiarity": "",
-    "tag_head": "lexicon tokenizer",
+    "tag_head": "lexicon",
     "model_file": "files",
     "model": (
         "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
