@@ -35,11 +35,12 @@ MAY_IMPORT = {
     "lexicon": "tokenizer",
     "tags": "lexicon",
     "familiarity": "",
+    "fast_encoder": "encoder",
     "tag_head": "lexicon tokenizer",
     "model_file": "files",
     "model": (
         "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
-        "model_file"
+        "model_file fast_encoder"
     ),
     "checkpoints": "model model_file",
     "captioning": "images model tags",

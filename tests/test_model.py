@@ -501,7 +501,9 @@ def test_a_folder_without_permission(
     locked.mkdir(mode=0o555)
     with (
         without_privileges(),
-        pytest.raises(CaptionerError, match="model.safetensors cannot be written: permission denied"),
+        pytest.raises(
+            CaptionerError, match="model.safetensors cannot be written: permission denied"
+        ),
     ):
         model.save(locked / "model.safetensors")
 
