@@ -148,8 +148,7 @@ class Encoder(nn.Module):
     def forward(self, images: Tensor) -> ImageFeatures:
         """Encode pictures (B, 3, height, width), already transformed."""
         images = images.contiguous(memory_format=torch.channels_last)
-        grid: Tensor = _as_grid(self.backbone(images))  # (B, D, h, w)
-        return ImageFeatures.from_grid(grid.flatten(2).transpose(1, 2))  # (B, R, D)
+        return ImageFeatures.from_grid(as_cells(as_grid(self.backbone(images))))
 
     def train(self, mode: bool = True) -> Encoder:
         """Switch modes; whatever is frozen stays in eval mode, whatever is asked for.
@@ -376,7 +375,7 @@ def _blank_grid(backbone: nn.Module, transform: ImageTransform, config: EncoderC
     """The grid (1, D, h, w) of a blank picture."""
     try:
         with torch.inference_mode():
-            grid = _as_grid(backbone.eval()(_blank_image(transform)))
+            grid = as_grid(backbone.eval()(_blank_image(transform)))
     except (RuntimeError, AssertionError, ValueError) as error:
         raise CaptionerError(
             f"encoder {config.name}: cannot look at {transform.size[0]} x {transform.size[1]} "
@@ -418,9 +417,14 @@ def _is_trained(module: nn.Module) -> bool:
     return any(parameter.requires_grad for parameter in module.parameters(recurse=False))
 
 
-def _as_grid(output: Any) -> Any:
-    # A traced torchvision model answers with a dictionary.
+def as_grid(output: Any) -> Any:
+    """What a backbone gives, without the dictionary of a traced torchvision model."""
     return output["grid"] if isinstance(output, dict) else output
+
+
+def as_cells(grid: Tensor) -> Tensor:
+    """A feature map (B, D, h, w) as a vector for each cell (B, R, D), row by row."""
+    return grid.flatten(2).transpose(1, 2)
 
 
 class _NoStorage(TorchFunctionMode):

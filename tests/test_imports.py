@@ -36,10 +36,11 @@ MAY_IMPORT = {
     "tags": "lexicon",
     "familiarity": "",
     "tag_head": "lexicon",
+    "fast_encoder": "encoder",
     "model_file": "files",
     "model": (
         "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
-        "model_file"
+        "model_file fast_encoder"
     ),
     "checkpoints": "model model_file",
     "captioning": "images model tags",
