@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
-from torch.overrides import TorchFunctionMode
 
+from captioner.cnn_graph import CnnGraph, GraphNetwork, graph_of
 from captioner.errors import CaptionerError
+from captioner.no_weights import ShapesOnly, ZerosOnly
 from captioner.pretrained import (
     WEIGHT_PACKAGES,
     fetching,
@@ -120,17 +121,31 @@ class Encoder(nn.Module):
         config: which CNN and which weights.
         load_weights: ``False`` builds the network only, for weights that are loaded next; nothing
             is downloaded then.
+        graph: the network's layers and its transform, where a model file has them: no library has
+            to be imported then, which takes longer than to caption a picture.
 
     Raises:
         CaptionerError: when the name or the weights are unknown, missing or do not fit.
     """
 
-    def __init__(self, config: EncoderConfig, *, load_weights: bool = True) -> None:
+    def __init__(
+        self,
+        config: EncoderConfig,
+        *,
+        load_weights: bool = True,
+        graph: tuple[CnnGraph, ImageTransform] | None = None,
+    ) -> None:
         super().__init__()
         self.config = config
-        library, _, name = config.name.partition("/")
-        build = _timm_backbone if library == "timm" else _torchvision_backbone
-        self.backbone, own = build(name, config, load_weights)
+        self.backbone: nn.Module
+        if graph is not None:
+            with ZerosOnly():
+                self.backbone = GraphNetwork(graph[0])
+            own = graph[1]
+        else:
+            library, _, name = config.name.partition("/")
+            build = _timm_backbone if library == "timm" else _torchvision_backbone
+            self.backbone, own = build(name, config, load_weights)
         if load_weights and is_file_name(config.weights):
             path = Path(config.weights).expanduser()
             self.backbone.load_state_dict(read_weights(path, self.backbone))
@@ -161,6 +176,17 @@ class Encoder(nn.Module):
             if isinstance(module, _BatchNorm) and not _is_trained(module):
                 module.eval()
         return self
+
+    @cached_property
+    def graph(self) -> CnnGraph | None:
+        """The backbone's layers; None where it has some that `captioner.cnn_graph` lacks."""
+        mode = self.training
+        width, height = self.transform.size
+        example = torch.zeros(1, 3, height, width, device=next(self.parameters()).device)
+        try:
+            return graph_of(self.eval().backbone, example)
+        finally:
+            self.train(mode)
 
     def _set_trainable(self, stages: list[list[nn.Parameter]]) -> None:
         trainable = self.config.trainable
@@ -427,34 +453,15 @@ def as_cells(grid: Tensor) -> Tensor:
     return grid.flatten(2).transpose(1, 2)
 
 
-class _NoStorage(TorchFunctionMode):
-    """Networks built under it have shapes but take no memory.
-
-    ``torch.device("meta")`` would do the same to the little sums that some networks compute their
-    shapes with, and fail.
-    """
-
-    MADE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
-
-    def __torch_function__(
-        self,
-        func: Callable[..., Any],
-        types: Any,
-        args: tuple[Any, ...] = (),
-        kwargs: dict[str, Any] | None = None,
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in self.MADE and kwargs.get("device") is None:
-            kwargs["device"] = "meta"
-        return func(*args, **kwargs)
-
-
-def check_encoder_fits(config: EncoderConfig, shapes: Mapping[str, torch.Size]) -> None:
+def check_encoder_fits(
+    config: EncoderConfig, shapes: Mapping[str, torch.Size], graph: CnnGraph | None = None
+) -> None:
     """Compare a file's tensors with the network they are said to be of, before it takes memory.
 
     Args:
         config: of the encoder.
         shapes: of the tensors of its ``state_dict``.
+        graph: the network's layers, where the file has them.
 
     Raises:
         CaptionerError: when the network is unknown or has other tensors.
@@ -462,8 +469,8 @@ def check_encoder_fits(config: EncoderConfig, shapes: Mapping[str, torch.Size]) 
     library, _, name = config.name.partition("/")
     build = _untrained_timm if library == "timm" else _untrained_torchvision
     try:
-        with _NoStorage():
-            network = build(name).state_dict()
+        with ShapesOnly():
+            network = (build(name) if graph is None else GraphNetwork(graph)).state_dict()
     except (CaptionerError, RuntimeError, TypeError, ValueError):
         return  # Building it for real says more.
     wrong = [

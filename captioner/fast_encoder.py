@@ -1,25 +1,34 @@
-"""The encoder as inference runs it: BatchNorm folded into the convolutions, weights cast once."""
+"""The encoder as inference runs it: BatchNorm folded into the convolutions, weights cast once.
+
+On a CPU it runs in ONNX Runtime, where that is installed and the computation is in float32.
+"""
 
 from __future__ import annotations
 
 import copy
-from collections import Counter
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from captioner.cnn_graph import CnnGraph, GraphNetwork, without_batch_norm
 from captioner.encoder import Encoder, ImageFeatures, as_cells, as_grid
+from captioner.no_weights import ZerosOnly
+
+if TYPE_CHECKING:
+    from captioner.onnx_runtime import OnnxNetwork
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
-SAME = 1e-4
-"""Largest relative difference of features that is rounding and no mistake."""
+
+CHUNK = 8
+"""Pictures that a CPU encodes at once: of more, the maps between the layers leave its caches."""
 
 
 class FastEncoder:
     """A copy of an encoder for inference; computes what the encoder does, up to rounding.
+
+    Attributes:
+        engine: what computes, ``onnxruntime`` or ``torch``.
 
     Args:
         encoder: whose weights are taken as they are now.
@@ -30,14 +39,16 @@ class FastEncoder:
         self.made_of = versions(encoder), precision
         self._dtype = PRECISIONS[precision]
         self._device = next(encoder.parameters()).device
-        height_width = encoder.transform.size[::-1]
-        example = torch.zeros(1, 3, *height_width, device=self._device)
-        self._backbone = folded(encoder.backbone, example)
         # bfloat16 has the range of float32, so that all can be cast; of float16 torch knows better.
         self._cast = self._dtype is torch.bfloat16
-        if self._cast:
-            self._backbone.to(torch.bfloat16)
-        self._backbone.to(memory_format=torch.channels_last)
+        network = _simplest(encoder)
+        self._onnx: OnnxNetwork | None = None
+        if self._dtype is None and self._device.type == "cpu":
+            self._onnx = _in_onnx_runtime(network, encoder.transform.size)
+        if self._onnx is None:
+            self._network = network.to(torch.bfloat16 if self._cast else None)
+            self._network.to(memory_format=torch.channels_last)
+        self.engine = "torch" if self._onnx is None else "onnxruntime"
 
     def is_of(self, encoder: Encoder, precision: str) -> bool:
         """Whether it still is the copy of this encoder, with the weights that it has now."""
@@ -46,11 +57,19 @@ class FastEncoder:
     @torch.no_grad()
     def __call__(self, pixels: Tensor) -> ImageFeatures:
         """Features, float32, of transformed pictures (B, 3, height, width)."""
+        chunk = CHUNK if self._device.type == "cpu" else len(pixels)
+        grids = [self._grid(part) for part in torch.split(pixels, max(1, chunk))]
+        return ImageFeatures.from_grid(as_cells(torch.cat(grids)))
+
+    def _grid(self, pixels: Tensor) -> Tensor:
+        if self._onnx is not None:
+            return self._onnx(pixels)
         pixels = pixels.to(self._device, torch.bfloat16 if self._cast else None, non_blocking=True)
         autocast = self._dtype is not None and not self._cast
         with torch.autocast(self._device.type, self._dtype, enabled=autocast):
-            grid = as_grid(self._backbone(pixels.contiguous(memory_format=torch.channels_last)))
-        return ImageFeatures.from_grid(as_cells(grid.float()))
+            found = self._network(pixels.contiguous(memory_format=torch.channels_last))
+        grid: Tensor = as_grid(found)
+        return grid.float()
 
 
 def versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
@@ -58,79 +77,29 @@ def versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
     return tuple((each.data_ptr(), each._version) for each in network.state_dict().values())
 
 
-def folded(network: nn.Module, example: Tensor) -> nn.Module:
-    """A CNN whose BatchNorms are part of the convolutions before them (Jacob et al. 2018, 3.2).
-
-    Args:
-        network: in eval mode; it is left as it is.
-        example: an input; which convolution feeds which BatchNorm shows when it runs.
-
-    Returns:
-        The folded network in eval mode, or a plain copy where folding would change the result.
-    """
-    # A traced network's copy forgets that it was in eval mode.
-    plain = copy.deepcopy(network).eval().requires_grad_(False)
-    simpler = copy.deepcopy(plain).eval()
-    with torch.no_grad():
-        for conv, norm in _pairs(simpler, example):
-            _fold(simpler, conv, norm)
-        noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
-        before, after = (as_grid(each(noise.to(example.device))) for each in (plain, simpler))
-    same = (before - after).norm() <= SAME * before.norm()
-    return simpler if same else plain
+def _simplest(encoder: Encoder) -> nn.Module:
+    """A copy of the CNN, folded where its graph is known."""
+    if encoder.graph is None:
+        # A traced network's copy forgets that it was in eval mode.
+        return copy.deepcopy(encoder.backbone).eval().requires_grad_(False)
+    return without_batch_norm(as_graph(encoder.backbone, encoder.graph))
 
 
-def _pairs(network: nn.Module, example: Tensor) -> list[tuple[str, str]]:
-    """Names of convolutions and of the BatchNorms that alone read what they give."""
-    made_by: dict[int, tuple[str, Tensor]] = {}  # the tensor is kept, so that its id is its own
-    feeds: dict[str, str] = {}
-    calls: Counter[str] = Counter()
-    hooks = []
-    for name, module in network.named_modules():
-        if isinstance(module, nn.Conv2d):
+def as_graph(network: nn.Module, graph: CnnGraph) -> GraphNetwork:
+    """The same network, with the same weights, as its graph runs it."""
+    if isinstance(network, GraphNetwork):
+        return network
+    with ZerosOnly():
+        made = GraphNetwork(graph)
+    made.load_state_dict(network.state_dict(), strict=False, assign=True)
+    return made.eval()
 
-            def made(_: nn.Module, __: Any, output: Tensor, name: str = name) -> None:
-                calls[name] += 1
-                made_by[id(output)] = (name, output)
 
-            hooks.append(module.register_forward_hook(made))
-        elif _is_plain(module):
-
-            def reads(_: nn.Module, inputs: tuple[Tensor, ...], name: str = name) -> None:
-                calls[name] += 1
-                if id(inputs[0]) in made_by:
-                    feeds[name] = made_by[id(inputs[0])][0]
-
-            hooks.append(module.register_forward_pre_hook(reads))
+def _in_onnx_runtime(network: nn.Module, size: tuple[int, int]) -> OnnxNetwork | None:
+    if not isinstance(network, GraphNetwork):
+        return None
     try:
-        network(example)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    readers = Counter(feeds.values())
-    return [
-        (conv, norm)
-        for norm, conv in feeds.items()
-        if calls[conv] == calls[norm] == readers[conv] == 1
-    ]
-
-
-def _is_plain(module: nn.Module) -> bool:
-    """A BatchNorm with statistics of its own; timm's kind has dropout and activation behind it."""
-    known = type(module) is nn.BatchNorm2d or type(module).__name__ == "BatchNormAct2d"
-    return known and isinstance(module, _BatchNorm) and module.running_mean is not None
-
-
-def _fold(network: nn.Module, conv_name: str, norm_name: str) -> None:
-    conv, norm = network.get_submodule(conv_name), network.get_submodule(norm_name)
-    assert isinstance(conv, nn.Conv2d)
-    assert isinstance(norm, _BatchNorm)
-    assert norm.running_mean is not None
-    assert norm.running_var is not None
-    statistics = norm.running_mean, norm.running_var, norm.eps
-    conv.weight, conv.bias = fuse_conv_bn_weights(
-        conv.weight, conv.bias, *statistics, norm.weight, norm.bias
-    )
-    behind = [getattr(norm, part) for part in ("drop", "act") if hasattr(norm, part)]
-    parent, _, name = norm_name.rpartition(".")
-    setattr(network.get_submodule(parent), name, nn.Sequential(*behind))
+        from captioner.onnx_runtime import OnnxNetwork
+    except ImportError:
+        return None  # An extra, and not installed.
+    return OnnxNetwork(network, size)

@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioner.cnn_graph import CnnGraph
 from captioner.decoder import Decoder, DecoderConfig
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
@@ -30,6 +31,7 @@ from captioner.model_file import (
     read_model_file,
     write_model_file,
 )
+from captioner.no_weights import ShapesOnly, ZerosOnly
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
 from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
@@ -351,14 +353,16 @@ class CaptionModel(nn.Module):
         if is_file_name(encoder["weights"]):
             # Where a file lay on one machine is of no use to another, and nobody's business.
             encoder["weights"] = f"./{Path(encoder['weights']).name}"
-        description = {
+        description: dict[str, Any] = {
             "encoder": encoder,
             "decoder": asdict(self.decoder.config),
             "tokenizer": self.tokenizer.to_dict(),
             "transform": self.transform.to_dict(),
             "provenance": self.provenance,
         }
-        # Not all models have these two, and readers that do not know them pass over them.
+        # Not all models have these three, and readers that do not know them pass over them.
+        if self.encoder.graph is not None:
+            description["encoder_graph"] = self.encoder.graph.to_dict()
         if self.lexicon is not None:
             description["lexicon"] = self.lexicon.to_dict()
         if self.tag_calibration is not None:
@@ -388,9 +392,18 @@ class CaptionModel(nn.Module):
             if decoder.tied and "decoder.embedding.weight" in tensors:
                 tensors["decoder.output.weight"] = tensors["decoder.embedding.weight"]
             shapes = {name: tensor.shape for name, tensor in tensors.items()}
+            graph = description.get("encoder_graph")
+            graph = None if graph is None else CnnGraph.from_dict(graph)
             _check_decoder_fits(decoder, len(tokenizer), entries_under(shapes, "decoder."))
-            check_encoder_fits(encoder, entries_under(shapes, "encoder."))
-            model = cls.build(encoder, decoder, tokenizer, load_weights=False)
+            check_encoder_fits(encoder, entries_under(shapes, "encoder."), graph)
+            network = Encoder(
+                encoder,
+                load_weights=False,
+                graph=None if graph is None else (graph, transform),
+            )
+            with ZerosOnly():
+                words = Decoder(decoder, len(tokenizer), network.feature_size)
+            model = cls(network, words, tokenizer)
             # Where another version of timm has another one, the model's own counts.
             model.transform = model.encoder.transform = transform
             model.provenance = provenance
@@ -528,7 +541,7 @@ def _check_decoder_fits(
     wrong = ["rnn"] if config.layers > len(shapes) else []
     if not wrong:
         feature_size = shapes["pooled_projection.weight"][-1:].numel()
-        with torch.device("meta"):  # shapes without memory
+        with ShapesOnly():
             wanted = Decoder(config, vocab_size, feature_size).state_dict()
         wrong = [name for name, tensor in wanted.items() if shapes.get(name) != tensor.shape]
     if wrong:

@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tokenizer": "",
     "transform": "",
     "pretrained": "",
-    "encoder": "transform pretrained",
+    "encoder": "transform pretrained cnn_graph no_weights",
     "decoder": "",
     "decoding": "",
     "metrics": "",
@@ -36,11 +36,14 @@ MAY_IMPORT = {
     "tags": "lexicon",
     "familiarity": "",
     "tag_head": "lexicon",
-    "fast_encoder": "encoder",
+    "no_weights": "",
+    "cnn_graph": "no_weights",
+    "onnx_runtime": "cnn_graph",
+    "fast_encoder": "encoder cnn_graph no_weights onnx_runtime",
     "model_file": "files",
     "model": (
         "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
-        "model_file fast_encoder"
+        "model_file fast_encoder cnn_graph no_weights"
     ),
     "checkpoints": "model model_file",
     "captioning": "images model tags",
@@ -205,6 +208,19 @@ assert main(["caption", "red.png", "--model", "tiny.safetensors", "--device", "c
     assert "captioner.captioning" in loaded
     assert loaded & {"pytorch_lightning", "lightning", "torchmetrics", "jsonargparse"} == set()
     assert loaded & {"captioner.training", "captioner.datamodule", "tensorboard"} == set()
+
+
+def test_the_shipped_model_needs_no_library_of_cnns(tmp_path: Path) -> None:
+    code = """
+from PIL import Image
+from captioner.cli import main
+Image.new("RGB", (80, 60), "red").save("red.png")
+assert main(["caption", "red.png", "--device", "cpu"]) == 0
+"""
+    loaded = modules_after(code, tmp_path)
+    assert "captioner.cnn_graph" in loaded
+    # These take as long to import as torch itself.
+    assert loaded & {"timm", "torchvision", "torch._dynamo", "sympy"} == set()
 
 
 def test_the_public_names_are_what_the_modules_define() -> None:

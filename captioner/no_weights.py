@@ -1,0 +1,49 @@
+"""Build networks without drawing their weights: to load others, or to look at shapes only."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch.overrides import TorchFunctionMode
+
+
+class ZerosOnly(TorchFunctionMode):
+    """Networks built under it are not drawn at random but zero: their weights are loaded next."""
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if getattr(func, "__module__", None) == "torch.nn.init":
+            tensor = args[0] if args else kwargs["tensor"]
+            with torch.no_grad():
+                return tensor if tensor.is_meta else tensor.zero_()
+        return func(*args, **kwargs)
+
+
+class ShapesOnly(ZerosOnly):
+    """Networks built under it have shapes but take no memory.
+
+    ``torch.device("meta")`` would do the same to the little sums that some networks compute their
+    shapes with, and fail; and to fill tensors without memory, torch imports its compiler.
+    """
+
+    MADE = (torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn)
+
+    def __torch_function__(
+        self,
+        func: Callable[..., Any],
+        types: Any,
+        args: tuple[Any, ...] = (),
+        kwargs: dict[str, Any] | None = None,
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in self.MADE and kwargs.get("device") is None:
+            kwargs["device"] = "meta"
+        return super().__torch_function__(func, types, args, kwargs)
