@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.decoding import DecodingOptions
+from captioner.encoder import ImageFeatures
 from captioner.errors import CaptionerError
 from captioner.finding import SourceFile
 from captioner.images import ImageError
@@ -231,9 +232,36 @@ def _read_batches(
 def _caption(
     captioner: _Captioner, batches: Generator[list[_Read], None, None]
 ) -> Generator[list[CaptionRecord], None, None]:
-    with closing(batches):
-        for batch in batches:
-            yield captioner.caption(batch)
+    """The records of each batch; the CNN sees the next batch while this one's words are found."""
+    with closing(batches), closing(_encode_ahead(captioner, batches)) as encoded:
+        for batch, features in encoded:
+            yield captioner.caption(batch, features)
+
+
+def _encode_ahead(
+    captioner: _Captioner, batches: Iterator[list[_Read]]
+) -> Generator[tuple[list[_Read], ImageFeatures | None], None, None]:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="captioner-encode")
+    waiting: deque[tuple[list[_Read], Future[ImageFeatures | None]]] = deque()
+    failure: Exception | None = None
+    try:
+        while True:
+            try:
+                batch = next(batches, None)
+            except Exception as error:
+                failure, batch = error, None  # Raised behind what was read before.
+            if batch is None:
+                break
+            waiting.append((batch, pool.submit(captioner.encode, batch)))
+            if len(waiting) > 1:
+                done, features = waiting.popleft()
+                yield done, features.result()
+        for done, features in waiting:
+            yield done, features.result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -246,8 +274,18 @@ class _Captioner:
     min_confidence: float
     min_tag_confidence: float | None
 
-    def caption(self, batch: list[_Read]) -> list[CaptionRecord]:
-        results = iter(self._results([image for image in batch if image.pixels is not None]))
+    def encode(self, batch: list[_Read]) -> ImageFeatures | None:
+        """Features of a batch's readable images, filled up to its shape; None if there are none."""
+        readable = [image.pixels for image in batch if image.pixels is not None]
+        if not readable:
+            return None
+        pixels = torch.stack(readable)
+        if self.shape is not None:
+            pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.shape - len(readable)))
+        return self.model.encode(pixels)
+
+    def caption(self, batch: list[_Read], features: ImageFeatures | None) -> list[CaptionRecord]:
+        results = iter(() if features is None else self._results(batch, features))
         return [
             CaptionRecord(image.file.name, image.file.path, None, image.error)
             if image.pixels is None
@@ -255,19 +293,14 @@ class _Captioner:
             for image in batch
         ]
 
-    def _results(self, images: list[_Read]) -> list[CaptionResult]:
-        if not images:
-            return []
-        pixels = torch.stack([image.pixels for image in images if image.pixels is not None])
+    def _results(self, batch: list[_Read], features: ImageFeatures) -> list[CaptionResult]:
         # Samples are drawn by the file's place in the whole run: they depend on no batch size.
-        streams = [image.place for image in images]
-        if self.shape is not None:
-            missing = self.shape - len(images)
-            pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, missing))
-            streams += [0] * missing
+        streams = [image.place for image in batch if image.pixels is not None]
+        count = len(streams)
+        streams += [0] * (len(features.grid) - count)
         fixed = self.shape is not None
-        results = self.model.caption_batch(pixels, self.options, streams, fixed_shape=fixed)
-        return results[: len(images)]
+        results = self.model.caption_features(features, self.options, streams, fixed_shape=fixed)
+        return results[:count]
 
     def _record(self, file: SourceFile, result: CaptionResult) -> CaptionRecord:
         tags = _tags(self.model, result, self.min_tag_confidence)

@@ -19,7 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from captioner.no_weights import ZerosOnly
+from captioner.weight_tools import ZerosOnly
 
 MAX_NODES = 2000
 MAX_CHANNELS = 16384

@@ -178,7 +178,7 @@ class Decoder(nn.Module):
             start = repeated if self.config.cell == "lstm" else repeated[0]
         states, _ = self.rnn(flat, start)  # (B * C, T, H)
         states = states.reshape(images, captions * length, -1)
-        return self._read_out(states, memory).view(images, captions, length, -1)
+        return self.read_out(states, memory).view(images, captions, length, -1)
 
     def logits(self, readout: Tensor) -> Tensor:
         """Scores of every word: (..., E) -> (..., V)."""
@@ -234,7 +234,7 @@ class Decoder(nn.Module):
         hidden = after if self.config.cell == "lstm" else (after,)
         states = states.view(images, beams, -1)
         new_hidden = tuple(part.unflatten(1, (images, beams)) for part in hidden)
-        return self._read_out(states, state.memory), state._replace(hidden=new_hidden), states
+        return self.read_out(states, state.memory), state._replace(hidden=new_hidden), states
 
     def _inputs(self, words: Tensor, memory: Memory) -> Tensor:
         """Inputs of the recurrence for words (B, C, T): embeddings, beside them the picture."""
@@ -251,8 +251,11 @@ class Decoder(nn.Module):
         _, hidden = self.rnn(self.dropout(memory.pooled).unsqueeze(1))
         return tuple(hidden) if self.config.cell == "lstm" else (hidden,)
 
-    def _read_out(self, states: Tensor, memory: Memory) -> Tensor:
-        """Hidden states (B, Q, H) and what they see in the picture -> (B, Q, E)."""
+    def read_out(self, states: Tensor, memory: Memory) -> Tensor:
+        """Hidden states (B, Q, H) and what they see in the picture -> (B, Q, E).
+
+        What :meth:`logits` turns into scores.
+        """
         if self.config.attention == "spatial":
             query = self._split_heads(self.query(states))
             seen = functional.scaled_dot_product_attention(query, memory.keys, memory.values)

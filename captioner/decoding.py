@@ -24,6 +24,9 @@ from captioner.errors import CaptionerError
 
 NEVER = -math.inf
 
+LEAVING = 0.25
+"""Images whose search is over leave the batch when they are this share of it."""
+
 
 @dataclass(frozen=True)
 class DecodingOptions:
@@ -361,7 +364,8 @@ def _beam_search(
         beams.total = beams.total.masked_fill(ended, NEVER)
 
         over = _is_over(beams, pool, options)  # all of them after the last step, which only ends
-        if over.all() if fixed_shape else over.any():
+        # To leave costs a copy of the features of all that stay: not for every single image.
+        if over.all() or (not fixed_shape and over.sum() >= LEAVING * len(over)):
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], pool.select_images(gone)))
             if len(stay) == 0:
@@ -465,7 +469,7 @@ def _sample(
         running = running & ~ends & ~cut
 
         over = ~running.any(dim=1)
-        if over.all() if fixed_shape else over.any():
+        if over.all() or (not fixed_shape and over.sum() >= LEAVING * len(over)):
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], samples.select_images(gone)))
             if len(stay) == 0:

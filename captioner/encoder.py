@@ -14,7 +14,6 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from captioner.cnn_graph import CnnGraph, GraphNetwork, graph_of
 from captioner.errors import CaptionerError
-from captioner.no_weights import ShapesOnly, ZerosOnly
 from captioner.pretrained import (
     WEIGHT_PACKAGES,
     fetching,
@@ -25,6 +24,7 @@ from captioner.pretrained import (
     read_weights,
 )
 from captioner.transform import INTERPOLATIONS, MAX_SIDE, RESIZE_MODES, ImageTransform
+from captioner.weight_tools import ShapesOnly, ZerosOnly
 
 # What torchvision networks have after their last grid, which is no part of an encoder.
 BEHIND_THE_GRID = ("AuxLogits.", "aux1.", "aux2.", "classifier.", "fc.", "head.", "heads.")

@@ -13,14 +13,14 @@ from torch import Tensor, nn
 
 from captioner.cnn_graph import CnnGraph, GraphNetwork, without_batch_norm
 from captioner.encoder import Encoder, ImageFeatures, as_cells, as_grid
-from captioner.no_weights import ZerosOnly
+from captioner.weight_tools import ZerosOnly, versions
 
 if TYPE_CHECKING:
     from captioner.onnx_runtime import OnnxNetwork
 
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
-CHUNK = 8
+CHUNK = 4
 """Pictures that a CPU encodes at once: of more, the maps between the layers leave its caches."""
 
 
@@ -58,8 +58,8 @@ class FastEncoder:
     def __call__(self, pixels: Tensor) -> ImageFeatures:
         """Features, float32, of transformed pictures (B, 3, height, width)."""
         chunk = CHUNK if self._device.type == "cpu" else len(pixels)
-        grids = [self._grid(part) for part in torch.split(pixels, max(1, chunk))]
-        return ImageFeatures.from_grid(as_cells(torch.cat(grids)))
+        parts = torch.split(pixels, max(1, chunk))
+        return ImageFeatures.from_grid(torch.cat([as_cells(self._grid(part)) for part in parts]))
 
     def _grid(self, pixels: Tensor) -> Tensor:
         if self._onnx is not None:
@@ -70,11 +70,6 @@ class FastEncoder:
             found = self._network(pixels.contiguous(memory_format=torch.channels_last))
         grid: Tensor = as_grid(found)
         return grid.float()
-
-
-def versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """What changes when a weight or statistic of the network does, or moves."""
-    return tuple((each.data_ptr(), each._version) for each in network.state_dict().values())
 
 
 def _simplest(encoder: Encoder) -> nn.Module:

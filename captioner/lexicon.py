@@ -117,6 +117,10 @@ class Lemma:
     type: str
     frequency: float
 
+    def __hash__(self) -> int:
+        # Hundreds for each picture are looked up; a string keeps its hash.
+        return hash(self.name)
+
 
 class Lexicon:
     """The lemma of every vocabulary word that says something about a picture.

@@ -21,6 +21,7 @@ from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
 from captioner.errors import CaptionerError
 from captioner.familiarity import Familiarity
+from captioner.fast_decoder import FastDecoder
 from captioner.fast_encoder import PRECISIONS, FastEncoder
 from captioner.images import read_image, to_rgb
 from captioner.lexicon import Lemma, Lexicon
@@ -31,12 +32,12 @@ from captioner.model_file import (
     read_model_file,
     write_model_file,
 )
-from captioner.no_weights import ShapesOnly, ZerosOnly
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
 from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
 from captioner.transform import ImageTransform
+from captioner.weight_tools import ShapesOnly, ZerosOnly
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ class CaptionModel(nn.Module):
         self.precision = "fp32"
         self.path: Path | None = None
         self._fast: FastEncoder | None = None
+        self._fast_decoder: FastDecoder | None = None
 
     @classmethod
     def build(
@@ -181,9 +183,17 @@ class CaptionModel(nn.Module):
 
         Without gradients: they are those of a copy that computes faster (`FastEncoder`).
         """
+        return self._encoder_of_inference()(pixels)
+
+    @property
+    def encoder_engine(self) -> str:
+        """What computes :meth:`encode`: ``onnxruntime`` or ``torch``."""
+        return self._encoder_of_inference().engine
+
+    def _encoder_of_inference(self) -> FastEncoder:
         if self._fast is None or not self._fast.is_of(self.encoder, self.precision):
             self._fast = FastEncoder(self.encoder, self.precision)
-        return self._fast(pixels)
+        return self._fast
 
     @torch.inference_mode()
     def caption(
@@ -259,10 +269,11 @@ class CaptionModel(nn.Module):
         if len(features.grid) == 0:
             return []
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
+        decoder: Any = self._decoder_of_inference()
         with self._evaluating():
             found = decode(
-                self.decoder.step,
-                self.decoder.start(features),
+                decoder.step,
+                decoder.start(features),
                 len(features.grid),
                 options,
                 bos=BOS_ID,
@@ -278,6 +289,13 @@ class CaptionModel(nn.Module):
                 found, self._familiarity(features), self._seen(features), strict=True
             )
         ]
+
+    def _decoder_of_inference(self) -> Decoder | FastDecoder:
+        if self.decoder.config.layers > 1:
+            return self.decoder
+        if self._fast_decoder is None or not self._fast_decoder.is_of(self.decoder):
+            self._fast_decoder = FastDecoder(self.decoder)
+        return self._fast_decoder
 
     def _familiarity(self, features: ImageFeatures) -> Sequence[float | None]:
         if self.familiarity is None:

@@ -122,7 +122,7 @@ class ImageTransform:
         pixels = torch.from_numpy(np.array(image, dtype=np.uint8)).permute(2, 0, 1)
         mean = torch.tensor(self.mean).view(3, 1, 1)
         std = torch.tensor(self.std).view(3, 1, 1)
-        return (pixels.float().div_(255) - mean) / std
+        return pixels.float().div_(255).sub_(mean).div_(std)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives from which :meth:`from_dict` makes an equal transform."""

@@ -108,8 +108,9 @@ def test_a_picture_of_one_line_does_not_end_the_job(
 
 @pytest.mark.parametrize(
     ("workers", "most"),
-    # One batch, and with threads another one ahead and a file for each thread, one just given out.
-    [(0, 4), (1, 4 + 4 + 1), (3, 4 + 4 + 3)],
+    # One batch and the one that the CNN sees meanwhile; with threads another one ahead and a file
+    # for each thread, one just given out.
+    [(0, 4 + 4), (1, 4 + 4 + 4 + 1), (3, 4 + 4 + 4 + 3)],
 )
 def test_files_are_taken_as_they_are_needed(
     tiny_model: CaptionModel, tmp_path: Path, workers: int, most: int

@@ -195,7 +195,7 @@ def test_a_step_with_attention_is_a_step(cell: str) -> None:
     assert weights.ge(0).all()
 
 
-def test_without_attention_there_are_no_weights() -> None:
+def test_without_attention_there_are_weight_tools() -> None:
     decoder = make_decoder(attention="none")
     with pytest.raises(CaptionerError, match="attention=none"):
         decoder.step_with_attention(torch.zeros(B, 1).long(), decoder.start(make_features()))

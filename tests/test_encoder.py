@@ -605,7 +605,7 @@ def test_googlenet_computes_the_same_with_its_weights_and_with_a_files(
         assert torch.equal(downloaded(pictures(224)).grid, loaded(pictures(224)).grid)
 
 
-def test_timm_may_have_no_weights(offline: None) -> None:
+def test_timm_may_have_weight_tools(offline: None) -> None:
     with pytest.raises(CaptionerError, match="timm has none; use weights: none, or a file"):
         Encoder(EncoderConfig("timm/cspresnet50d"))
 

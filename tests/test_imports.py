@@ -19,7 +19,7 @@ MAY_IMPORT = {
     "tokenizer": "",
     "transform": "",
     "pretrained": "",
-    "encoder": "transform pretrained cnn_graph no_weights",
+    "encoder": "transform pretrained cnn_graph weight_tools",
     "decoder": "",
     "decoding": "",
     "metrics": "",
@@ -36,17 +36,18 @@ MAY_IMPORT = {
     "tags": "lexicon",
     "familiarity": "",
     "tag_head": "lexicon",
-    "no_weights": "",
-    "cnn_graph": "no_weights",
+    "weight_tools": "",
+    "cnn_graph": "weight_tools",
     "onnx_runtime": "cnn_graph",
-    "fast_encoder": "encoder cnn_graph no_weights onnx_runtime",
+    "fast_encoder": "encoder cnn_graph weight_tools onnx_runtime",
+    "fast_decoder": "decoder encoder weight_tools",
     "model_file": "files",
     "model": (
         "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
-        "model_file fast_encoder cnn_graph no_weights"
+        "model_file fast_encoder fast_decoder cnn_graph weight_tools"
     ),
     "checkpoints": "model model_file",
-    "captioning": "images model tags",
+    "captioning": "images model tags encoder",
     "journal": "jobs files",
     "caption_output": "journal writers files finding",
     "caption_job": "caption_output journal jobs captioning images model writers files __init__",

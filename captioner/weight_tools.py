@@ -1,4 +1,4 @@
-"""Build networks without drawing their weights: to load others, or to look at shapes only."""
+"""Weights: build networks without drawing any, and notice when some have changed."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import nn
 from torch.overrides import TorchFunctionMode
 
 
@@ -47,3 +48,8 @@ class ShapesOnly(ZerosOnly):
         if func in self.MADE and kwargs.get("device") is None:
             kwargs["device"] = "meta"
         return super().__torch_function__(func, types, args, kwargs)
+
+
+def versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
+    """What changes when a weight or statistic of the network does, or moves."""
+    return tuple((each.data_ptr(), each._version) for each in network.state_dict().values())
