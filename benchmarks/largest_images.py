@@ -88,7 +88,7 @@ MAKERS: dict[str, Maker] = {
     "PNG LA": saving("PNG", "LA", compress_level=1),
     "PNG palette, transparent": saving("PNG", "P", compress_level=1, transparency=3),
     "PNG 16 bit": deep("PNG", np.uint16, compress_level=1),
-    "WebP lossy": saving("WEBP", method=0),
+    "WebP lossy": saving("WEBP", method=4, quality=1),
     "WebP lossless": saving("WEBP", "RGBA", lossless=True, method=0, quality=0),
     "WebP animated": animated_webp,
     "GIF": saving("GIF", "P"),
@@ -141,6 +141,8 @@ def main() -> None:
             maker = context.Process(target=make, args=(name, path, width, height))
             maker.start()
             maker.join()
+            if not path.exists():
+                continue  # The encoder says why.
             receiver, sender = context.Pipe()
             process = context.Process(target=read, args=(path, sender))
             process.start()

@@ -15,6 +15,7 @@ from PIL import Image, UnidentifiedImageError
 from captioner.errors import CaptionerError
 from captioner.finding import FileKind, SourceFile, find_files, printable, why_unreadable
 from captioner.limited_file import LimitedFile, TooMuchWork
+from captioner.tiff_parts import count_parts
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -47,6 +48,9 @@ MAX_READINGS = 8
 MAX_SCANS = 100
 """Scans in a JPEG file. Progressive ones have about ten, and every one goes over the whole
 picture: a file of a few megabytes could keep the decoder busy for hours."""
+
+MAX_PARTS = 1_000_000
+"""Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
 
 _REASON_LENGTH = 120
 _TILE_SIDE = 2048
@@ -131,10 +135,7 @@ def read_image(
             raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
-        with (
-            LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file,
-            Image.open(file, formats=FORMATS) as image,
-        ):
+        with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file, _open(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
@@ -168,6 +169,13 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
         raise ImageError(
             f"a {type(image).__name__} is not an image: pass a path, a Pillow image or an array"
         )
+
+
+def _open(file: LimitedFile) -> Image.Image:
+    if count_parts(file) > MAX_PARTS:
+        raise ImageError(f"more than {MAX_PARTS} strips or tiles")
+    file.seek(0)
+    return Image.open(file, formats=FORMATS)
 
 
 def _has_too_many_scans(file: LimitedFile) -> bool:

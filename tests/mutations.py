@@ -73,8 +73,9 @@ def interlaced_png() -> bytes:
 
 
 def run_length_bmp() -> bytes:
-    """BMP with RLE8: runs, a literal stretch, a jump, the end."""
-    data = bytes([20, 1, 20, 2, 0, 0, 0, 6, 1, 2, 3, 1, 2, 3, 0, 2, 1, 1, 5, 3, 0, 1])
+    """BMP with RLE8: runs and a literal stretch in every row."""
+    row = bytes([17, 1, 0, 4, 5, 6, 7, 8, 19, 2, 0, 0])
+    data = row * 24 + bytes([0, 1])
     palette = b"".join(bytes([i, 255 - i, i // 2, 0]) for i in range(256))
     info = struct.pack("<IiiHHIIiiII", 40, 40, 24, 1, 8, 1, len(data), 0, 0, 256, 0)
     start = 14 + len(info) + len(palette)
