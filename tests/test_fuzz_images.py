@@ -191,6 +191,17 @@ def peak_mb(work: Callable[[], object]) -> int:
     return read("VmHWM") - before
 
 
+def with_exif(data: bytes, exif: bytes) -> bytes:
+    """A JPEG with EXIF data in as many segments as it takes."""
+    segments = b"".join(
+        b"\xff\xe1" + struct.pack(">H", len(part) + 8) + b"Exif\0\0" + part
+        for part in (exif[at : at + 65_000] for at in range(0, len(exif), 65_000))
+    )
+    return data[:2] + segments + data[2:]
+
+
+# Two thousand entries that are all the same 400 KB.
+MANY_TAGS = {tag: (7, 400_000, 8) for tag in range(1000, 3000)}
 BOMB = zlib.compress(bytes(200_000_000), 9)  # 200 KB
 
 
@@ -204,7 +215,9 @@ BOMB = zlib.compress(bytes(200_000_000), 9)  # 200 KB
         PNG_START
         + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
         + chunk(b"IDAT", BOMB),
-        tiff(GREY_8 | {tag: (7, 400_000, 0) for tag in range(1000, 3000)}, bytes(400_000)),
+        tiff(GREY_8 | MANY_TAGS, bytes(400_000)),
+        with_exif(saved(picture(), "JPEG"), tiff(MANY_TAGS, bytes(400_000))),
+        small_png(chunk(b"eXIf", tiff(MANY_TAGS, bytes(400_000)))),
         # A picture of 16 x 16 in one tile of 3.6 billion, which 3 MB would fill.
         tiff(
             {
@@ -215,7 +228,7 @@ BOMB = zlib.compress(bytes(200_000_000), 9)  # 200 KB
             BOMB,
         ),
     ],
-    ids=["zTXt", "iTXt", "iCCP", "many texts", "pixels", "TIFF tags", "TIFF tile"],
+    ids=["zTXt", "iTXt", "iCCP", "many texts", "pixels", "TIFF tags", "JPEG", "eXIf", "TIFF tile"],
 )  # fmt: skip
 def test_a_few_bytes_do_not_become_much_memory(data: bytes, tmp_path: Path) -> None:
     (tmp_path / "bomb").write_bytes(data)
