@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import zipfile
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -44,6 +45,7 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
     """
     if not Path(path).is_file():
         raise CaptionerError(f"checkpoint {path}: no such file")
+    _check_not_compressed(Path(path))
     try:
         checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
     except Exception as error:
@@ -54,10 +56,40 @@ def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
         ) from error
     parts = ("captioner", "state_dict")
     if not isinstance(checkpoint, dict) or not all(
-        isinstance(checkpoint.get(part), dict) for part in parts
+        isinstance(checkpoint.get(part), dict) and all(isinstance(n, str) for n in checkpoint[part])
+        for part in parts
     ):
         raise CaptionerError(f"checkpoint {path}: it was not written by `captioner fit`")
+    _check_size(Path(path), checkpoint["state_dict"])
     return checkpoint
+
+
+def _check_not_compressed(path: Path) -> None:
+    """Refuse what PyTorch never writes: parts that could be a thousand times what the file is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch.load says what is wrong with it; before 2020 it wrote another format.
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise CaptionerError(
+            f"checkpoint {path}: refused, it is compressed, and `captioner fit` writes none such"
+        )
+
+
+def _check_size(path: Path, state: Mapping[Any, Any]) -> None:
+    """Refuse tensors that are larger than the file, such as one number as a billion."""
+    tensors = [tensor for tensor in state.values() if isinstance(tensor, torch.Tensor)]
+    if any(t.layout != torch.strided or t.device.type != "cpu" for t in tensors):
+        raise CaptionerError(f"checkpoint {path}: refused, it has tensors of an unusual kind")
+    # One tensor may have two names, as tied matrices do.
+    storages = {
+        storage.data_ptr(): storage.nbytes()
+        for storage in (tensor.untyped_storage() for tensor in tensors)
+    }
+    expanded = any(t.nbytes > t.untyped_storage().nbytes() for t in tensors)
+    if expanded or sum(storages.values()) > path.stat().st_size:
+        raise CaptionerError(f"checkpoint {path}: refused, its tensors are larger than the file")
 
 
 def load_any(path: str | Path) -> CaptionModel:

@@ -29,6 +29,7 @@ from captioner.cli_options import (
     options_of,
     say,
     shown,
+    shown_lines,
 )
 from captioner.errors import CaptionerError
 
@@ -130,7 +131,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         sys.stdout.flush()
         return code
     except CaptionerError as error:
-        print(f"captioner: error: {error}", file=sys.stderr)
+        print(f"captioner: error: {shown_lines(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("captioner: interrupted", file=sys.stderr)
@@ -442,7 +443,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     if args.report is not None:
         save_json(args.report, result.to_dict())
     print(result.table())
-    print(f"{args.output}: sha256 {file_sha256(args.output)}")
+    print(f"{shown(args.output)}: sha256 {file_sha256(args.output)}")
     return 0
 
 
@@ -453,7 +454,7 @@ def _export(args: argparse.Namespace) -> int:
     first, *others = args.checkpoint
     model = export_checkpoint(first, args.output, *others)
     size_mb = args.output.stat().st_size / 1e6
-    print(f"{args.output}: {size_mb:.1f} MB, sha256 {model.sha256}")
+    print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
     return 0
 
 

@@ -158,15 +158,20 @@ def options_of(kind: type[Options], what: str, args: argparse.Namespace) -> Opti
 # --- lines ---------------------------------------------------------------------------------
 
 
-def shown(path: Path) -> str:
+def shown(path: str | Path) -> str:
     """The path on one line: a name may hold line ends and what would steer a terminal."""
     return "".join(
         char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(path)
     )
 
 
+def shown_lines(text: object) -> str:
+    """A message, its lines kept: names and values in it may hold what would steer a terminal."""
+    return "\n".join(map(shown, str(text).split("\n")))
+
+
 def say(line: str) -> None:
     """A line on standard error, also while a progress bar is shown there."""
     from tqdm import tqdm
 
-    tqdm.write(line, file=sys.stderr)
+    tqdm.write(shown_lines(line), file=sys.stderr)

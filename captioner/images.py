@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,8 @@ from PIL import Image, UnidentifiedImageError
 
 from captioner.errors import CaptionerError
 from captioner.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+from captioner.limited_file import LimitedFile, TooMuchWork
+from captioner.tiff_parts import count_parts
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -33,6 +35,25 @@ IMAGES = FileKind(
 
 MAX_PIXELS = 178_000_000
 """Images with more pixels than this are refused: decoded they take over half a gigabyte."""
+
+MAX_BYTES = 512_000_000
+"""Longer files are refused unopened: some decoders take all of a file into memory first."""
+
+MAX_SECONDS = 60.0
+"""Processor time after which decoding is given up; the largest photos take a tenth of it."""
+
+MAX_READINGS = 8
+"""How often each byte of a file may be read; twice or three times is usual."""
+
+MAX_SCANS = 100
+"""Scans in a JPEG file. Progressive ones have about ten, and every one goes over the whole
+picture: a file of a few megabytes could keep the decoder busy for hours."""
+
+MAX_PARTS = 1_000_000
+"""Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
+
+_REASON_LENGTH = 120
+_TILE_SIDE = 2048
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -55,6 +76,7 @@ _DECODE_ERRORS = (
     struct.error,
     EOFError,
     MemoryError,
+    TooMuchWork,
     Image.DecompressionBombError,
     Image.DecompressionBombWarning,
 )
@@ -101,17 +123,24 @@ def read_image(
         An image of mode RGB.
 
     Raises:
-        ImageError: the file cannot be read; anything but a regular file is refused unopened.
+        ImageError: the file cannot be read, is larger than :data:`MAX_BYTES`, or is not decoded
+            within the other limits; anything but a regular file is refused unopened.
     """
     path = Path(path)
     with _refusing(path):
         problem = why_unreadable(path)
         if problem is not None:
             raise ImageError(problem)
-        with Image.open(path, formats=FORMATS) as image:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
+        # Not the path: Pillow would map some files into memory, and reading a page of a mapped
+        # file that another process cuts short ends this one.
+        with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file, _open(file) as image:
             width, height = image.size
             if width * height > max_pixels:
                 raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
+            if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
+                raise ImageError(f"more than {MAX_SCANS} scans")
             if min_side is not None:
                 image.draft(None, (min_side, min_side))
             return _normalise(image)
@@ -142,6 +171,24 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
         )
 
 
+def _open(file: LimitedFile) -> Image.Image:
+    if count_parts(file) > MAX_PARTS:
+        raise ImageError(f"more than {MAX_PARTS} strips or tiles")
+    file.seek(0)
+    return Image.open(file, formats=FORMATS)
+
+
+def _has_too_many_scans(file: LimitedFile) -> bool:
+    # Inside of a scan's data no byte 255 is followed by 218. Thumbnails have scans as well, but
+    # few enough.
+    file.seek(0)
+    count, last = 0, b""
+    while data := file.read(2**20):
+        count += (last + data).count(b"\xff\xda")
+        last = data[-1:]
+    return count > MAX_SCANS
+
+
 @contextmanager
 def _refusing(path: Path | None) -> Iterator[None]:
     try:
@@ -154,6 +201,7 @@ def _refusing(path: Path | None) -> Iterator[None]:
 
 def _reason(error: BaseException, path: Path | None) -> str:
     text = " ".join(str(error).split())
+    text = "".join(each if each.isprintable() else "\ufffd" for each in text)[:_REASON_LENGTH]
     if isinstance(error, FileNotFoundError):
         return "file not found"
     if isinstance(error, PermissionError):
@@ -166,6 +214,8 @@ def _reason(error: BaseException, path: Path | None) -> str:
         return "too many pixels"
     if isinstance(error, MemoryError):
         return "not enough memory to decode it"
+    if isinstance(error, TooMuchWork):
+        return f"too much work to decode ({text})"
     if isinstance(error, OSError) and error.errno is not None:
         return (error.strerror or text).lower()
     if isinstance(error, EOFError) or re.search("truncated", text, re.IGNORECASE):
@@ -179,18 +229,45 @@ def _normalise(image: Image.Image) -> Image.Image:
         image.load()
     except TypeError as error:  # Pillow, of TIFF tags that have another type than they should.
         raise ImageError("damaged file") from error
-    orientation = _orientation(image)
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ImageError("damaged file (it has no palette)")
+    result = image
     if image.mode.startswith("I") or image.mode == "F":
-        image = _grey8(image)
-    if image.has_transparency_data:
-        clear = image.convert("RGBA")
-        image = Image.new("RGB", clear.size, "white")
-        image.paste(clear, mask=clear.getchannel("A"))
-    elif image.mode != "RGB":
-        image = image.convert("RGB")
-    turn = _ORIENTATIONS.get(orientation)
+        result = _grey8(image)
+    if result.has_transparency_data:
+        result = _in_tiles(result, "RGB", _over_white)
+    elif result.mode != "RGB":
+        result = result.convert("RGB")
+    turn = _ORIENTATIONS.get(_orientation(image))
+    if turn is not None:
+        return result.transpose(turn)
     # The copy leaves the caller's image, or the open file, behind.
-    return image.copy() if turn is None else image.transpose(turn)
+    return result.copy() if result is image else result
+
+
+def _in_tiles(
+    image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Change an image part by part: what it takes on the way are not several whole images."""
+    result = Image.new(mode, image.size)
+    for tile, corner in _tiles(image):
+        result.paste(change(tile), corner)
+    return result
+
+
+def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    width, height = image.size
+    for top in range(0, height, _TILE_SIDE):
+        for left in range(0, width, _TILE_SIDE):
+            right, bottom = min(left + _TILE_SIDE, width), min(top + _TILE_SIDE, height)
+            yield image.crop((left, top, right, bottom)), (left, top)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    clear = image.convert("RGBA")
+    result = Image.new("RGB", clear.size, "white")
+    result.paste(clear, mask=clear.getchannel("A"))
+    return result
 
 
 def _orientation(image: Image.Image) -> int:
@@ -204,18 +281,33 @@ def _orientation(image: Image.Image) -> int:
 
 def _grey8(image: Image.Image) -> Image.Image:
     """Grey of 16 or 32 bits or floating -> 8 bits."""
-    values = np.asarray(image)
     if image.mode.startswith("I;16"):
-        return Image.fromarray(_scaled(values, 0.0, 65535.0))
-    values = values.astype(np.float64)
-    finite = np.isfinite(values)
-    low, high = (values[finite].min(), values[finite].max()) if finite.any() else (0.0, 0.0)
+        return _in_tiles(
+            image, "L", lambda tile: Image.fromarray(_scaled(np.asarray(tile), 0.0, 65535.0))
+        )
+    low, high = _range(image)
     tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
     if image.format == "PPM" and image.mode == "I":
         tops = [65535.0]  # Pillow scales deep PGM files to 16 bits, however dark they are.
     top = next((top for top in tops if low >= 0 and high <= top), None)
-    values = np.where(finite, values, low)
-    return Image.fromarray(_scaled(values, low, high) if top is None else _scaled(values, 0.0, top))
+    first, last = (low, high) if top is None else (0.0, top)
+
+    def scale(tile: Image.Image) -> Image.Image:
+        values = np.asarray(tile).astype(np.float64)
+        return Image.fromarray(_scaled(np.where(np.isfinite(values), values, low), first, last))
+
+    return _in_tiles(image, "L", scale)
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The least and the greatest value that are finite, 0 and 0 where none is."""
+    low, high = np.inf, -np.inf
+    for tile, _ in _tiles(image):
+        values = np.asarray(tile)
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
 
 
 def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:

@@ -30,6 +30,7 @@ from captioner.model_file import (
     file_sha256,
     halved,
     read_model_file,
+    reason_of,
     write_model_file,
 )
 from captioner.pretrained import is_file_name
@@ -428,14 +429,16 @@ class CaptionModel(nn.Module):
             model.lexicon, model.tag_calibration = lexicon, tag_calibration
             model.familiarity = _read_familiarity(tensors, model.encoder.feature_size)
             model.tag_head = _read_tag_head(tensors, lexicon, model.encoder.feature_size)
+            _check_values(model.state_dict(), tensors)
             model.load_state_dict(tensors)
         except KeyError as error:
             raise CaptionerError(
-                f"not a model that this version can use: {error} is missing"
+                f"not a model that this version can use: {reason_of(error)} is missing"
             ) from error
         except (TypeError, ValueError, AttributeError, RuntimeError, OverflowError) as error:
-            reason = " ".join(str(error).split())[:300]
-            raise CaptionerError(f"not a model that this version can use: {reason}") from error
+            raise CaptionerError(
+                f"not a model that this version can use: {reason_of(error)}"
+            ) from error
         return model.eval()
 
     def save(self, path: str | Path, *, half: bool = True) -> None:
@@ -483,7 +486,7 @@ class CaptionModel(nn.Module):
         try:
             model = cls.from_description(description, state)
         except CaptionerError as error:
-            raise CaptionerError(f"model {path}: {error}") from error
+            raise CaptionerError(f"model {path}: {reason_of(error)}") from error
         model.path = path
         model.to(found)
         model.precision = found_precision
@@ -566,6 +569,16 @@ def _check_decoder_fits(
         raise ValueError(
             f"tensors of the decoder are missing or of another shape ({', '.join(wrong[:3])})"
         )
+
+
+def _check_values(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) -> None:
+    """Refuse tensors that would load, but not as what they are or without making sense."""
+    for name, tensor in tensors.items():
+        model_has = wanted.get(name)
+        if model_has is not None and tensor.is_floating_point() != model_has.is_floating_point():
+            raise ValueError(f"{name} is of type {tensor.dtype}, wanted {model_has.dtype}")
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise ValueError(f"a value of {name} is not finite: the file is damaged")
 
 
 def _find_device(device: str) -> torch.device:

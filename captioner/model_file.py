@@ -17,9 +17,13 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captioner.errors import CaptionerError
-from captioner.files import replace_bytes
+from captioner.files import escaped, replace_bytes
 
 FILE_FORMAT = "captioner-model-1"
+
+MAX_DESCRIPTION = 20_000_000
+"""Characters of the description: enough for a million words, and the objects that JSON makes of
+them, twenty times as large at worst, still fit into any memory."""
 
 
 def write_model_file(
@@ -79,24 +83,30 @@ def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         }
     except (SafetensorError, OSError, RuntimeError, ValueError) as error:
         raise CaptionerError(
-            f"model {path}: not a readable safetensors file ({error}); get it again, or make one "
-            "from a checkpoint with `captioner export`"
+            f"model {path}: not a readable safetensors file ({reason_of(error)}); get it again, or "
+            "make one from a checkpoint with `captioner export`"
         ) from error
 
 
 def _read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     if metadata.get("format") != FILE_FORMAT:
         raise CaptionerError(
-            f"model {path}: its format is {metadata.get('format')!r}, wanted {FILE_FORMAT!r}; "
+            f"model {path}: its format is {metadata.get('format')!r:.60}, wanted {FILE_FORMAT!r}; "
             "make one from a checkpoint with `captioner export`"
         )
     try:
-        description = json.loads(metadata["model"])
+        text = metadata["model"]
+        description = json.loads(text) if len(text) <= MAX_DESCRIPTION else None
     except (KeyError, ValueError, RecursionError):
         description = None
     if not isinstance(description, dict):
         raise CaptionerError(f"model {path}: its description is damaged; get the file again")
     return description
+
+
+def reason_of(error: BaseException) -> str:
+    """What an error says of a file, on one line and short: the file may have chosen the words."""
+    return escaped(" ".join(str(error).split()))[:300]
 
 
 Value = TypeVar("Value")

@@ -200,6 +200,8 @@ class LineWriter(Writer):
 
     def _put(self, text: str) -> None:
         assert self._stream is not None, "write() outside of open() and close()"
+        if self.output is None and sys.stdout.isatty():
+            text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
         data = encode_text(text, self._encoding)
         try:
             if isinstance(self._stream, io.TextIOBase):
@@ -257,8 +259,8 @@ class JsonlWriter(LineWriter):
 class CsvWriter(LineWriter):
     """Columns file_name, text, confidence, error; UTF-8, lines end as RFC 4180 says.
 
-    Cells that a spreadsheet would run as a formula (they start with ``= + - @``, a tab or a
-    carriage return) are given a leading ``'``.
+    Cells that a spreadsheet would run as a formula (they start with ``= + - @``, also in their
+    full-width forms, a tab or a line end) are given a leading ``'``.
     """
 
     format = "csv"
@@ -454,9 +456,15 @@ def _check_output(path: Path, overwrite: bool) -> None:
 # --- text ----------------------------------------------------------------------------------
 
 
+# What steers a terminal, line ends and tabs aside; as \u009b it is the same in JSON.
+_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
+# OWASP's "CSV Injection", full-width forms included.
+_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
+
+
 def safe_cell(value: object) -> object:
     """The value of a CSV cell, with a leading ``'`` if a spreadsheet would run it as a formula."""
-    if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")):
+    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
         return "'" + value
     return value
 

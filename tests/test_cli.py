@@ -270,6 +270,27 @@ def test_mistakes_end_with_2_and_their_name(
     assert message in captured.err
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["caption", "no\x1b[2J\x9bsuch.jpg"],
+        ["caption", "photos", "--model", "no\x1b[2J.safetensors"],
+        ["caption", "photos", "--output", "no\x1b[2J/such.foo"],
+        ["caption", "photos", "--device", "cpu\x1b[2J"],
+        ["evaluate", "--data", "no\x1b[2Jsuch"],
+        ["export", "--checkpoint", "no\x1b[2J.ckpt", "--output", "x.safetensors"],
+        ["tag", "no\x1b[2J.mp4", "--output-dir", "tags"],
+    ],
+)
+def test_no_message_steers_the_terminal(
+    photos: Path, capsys: pytest.CaptureFixture[str], arguments: list[str]
+) -> None:
+    assert cli.main(arguments) == 2
+    err = capsys.readouterr().err
+    assert "\\x1b[2J" in err
+    assert err.replace("\n", "").isprintable()
+
+
 # --- evaluate ------------------------------------------------------------------------------
 
 

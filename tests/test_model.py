@@ -652,6 +652,16 @@ def test_a_description_that_cannot_be_used(
         (lambda s: s.update({"encoder.backbone.conv1.0.weight": torch.zeros(2, 2)}), "conv1.0"),
         (lambda s: s.update({"decoder.extra": torch.zeros(2)}), "decoder.extra"),
         (lambda s: s.update({"encoder.extra": torch.zeros(2)}), "encoder.extra"),
+        (lambda s: s["decoder.key.weight"].fill_(math.nan), "key.weight is not finite"),
+        (lambda s: s["decoder.output.bias"].fill_(math.inf), "output.bias is not finite"),
+        (
+            lambda s: s.update({"decoder.key.weight": torch.zeros(24, 24, dtype=torch.int32)}),
+            "decoder.key.weight is of type torch.int32, wanted torch.float32",
+        ),
+        (
+            lambda s: s.update({"decoder.key.weight": torch.zeros(24, 24, dtype=torch.complex64)}),
+            "decoder.key.weight is of type torch.complex64, wanted torch.float32",
+        ),
     ],
 )
 def test_tensors_that_do_not_fit(
@@ -702,6 +712,17 @@ def test_a_description_of_something_huge_takes_no_memory(
     rewrite(copy, in_place)
     with memory_limit(400_000_000):
         assert message in refusal(copy)
+
+
+def test_what_a_file_says_is_quoted_on_one_line_and_short(copy: Path) -> None:
+    words = ["\x1b[31m two\nlines " * 1000]
+    message = refusal(rewrite(copy, lambda d: d["tokenizer"].update(words=words)))
+    assert message.isprintable() and len(message) < 900
+
+
+def test_a_description_without_end(copy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("captioner.model_file.MAX_DESCRIPTION", 100)
+    assert "its description is damaged" in refusal(copy)
 
 
 # --- checkpoints ---------------------------------------------------------------------------
@@ -788,6 +809,7 @@ def test_only_runs_that_fit_are_averaged(
         {"captioner": {}},
         {"state_dict": 5, "captioner": {}},
         {"state_dict": {}, "captioner": "text"},
+        {"state_dict": {5: torch.zeros(1)}, "captioner": {}},
     ],
 )
 def test_other_checkpoints(content: object, tmp_path: Path) -> None:
@@ -862,6 +884,74 @@ def test_a_crafted_pickle_named_as_a_model_is_not_executed(
     path = path.rename(tmp_path / "model.safetensors")
     assert "not a readable safetensors file" in refusal(path)
     assert not (tmp_path / "executed").exists()
+
+
+class Nested:
+    """Its pickle reads another pickle, of bytes in it."""
+
+    def __init__(self, inner: bytes) -> None:
+        self.inner = inner
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return pickle.loads, (self.inner,)
+
+
+@pytest.mark.parametrize("kind", ["pickle in a pickle", "old format", "other entry of the zip"])
+def test_a_hidden_pickle_is_refused_and_not_executed(
+    model: CaptionModel, kind: str, tmp_path: Path
+) -> None:
+    path, folder = tmp_path / "last.ckpt", tmp_path / "executed"
+    content = {"state_dict": {}, "captioner": {}}
+    inner = pickle.dumps(Evil(folder), protocol=2)
+    if kind == "pickle in a pickle":
+        torch.save(content | {"loops": Nested(inner)}, path)
+    elif kind == "old format":
+        torch.save(content | {"x": Evil(folder)}, path, _use_new_zipfile_serialization=False)
+    else:
+        make_checkpoint(model, path)
+        with zipfile.ZipFile(path, "a") as archive:
+            top = archive.namelist()[0].partition("/")[0]
+            archive.writestr(f"{top}/constants.pkl", inner)  # what makes it TorchScript to torch
+    with pytest.raises(CaptionerError, match=f"checkpoint {path}: "):
+        load_checkpoint(path)
+    assert not folder.exists()
+    if kind != "other entry of the zip":  # The trap is real.
+        torch.load(path, weights_only=False)
+    else:
+        pickle.loads(inner)
+    assert folder.exists()
+
+
+def test_a_compressed_checkpoint_is_refused_before_it_takes_memory(
+    model: CaptionModel, tmp_path: Path
+) -> None:
+    path = make_checkpoint(model, tmp_path / "a.ckpt")
+    packed = tmp_path / "packed.ckpt"
+    with (
+        zipfile.ZipFile(path) as old,
+        zipfile.ZipFile(packed, "w", zipfile.ZIP_DEFLATED) as new,
+    ):
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    torch.load(packed, weights_only=True)  # PyTorch would take it.
+    with pytest.raises(CaptionerError, match="refused, it is compressed"):
+        load_checkpoint(packed)
+
+
+@pytest.mark.parametrize(
+    ("tensor", "message"),
+    [
+        (torch.zeros(1).expand(10**6, 10**6), "its tensors are larger than the file"),
+        (torch.zeros(2, 2).to_sparse(), "it has tensors of an unusual kind"),
+        (torch.zeros(10**9, device="meta"), "it has tensors of an unusual kind"),
+    ],
+)
+def test_a_checkpoint_of_something_huge_takes_no_memory(
+    model: CaptionModel, tensor: Tensor, message: str, tmp_path: Path
+) -> None:
+    path = make_checkpoint(model, tmp_path / "a.ckpt", state_dict={"model.decoder.x": tensor})
+    with memory_limit(400_000_000), pytest.raises(CaptionerError, match=message):
+        load_checkpoint(path)
 
 
 # --- where it runs -------------------------------------------------------------------------

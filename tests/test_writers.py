@@ -63,7 +63,7 @@ def test_csv(tmp_path: Path) -> None:
     )
 
 
-@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r"])
+@pytest.mark.parametrize("start", ["=", "+", "-", "@", "\t", "\r", "\n", "＝", "＠"])
 def test_csv_cells_cannot_be_formulas(tmp_path: Path, start: str) -> None:
     dangerous = f'{start}HYPERLINK("http://x")'
     record = {"file_name": dangerous, "text": dangerous, "confidence": 0.5, "error": dangerous}
@@ -122,6 +122,27 @@ def test_control_characters_do_not_reach_the_terminal(capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == (
         "a\\tb\\nc\\x1b[31m\\x7f\\x9b\\u2028\\u202egpj.exe\ta dog runs\n"
     )
+
+
+@pytest.mark.parametrize("format", ["csv", "jsonl", "json"])
+def test_no_format_steers_a_terminal(
+    format: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    name = "a\x1b]0;x\x07\x9b2J\u202egpj.jpg"
+
+    def written() -> str:
+        with open_writer(None, format) as writer:
+            writer.write({**DOG, "file_name": name})
+        return capsys.readouterr().out
+
+    # A pipe gets what a file gets.
+    assert "\x9b" in written()
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shown = written()
+    assert "a\\u001b]0;x\\u0007\\u009b2J\\u202egpj.jpg" in shown
+    assert shown.replace("\n", "").replace("\r", "").isprintable()
+    if format == "jsonl":
+        assert json.loads(shown)["file_name"] == name
 
 
 def test_a_path_that_is_not_utf8_is_shown_escaped(capsys: pytest.CaptureFixture[str]) -> None:
