@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "jobs": "finding",
     "images": "finding",
     "files": "",
+    "pages": "",
     "writers": "files finding images",
     "tag_writers": "files writers",
     "dataset_formats": "",
