@@ -12,6 +12,7 @@ import argparse
 import shutil
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,9 @@ def open_page(browser: Browser, path: Path, width: int, height: int, **options: 
     """A page in a window of this size, with its pictures loaded."""
     page = browser.new_page(viewport={"width": width, "height": height}, **options)
     page.goto(path.absolute().as_uri(), wait_until="load")
-    page.wait_for_function("[...document.images].every((each) => each.complete)")
+    # Playwright's own way of waiting needs `eval`, which the pages forbid.
+    while not page.evaluate("[...document.images].every((each) => each.complete)"):
+        time.sleep(0.05)
     return page
 
 

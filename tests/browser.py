@@ -6,6 +6,7 @@ A page that a test opens may log no error, may raise none, and may ask for nothi
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -67,15 +68,18 @@ def watch() -> Iterator[Watch]:
 def open_page(chromium: Any, watch: Watch) -> Iterator[OpenPage]:
     """``open_page(path, **context_options)``: the page, watched until the test ends.
 
-    The options are those of Playwright's ``new_context``: ``viewport``, ``color_scheme``.
+    A ``script`` is run before the page's own. The other options are those of Playwright's
+    ``new_context``: ``viewport``, ``color_scheme``.
     """
     contexts = []
 
-    def open_page(path: Path, **options: Any) -> Any:
+    def open_page(path: Path, script: str = "", **options: Any) -> Any:
         context = chromium.new_context(accept_downloads=True, **options)
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
+        if script:
+            page.add_init_script(script)
         watch.over(page)
         page.goto(path.absolute().as_uri())
         return page
@@ -83,3 +87,11 @@ def open_page(chromium: Any, watch: Watch) -> Iterator[OpenPage]:
     yield open_page
     for context in contexts:
         context.close()
+
+
+def wait_until(page: Any, expression: str, timeout_s: float = 10.0) -> None:
+    """Wait for JavaScript to be true. Playwright's own way needs `eval`, which pages forbid."""
+    end = time.monotonic() + timeout_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"waited for {expression}"
+        time.sleep(0.02)

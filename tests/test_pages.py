@@ -44,7 +44,7 @@ def test_what_comes_from_outside_is_text(
     page = open_page(path)
     assert page.title() == "Ü"
     assert page.locator("#said").text_content() == ATTACK
-    assert page.evaluate("page.data") == data
+    assert json.loads(page.evaluate("JSON.stringify(page.data)")) == data
     assert page.evaluate("document.getElementById('photo').naturalWidth") == 3
     assert page.evaluate("document.scripts.length") == 2
 

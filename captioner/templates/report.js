@@ -270,7 +270,7 @@
       line.append(make("div", {
         className: "meter", role: "meter", "aria-label": "Confidence", "aria-valuemin": 0,
         "aria-valuemax": 100, "aria-valuenow": Math.round(100 * item.sure),
-      }, bar), make("span", {className: "number"}, percent(item.sure)));
+      }, bar), make("span", {className: "number", title: "Confidence"}, percent(item.sure)));
     }
     if (edits.has(item.key)) line.append(make("span", {className: "edited"}, "edited"));
     return line;
@@ -510,7 +510,7 @@
     fillDetails(item);
     if (!details.open) details.showModal();
     details.scrollTop = 0;
-    details.querySelector(".words button, .details-head .main").focus();
+    (details.querySelector(".words button") || details.querySelector(".main")).focus();
   }
   function step(by) {
     const to = shown[shown.indexOf(opened) + by];
@@ -558,7 +558,10 @@
       go(card ? at + steps : Math.max(0, at));
     } else if (card && event.key === "Home") { event.preventDefault(); go(0); }
     else if (card && event.key === "End") { event.preventDefault(); go(shown.length - 1); }
-    else if (card && event.key === "Enter" && target === card) openDetails(active);
+    else if (card && event.key === "Enter" && target === card) {
+      event.preventDefault();  /* or the key would press the button that gets the focus */
+      openDetails(active);
+    }
     else if (card && event.key === "e") { event.preventDefault(); startEdit(active, card); }
     else if (card && event.key === "c" && textOf(active) !== null) copy(textOf(active));
   });
