@@ -34,6 +34,9 @@ SAME_PROB = 0.02
 """A word's probability in the captions and by the report's model differ by less, or it is not that
 model's caption: half precision changes it by a hundredth at most."""
 
+MOST_WORDS = 100
+"""Of a longer text, which is no caption of ours, no word is looked for in the picture."""
+
 Record = Mapping[str, Any]
 
 
@@ -214,11 +217,12 @@ def _words(record: Record) -> tuple[tuple[str, ...], bool]:
         first = record["candidates"][0]
         if first["text"] == text:
             words = tuple(word for word, _ in first["words"] if word is not None)
-            if all(isinstance(word, str) for word in words):
+            if len(words) <= MOST_WORDS and all(isinstance(word, str) for word in words):
                 return words, True
     except (KeyError, IndexError, TypeError, ValueError):
         pass  # made by others, or without candidates
-    return tuple(tokenize(text)), False
+    words = tuple(tokenize(text))
+    return words if len(words) <= MOST_WORDS else (), False
 
 
 # --- pictures ------------------------------------------------------------------------------
@@ -232,11 +236,17 @@ class _Finder:
     sources: Mapping[str, tuple[str, str]]
 
     def find(self, name: str) -> Path | None:
-        """The file of a record, whether it is there or not; None for a name that leads away."""
+        """The file of a record, there or not; None for a name that leads away or is none."""
         if name in self.sources:
             given, absolute = self.sources[name]
             # A name that is no valid UTF-8 is only in the path as it was given.
-            return next((p for p in map(Path, (absolute, given)) if p.exists()), Path(absolute))
+            return Path(
+                given if os.path.exists(given) and not os.path.exists(absolute) else absolute
+            )
+        try:
+            os.fsencode(name)
+        except UnicodeEncodeError:
+            return None
         inside = PurePosixPath(name)
         if inside.is_absolute() or ".." in inside.parts or "\0" in name or not inside.parts:
             return None
@@ -248,7 +258,9 @@ def _picture(record: Record, finder: _Finder, with_words: bool) -> Picture:
         return Picture(None, problem=str(record["error"]))
     path = finder.find(record["file_name"])
     if path is None:
-        return Picture(None, problem="its name leads out of the folder of the pictures")
+        return Picture(
+            None, problem="its name leads out of the folder of the pictures, or no file can have it"
+        )
     return Picture(path, _words(record)[0] if with_words else ())
 
 

@@ -265,4 +265,4 @@ def _lines_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 
 
 def _hash(text: str) -> str:
-    return blake2b(os.fsencode(text), digest_size=16).hexdigest()
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

@@ -190,12 +190,20 @@ def test_a_page_of_captions_made_before(run: Run, photos: Path) -> None:
 
 
 def test_captions_of_others_beside_their_pictures(run: Run, photos: Path) -> None:
+    odd = {"text": "x", "words": [["\ud800", 1]]}
     lines = [
         {"file_name": "a.png", "text": "A red ball; zeppelin!", "extra": {"id": 7}, "tags": "x"},
         {"file_name": "b c.jpg", "text": None},
         {"file_name": "../secret.png", "text": "a dog"},
         {"file_name": str(photos / "a.png"), "text": "a dog"},
         {"file_name": "gone.png", "text": "a dog", "candidates": [1], "confidence": "high"},
+        {"file_name": "half\ud800.png", "text": "a dog"},
+        {"file_name": "sub/a.png", "text": "a dog " * 1000},
+        {
+            "file_name": "a.png",
+            "text": "x",
+            "candidates": [{"text": "x", "words": [["\ud800", 1]]}],
+        },
     ]
     noise(1).save("secret.png")
     captions = photos / "metadata.jsonl"
@@ -203,13 +211,15 @@ def test_captions_of_others_beside_their_pictures(run: Run, photos: Path) -> Non
     code, err = run("report", captions)
     assert code == 1
     assert "../secret.png: its name leads out of the folder of the pictures" in err
-    assert err.count("leads out of") == 2 and "gone.png: file not found" in err
+    assert err.count("leads out of") == 3 and "gone.png: file not found" in err
     items = data_of("report.html")["items"]
     assert [item["r"] for item in items] == lines
     assert items[0]["w"] == ["a", "red", "ball", "zeppelin"]
     assert items[0]["p"][3] is None and all(0 < prob < 1 for prob in items[0]["p"][:3])
-    assert ["t" in item for item in items] == [True, True, False, False, False]
-    assert "h" not in items[1]
+    seen = [True, True, False, False, False, False, True, True]
+    assert ["t" in item for item in items] == seen
+    assert "h" not in items[1] and "h" not in items[6]
+    assert items[7]["p"] == [None]
     # Elsewhere, the folder is named.
     shutil.move(captions, "metadata.jsonl")
     code, err = run("report", "metadata.jsonl", "--images", photos, "--output", "b.html")
@@ -235,6 +245,16 @@ def test_it_says_when_another_model_made_the_captions(
     copied = (photos / "copy.jsonl", "--output", "copy.html")
     assert note not in run("report", *copied)[1]
     assert note in run("report", *copied, "--model", "other.safetensors")[1]
+
+
+def test_a_model_without_a_lexicon_gives_no_tags(
+    run: Run, photos: Path, tiny_model: CaptionModel
+) -> None:
+    tiny_model.save("tiny.safetensors", half=False)
+    code, _ = run("caption", photos / "a.png", "--output", "r.HTML", "--model", "tiny.safetensors")
+    assert code == 0
+    (item,) = data_of("r.HTML")["items"]
+    assert "tags" not in item["r"] and "h" in item
 
 
 @pytest.mark.parametrize(
