@@ -240,9 +240,8 @@ class _Finder:
         if name in self.sources:
             given, absolute = self.sources[name]
             # A name that is no valid UTF-8 is only in the path as it was given.
-            return Path(
-                given if os.path.exists(given) and not os.path.exists(absolute) else absolute
-            )
+            only_given = os.path.exists(given) and not os.path.exists(absolute)
+            return Path(given if only_given else absolute)
         try:
             os.fsencode(name)
         except UnicodeEncodeError:
@@ -258,9 +257,8 @@ def _picture(record: Record, finder: _Finder, with_words: bool) -> Picture:
         return Picture(None, problem=str(record["error"]))
     path = finder.find(record["file_name"])
     if path is None:
-        return Picture(
-            None, problem="its name leads out of the folder of the pictures, or no file can have it"
-        )
+        problem = "its name leads out of the folder of the pictures, or no file can have it"
+        return Picture(None, problem=problem)
     return Picture(path, _words(record)[0] if with_words else ())
 
 

@@ -116,6 +116,11 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     attention = (files / ".attention.jsonl").read_bytes()
     assert len(times) == 3 and attention.count(b"\n") == 3
     page.unlink()
+    for path in photos.rglob("*.*g"):
+        # Not opened again: with the size and the time it had, nobody sees that it is another.
+        seen = path.stat()
+        path.write_bytes(bytes(seen.st_size))
+        os.utime(path, ns=(seen.st_atime_ns, seen.st_mtime_ns))
     code, err = run("caption", photos, "--output", page)
     assert code == 0 and "0 captioned, 3 finished before, 0 failed" in err
     assert page.read_bytes() == before
@@ -199,11 +204,7 @@ def test_captions_of_others_beside_their_pictures(run: Run, photos: Path) -> Non
         {"file_name": "gone.png", "text": "a dog", "candidates": [1], "confidence": "high"},
         {"file_name": "half\ud800.png", "text": "a dog"},
         {"file_name": "sub/a.png", "text": "a dog " * 1000},
-        {
-            "file_name": "a.png",
-            "text": "x",
-            "candidates": [{"text": "x", "words": [["\ud800", 1]]}],
-        },
+        {"file_name": "a.png", "text": "x", "candidates": [odd]},
     ]
     noise(1).save("secret.png")
     captions = photos / "metadata.jsonl"
