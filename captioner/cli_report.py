@@ -46,7 +46,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     """The options of `captioner report`."""
     parser.set_defaults(command=_report)
     parser.add_argument(
-        "captions", type=Path, metavar="CAPTIONS.jsonl", help="of captioner caption"
+        "captions", type=Path, metavar="CAPTIONS.jsonl", help="what captioner caption wrote"
     )
     output = parser.add_argument_group("output")
     output.add_argument(

@@ -37,6 +37,9 @@ model's caption: half precision changes it by a hundredth at most."""
 MOST_WORDS = 100
 """Of a longer text, which is no caption of ours, no word is looked for in the picture."""
 
+LARGEST = 2**53 - 1
+"""The greatest whole number of JavaScript (ECMA-262, Number.MAX_SAFE_INTEGER)."""
+
 Record = Mapping[str, Any]
 
 
@@ -313,6 +316,8 @@ def _generator(job: ReportJob) -> str:
 def _item(record: Record, picture: Picture, look: Look) -> dict[str, Any]:
     """A picture as the page's script reads it; see ``itemOf`` there."""
     item: dict[str, Any] = {"r": record}
+    if _has_large(record):
+        item["x"] = _around_text(record)
     if look.thumbnail is not None:
         item["t"] = look.thumbnail
     else:
@@ -322,6 +327,24 @@ def _item(record: Record, picture: Picture, look: Look) -> dict[str, Any]:
         if not _words(record)[1]:
             item["w"] = picture.words
     return item
+
+
+def _has_large(value: object) -> bool:
+    """Whether a whole number in it is none that JavaScript can keep."""
+    if isinstance(value, Mapping):
+        return any(map(_has_large, value.values()))
+    if isinstance(value, list):
+        return any(map(_has_large, value))
+    return isinstance(value, int) and abs(value) > LARGEST
+
+
+def _around_text(record: Record) -> tuple[str, str]:
+    """The record as JSON, before and behind the value of ``text``."""
+    mark = "text"
+    while mark in json.dumps(record):
+        mark += "_"
+    before, behind = json.dumps({**record, "text": mark}).split(json.dumps(mark))
+    return before, behind
 
 
 def _page(

@@ -274,6 +274,33 @@ def test_corrections_are_saved_and_nothing_is_lost(open_page: OpenPage, report: 
     assert page.evaluate("Object.keys(localStorage)") == []
 
 
+def test_records_of_others_lose_nothing(open_page: OpenPage, tmp_path: Path) -> None:
+    records = [
+        {
+            "id": 2**60 + 1,
+            "file_name": "a.jpg",
+            "text": "a dog",
+            "more": ["text", "text_", {"n": 1}],
+        },
+        {"file_name": "half\udcfc.jpg", "text": None, "extra": {"deep": [1.5, None, "ü"]}},
+        {"more": -(2**53), "text": 'a "dog"', "file_name": "c.jpg"},
+    ]
+    captions = tmp_path / "others.jsonl"
+    captions.write_text("".join(json.dumps(record) + "\n" for record in records))
+    write_report(ReportJob(captions, tmp_path / "report.html"))
+    page = open_page(tmp_path / "report.html")
+    name, data = saved(page, "Save JSONL")
+    assert name == "others-corrected.jsonl"
+    assert [json.loads(line) for line in data.decode().splitlines()] == records
+    card(page, "c.jpg").get_by_role("button", name="Edit").click()
+    page.keyboard.type("a cat")
+    page.keyboard.press("Enter")
+    _, data = saved(page, "Save JSONL")
+    expected = [*records[:2], {**records[2], "text": "a cat"}]
+    assert [json.loads(line) for line in data.decode().splitlines()] == expected
+    assert list(json.loads(data.decode().splitlines()[2])) == list(records[2])
+
+
 def test_escape_leaves_a_caption_as_it_was(open_page: OpenPage, report: Path) -> None:
     page = open_page(report)
     before = card(page, "a1.png").locator(".caption").text_content()

@@ -18,7 +18,7 @@
     const same = first && first.text === record.text;
     const spoken = same ? list(first.words).filter((pair) => pair && pair[0] !== null) : [];
     return {
-      place, record,
+      place, record, around: given.x || null,
       name: record.file_name,
       text: typeof record.text === "string" ? record.text : null,
       sure: share(record.confidence),
@@ -579,7 +579,10 @@
     return /[",\r\n]/.test(text) ? `"${text.replaceAll('"', '""')}"` : text;
   }
   $("save-jsonl").addEventListener("click", () => {
-    const lines = items.map((item) => `${valid(JSON.stringify(corrected(item)))}\n`);
+    /* With numbers that JavaScript would round, the record is only kept as its text. */
+    const line = (item) => (item.around
+      ? item.around.join(JSON.stringify(textOf(item))) : JSON.stringify(corrected(item)));
+    const lines = items.map((item) => `${valid(line(item))}\n`);
     download(`${data.name}-corrected.jsonl`, lines.join(""), "application/jsonl");
     say(`${number.format(items.length)} records saved`);
   });
