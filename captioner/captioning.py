@@ -9,7 +9,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -22,6 +22,9 @@ from captioner.finding import SourceFile
 from captioner.images import ImageError
 from captioner.model import Candidate, CaptionModel, CaptionResult
 from captioner.tags import Tag, tags_of
+
+Given = TypeVar("Given")
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -214,7 +217,7 @@ def _read_batches(
 ) -> Generator[list[_Read], None, None]:
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
     with closing(
-        _read_ahead(partial(_read, model), numbered_files, workers, ahead=batch_size + workers)
+        read_ahead(partial(_read, model), numbered_files, workers, ahead=batch_size + workers)
     ) as images:
         batch: list[_Read] = []
         readable = 0
@@ -325,18 +328,15 @@ def _read(model: CaptionModel, numbered: tuple[int, SourceFile]) -> _Read:
         return _Read(place, file, error=error.reason)
 
 
-def _read_ahead(
-    read: Callable[[tuple[int, SourceFile]], _Read],
-    files: Iterable[tuple[int, SourceFile]],
-    workers: int,
-    ahead: int,
-) -> Generator[_Read, None, None]:
+def read_ahead(
+    read: Callable[[Given], Found], files: Iterable[Given], workers: int, ahead: int
+) -> Generator[Found, None, None]:
     """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
     if workers == 0:
         yield from map(read, files)
         return
     pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
-    waiting: deque[Future[_Read]] = deque()
+    waiting: deque[Future[Found]] = deque()
     try:
         for file in files:
             waiting.append(pool.submit(read, file))

@@ -31,6 +31,7 @@ from captioner.cli_options import (
     shown,
     shown_lines,
 )
+from captioner.cli_report import EXPLAIN_EXAMPLES, REPORT_EXAMPLES, add_explain, add_report
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -158,6 +159,12 @@ def make_parser() -> argparse.ArgumentParser:
     add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
     _add_tag(
         _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
+    )
+    add_report(
+        _add_command(commands, "report", "a page to find and correct captions", REPORT_EXAMPLES)
+    )
+    add_explain(
+        _add_command(commands, "explain", "show where a caption's words look", EXPLAIN_EXAMPLES)
     )
     _add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
     _add_calibrate(

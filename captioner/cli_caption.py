@@ -7,6 +7,8 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli_options import (
@@ -19,11 +21,22 @@ from captioner.cli_options import (
     share,
     shown,
 )
+from captioner.cli_report import run_report
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner.caption_job import CaptionJob, CaptionRun
     from captioner.captioning import CaptionRecord
+    from captioner.decoding import DecodingOptions
+    from captioner.model import CaptionModel
+    from captioner.report import ReportJob
+
+PAGE = "html"
+"""A format that is none of the writers': the captions are kept as JSONL, and a page shows them."""
+PAGE_SUFFIXES = (".html", ".htm")
+PAGE_CAPTIONS = 3
+"""Captions of each image on a page, if nothing else is said: the best one, and what else it is."""
+DEFAULT_TAGS = 0.25
 
 CAPTION_EXAMPLES = """\
 examples:
@@ -31,6 +44,7 @@ examples:
   captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --output report.html          a page to look at; opens in any browser
   captioner caption new/ --output captions.csv --append   and others to the same file
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
@@ -46,7 +60,9 @@ into again; images that failed, changed or are new are captioned and put in thei
 options, another model or other images are refused: --append adds other images at the end and
 touches nothing else, --overwrite starts anew (to go on after that, leave it out). What is known of
 the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing can be
-added. Standard output keeps nothing: there, every run starts from the beginning.
+added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this holds
+for them; `captioner report --help` tells of the page. Standard output keeps nothing: there, every
+run starts from the beginning.
 """
 
 
@@ -60,9 +76,10 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
     output.add_argument(
         "--format",
-        choices=list(WRITERS),
+        choices=[*WRITERS, PAGE],
         help="of the output; without it the suffix of PATH decides. "
-        + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items()),
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items())
+        + f"; {PAGE}: a page on which people look at, find and correct captions",
     )
     again = output.add_mutually_exclusive_group()
     again.add_argument(
@@ -89,10 +106,15 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
         "--tags",
         nargs="?",
         type=share,
-        const=0.25,
+        const=DEFAULT_TAGS,
         metavar="P",
         help="with jsonl: what each image shows, as words that are right with a probability of "
         "at least P (default: 0.25)",
+    )
+    output.add_argument(
+        "--no-attention",
+        action="store_true",
+        help="with html: do not show where the captioner looked, for which it reads images twice",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     decoding = add_decoding(parser)
@@ -124,11 +146,22 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(args: argparse.Namespace) -> int:
-    from captioner.caption_job import open_caption_job
     from captioner.model import load_model
 
-    job = _caption_job(args)
+    page = _page(args)
+    job = _page_job(args, page) if page is not None else _caption_job(args)
     model = load_model(args.model, device=args.device, precision=args.precision)
+    if page is None:
+        return _run(args, job, model)
+    if args.tags is None and model.lexicon is not None:
+        job = replace(job, min_tag_confidence=DEFAULT_TAGS)
+    code = _run(args, job, model)
+    return max(code, run_report(page, None if args.no_attention else model, args.quiet))
+
+
+def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
+    from captioner.caption_job import open_caption_job
+
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
         counts["done"] = run.done
@@ -146,8 +179,43 @@ def _caption(args: argparse.Namespace) -> int:
     return 1 if counts["failed"] else 0
 
 
+def _page(args: argparse.Namespace) -> ReportJob | None:
+    """The page that is wanted, checked; None for another output."""
+    output = None if args.output in (None, "-") else Path(args.output)
+    by_suffix = args.format is None and output is not None and not output.is_dir()
+    is_page = args.format == PAGE or (
+        by_suffix and output is not None and output.suffix.lower() in PAGE_SUFFIXES
+    )
+    if not is_page:
+        if args.no_attention:
+            raise CaptionerError("--no-attention is of pages only: add --output report.html")
+        return None
+    if output is None or (output.exists() and not (output.is_file() or output.is_dir())):
+        raise CaptionerError(
+            "--format html: a page is a file with a folder beside it: add --output report.html"
+        )
+    from captioner.report import ReportJob, check_report, folder_of
+
+    page = ReportJob(
+        captions=folder_of(output) / "captions.jsonl",
+        output=output,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        overwrite=args.overwrite,
+    )
+    check_report(page)
+    return page
+
+
+def _page_job(args: argparse.Namespace, page: ReportJob) -> CaptionJob:
+    """The job that makes the captions of a page."""
+    options = decoding_options(args)
+    if "num_captions" not in vars(args) and not options.sample:
+        options = replace(options, num_captions=min(PAGE_CAPTIONS, options.beam_size))
+    return _job(args, options, page.captions, "jsonl", candidates=True)
+
+
 def _caption_job(args: argparse.Namespace) -> CaptionJob:
-    from captioner.caption_job import CaptionJob
     from captioner.writers import open_writer
 
     options = decoding_options(args)
@@ -155,13 +223,26 @@ def _caption_job(args: argparse.Namespace) -> CaptionJob:
     _check_candidates(args.candidates, options.num_captions, writer.format)
     if args.tags is not None and writer.format != "jsonl":
         raise CaptionerError(f"--tags: {writer.format} has no place for them; use --format jsonl")
+    candidates = args.candidates or options.num_captions > 1
+    return _job(args, options, writer.output, writer.format, candidates)
+
+
+def _job(
+    args: argparse.Namespace,
+    decoding: DecodingOptions,
+    output: Path | None,
+    format: str,
+    candidates: bool,
+) -> CaptionJob:
+    from captioner.caption_job import CaptionJob
+
     try:
         return CaptionJob(
             paths=tuple(args.paths),
-            output=writer.output,
-            format=writer.format,
-            decoding=options,
-            candidates=args.candidates or options.num_captions > 1,
+            output=output,
+            format=format,
+            decoding=decoding,
+            candidates=candidates,
             min_confidence=args.min_confidence,
             min_tag_confidence=args.tags,
             batch_size=args.batch_size,

@@ -306,6 +306,29 @@ class Journal:
         yield _line({"mark": "complete"})
 
 
+def sources_of(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[str, str]]]:
+    """What a journal says of the work and of where the images are, for those who only read.
+
+    Returns:
+        `Journal.about`, and for each image's name its path as it was given and its absolute,
+        printable one. Both are empty where there is no journal that can be read.
+    """
+    about: Mapping[str, Any] = {}
+    sources: dict[str, tuple[str, str]] = {}
+    try:
+        with path.open("rb") as file:
+            for number, text in enumerate(file, start=1):
+                line = json.loads(text)
+                if number == 1:
+                    about = dict(line["about"])
+                elif "mark" not in line:
+                    entry = Entry.decoded(line)
+                    sources[entry.name] = entry.path, entry.source.path
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # what was cut short is not known: nothing depends on it
+    return about, sources
+
+
 def adopt(path: Path) -> None:
     """Give the next journal the name of this one.
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
+from browser import chromium, open_page, watch  # noqa: F401
 from PIL import Image
 
 if TYPE_CHECKING:

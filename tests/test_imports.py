@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "tiff_parts": "",
     "images": "finding limited_file tiff_parts",
     "files": "",
+    "pages": "",
     "writers": "files finding images",
     "tag_writers": "files writers",
     "dataset_formats": "",
@@ -51,6 +52,10 @@ MAY_IMPORT = {
     "checkpoints": "model model_file",
     "captioning": "images model tags encoder",
     "journal": "jobs files",
+    "attention": "tokenizer",
+    "explain": "attention model decoding files images",
+    "report_pictures": "attention captioning files images",
+    "report": "report_pictures pages journal files model tokenizer __init__",
     "caption_output": "journal writers files finding",
     "caption_job": "caption_output journal jobs captioning images model writers files __init__",
     "video": "finding",
@@ -74,10 +79,11 @@ MAY_IMPORT = {
     "training": "averaging datamodule decoding metrics model self_critical",
     "training_cli": "averaging training datamodule checkpoints",
     "cli_options": "decoding",
-    "cli_caption": "cli_options caption_job model writers",
+    "cli_report": "cli_options report explain model",
+    "cli_caption": "cli_options cli_report caption_job model writers report",
     "cli": (
-        "cli_options cli_caption tag_job evaluation calibration datasets writers training_cli "
-        "model checkpoints model_file __init__"
+        "cli_options cli_caption cli_report tag_job evaluation calibration datasets writers "
+        "training_cli model checkpoints model_file __init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",
@@ -167,6 +173,8 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["tag", "--help"],
         ["calibrate", "--help"],
         ["export", "--help"],
+        ["report", "--help"],
+        ["explain", "--help"],
     ],
 )
 def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
@@ -179,7 +187,10 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
     )
     loaded = modules_after(code, tmp_path)
     assert "captioner.cli" in loaded
-    assert loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning"} == set()
+    assert (
+        loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning", "jinja2"}
+        == set()
+    )
 
 
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:

@@ -1,0 +1,120 @@
+"""Pictures of the HTML pages and figures for the documents, made from the example files.
+
+    python benchmarks/screenshots.py                 # all into docs/images
+    python benchmarks/screenshots.py report-dark     # only this one
+
+Needs Chromium and Playwright (see CONTRIBUTING.md). A new page gets a function in `SHOTS`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from captioner.cli import main as captioner
+
+ROOT = Path(__file__).parents[1]
+EXAMPLES = ROOT / "data" / "examples"
+IMAGES = ROOT / "docs" / "images"
+
+
+def run(*arguments: str | Path) -> None:
+    """A command of captioner, which must do its work."""
+    assert captioner([str(each) for each in arguments]) == 0, arguments
+
+
+def open_page(browser: Browser, path: Path, width: int, height: int, **options: Any) -> Page:
+    """A page in a window of this size, with its pictures loaded."""
+    page = browser.new_page(viewport={"width": width, "height": height}, **options)
+    page.goto(path.absolute().as_uri(), wait_until="load")
+    # Playwright's own way of waiting needs `eval`, which the pages forbid.
+    while not page.evaluate("[...document.images].every((each) => each.complete)"):
+        time.sleep(0.05)
+    return page
+
+
+def make_report(folder: Path) -> Path:
+    """The page of the example photos."""
+    page = folder / "report.html"
+    if not page.exists():
+        run("caption", EXAMPLES, "--output", page, "--quiet")
+    return page
+
+
+def report(browser: Browser, folder: Path, output: Path) -> None:
+    page = open_page(browser, make_report(folder), 1240, 800)
+    page.screenshot(path=output)
+
+
+def report_dark(browser: Browser, folder: Path, output: Path) -> None:
+    page = open_page(browser, make_report(folder), 1240, 800, color_scheme="dark")
+    page.screenshot(path=output)
+
+
+def report_phone(browser: Browser, folder: Path, output: Path) -> None:
+    page = open_page(browser, make_report(folder), 390, 844)
+    page.screenshot(path=output)
+
+
+def report_words(browser: Browser, folder: Path, output: Path) -> None:
+    page = open_page(browser, make_report(folder), 1240, 800)
+    page.get_by_role("button", name="Details").first.click()
+    page.locator(".words").get_by_role("button", name="shirt").click()
+    page.screenshot(path=output)
+
+
+def explain(browser: Browser, folder: Path, output: Path) -> None:
+    run("explain", EXAMPLES / "astronaut.jpg", "--output", output, "--overwrite")
+
+
+# The name of a picture -> what makes it, given a folder for its files.
+SHOTS: dict[str, Callable[[Browser, Path, Path], None]] = {
+    "report": report,
+    "report-dark": report_dark,
+    "report-phone": report_phone,
+    "report-words": report_words,
+    "explain": explain,
+}
+
+
+SMOOTH = {"report-words"}  # Fewer colours would show as edges in them.
+
+
+def shrink(path: Path) -> None:
+    """Fewer colours: a third of the bytes, and nobody sees it."""
+    with Image.open(path) as image:
+        image.convert("RGB").quantize(256, dither=Image.Dither.FLOYDSTEINBERG).save(
+            path, optimize=True
+        )
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("names", nargs="*", choices=[[], *SHOTS], metavar="NAME")
+    parser.add_argument("--output", type=Path, default=IMAGES, metavar="DIR")
+    args = parser.parse_args(argv)
+    args.output.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        path = shutil.which("chromium") or shutil.which("google-chrome")
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        for name in args.names or SHOTS:
+            output = args.output / f"{name}.png"
+            SHOTS[name](browser, Path(folder), output)
+            if name not in SMOOTH:
+                shrink(output)
+            print(f"{output}: {output.stat().st_size / 1000:.0f} kB")
+        browser.close()
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

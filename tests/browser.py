@@ -1,0 +1,97 @@
+"""Pages opened in a real browser: Chromium, driven by Playwright, if both are there.
+
+A page that a test opens may log no error, may raise none, and may ask for nothing but files.
+"""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+NAMES = ("chromium", "chromium-browser", "google-chrome")
+LOCAL = ("file:", "data:", "blob:")
+
+OpenPage = Callable[..., Any]
+
+
+@dataclass
+class Watch:
+    """What pages have done that they may not do."""
+
+    found: list[str] = field(default_factory=list)
+
+    def over(self, page: Any) -> None:
+        page.on("console", self._console)
+        page.on("pageerror", lambda error: self.found.append(f"error: {error}"))
+        page.on("request", self._request)
+
+    def _console(self, message: Any) -> None:
+        if message.type in ("error", "warning"):
+            self.found.append(f"console {message.type}: {message.text}")
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(LOCAL):
+            self.found.append(f"request: {request.url}")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Any]:
+    """Chromium, one for each module: Playwright's loop is in the way of others in its thread."""
+    sync_api = pytest.importorskip(
+        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
+    )
+    path = next(filter(None, map(shutil.which, NAMES)), None)
+    if path is None:
+        pytest.skip("Chromium is not installed: apt-get install chromium")
+    with sync_api.sync_playwright() as playwright:
+        # Its sandbox does not start for root, nor in most containers; only our own pages are shown.
+        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def watch() -> Iterator[Watch]:
+    """What went wrong on the pages of a test. One that provokes it empties ``found`` itself."""
+    watch = Watch()
+    yield watch
+    assert watch.found == []
+
+
+@pytest.fixture
+def open_page(chromium: Any, watch: Watch) -> Iterator[OpenPage]:
+    """``open_page(path, **context_options)``: the page, watched until the test ends.
+
+    A ``script`` is run before the page's own. The other options are those of Playwright's
+    ``new_context``: ``viewport``, ``color_scheme``.
+    """
+    contexts = []
+
+    def open_page(path: Path, script: str = "", **options: Any) -> Any:
+        context = chromium.new_context(accept_downloads=True, **options)
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        if script:
+            page.add_init_script(script)
+        watch.over(page)
+        page.goto(path.absolute().as_uri())
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+
+
+def wait_until(page: Any, expression: str, timeout_s: float = 10.0) -> None:
+    """Wait for JavaScript to be true. Playwright's own way needs `eval`, which pages forbid."""
+    end = time.monotonic() + timeout_s
+    while not page.evaluate(expression):
+        assert time.monotonic() < end, f"waited for {expression}"
+        time.sleep(0.02)
