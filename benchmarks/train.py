@@ -1,0 +1,119 @@
+"""A training step with cached features, against the same decoder walked through word by word.
+
+    python benchmarks/train.py [--cell lstm] [--batch-size 32] [--rounds 5]
+
+All compute the same loss and the same gradients (checked first), of five captions for each of the
+images, on features that are there already: forward, loss, backward and AdamW.
+
+all words at once    as `captioner train` does: attention behind the recurrence, the projections of
+                     an image shared by its captions, padding spared the output layer
+word by word         the same decoder called for one word after the other, as decoders with
+                     attention inside the recurrence have to
+of each caption      that, with every caption a picture of its own, as the usual scripts have it
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captioner.decoder import CELLS, Decoder, DecoderConfig, shift
+from captioner.encoder import ImageFeatures
+from captioner.tokenizer import PAD_ID
+
+VOCABULARY, FEATURES, CELLS_IN_GRID, CAPTIONS = 2540, 1280, 64, 5  # of the shipped model
+LENGTHS = (7, 20)
+"""Words of a caption; Flickr8k's have 11 in the mean."""
+
+Loss = Callable[[Decoder, ImageFeatures, Tensor], Tensor]
+
+
+def at_once(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tensor:
+    inputs, targets = shift(captions)
+    said = targets != PAD_ID
+    return functional.cross_entropy(decoder.logits(decoder(features, inputs)[said]), targets[said])
+
+
+def word_by_word(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tensor:
+    inputs, targets = shift(captions)
+    state = decoder.start(features)
+    state = state.select_beams(inputs.new_zeros(inputs.shape[:2]))
+    scores = []
+    for t in range(inputs.shape[2]):
+        logits, state = decoder.step(inputs[:, :, t], state)
+        scores.append(logits)
+    logits = torch.stack(scores, dim=2)
+    return functional.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=PAD_ID)
+
+
+def of_each_caption(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tensor:
+    repeated = (part.repeat_interleave(captions.shape[1], dim=0) for part in features)
+    return word_by_word(decoder, ImageFeatures(*repeated), captions.flatten(0, 1).unsqueeze(1))
+
+
+WAYS: dict[str, Loss] = {
+    "all words at once": at_once,
+    "word by word": word_by_word,
+    "of each caption": of_each_caption,
+}
+
+
+def make_batch(images: int) -> tuple[ImageFeatures, Tensor]:
+    torch.manual_seed(0)
+    features = ImageFeatures.from_grid(torch.rand(images, CELLS_IN_GRID, FEATURES))
+    captions = torch.zeros(images, CAPTIONS, LENGTHS[1] + 2, dtype=torch.int64)
+    for row in captions.view(-1, captions.shape[-1]):
+        length = int(torch.randint(LENGTHS[0], LENGTHS[1] + 1, ()))
+        row[: length + 2] = torch.randint(4, VOCABULARY, (length + 2,))
+    return features, captions
+
+
+def check_equal(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> None:
+    decoder.eval()  # without dropout, which is drawn in another order
+    found = []
+    for loss in WAYS.values():
+        decoder.zero_grad()
+        loss(decoder, features, captions).backward()
+        found.append([weight.grad.clone() for weight in decoder.parameters()])
+    for other in found[1:]:
+        for first, second in zip(found[0], other, strict=True):
+            torch.testing.assert_close(first, second, rtol=1e-3, atol=1e-5)
+    decoder.train()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--cell", choices=CELLS, default="lstm")
+    parser.add_argument("--batch-size", type=int, default=32, help="images (default: 32)")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    decoder = Decoder(DecoderConfig(cell=args.cell), VOCABULARY, FEATURES)
+    features, captions = make_batch(args.batch_size)
+    check_equal(decoder, features, captions)
+    optimizer = torch.optim.AdamW(decoder.parameters(), lr=1e-4)
+    best = dict.fromkeys(WAYS, 0.0)
+    for _ in range(args.rounds + 1):  # the first one warms up
+        for name, loss in WAYS.items():
+            start = time.perf_counter()
+            optimizer.zero_grad()
+            loss(decoder, features, captions).backward()
+            optimizer.step()
+            rate = args.batch_size * CAPTIONS / (time.perf_counter() - start)
+            best[name] = max(best[name], rate)
+    print(f"{torch.get_num_threads()} threads, torch {torch.__version__}, {args.cell}")
+    ours = best["all words at once"]
+    for name, rate in best.items():
+        print(
+            f"{name:18s} {rate:7.0f} captions/s; all words at once is {ours / rate:.2f} times that"
+        )
+
+
+if __name__ == "__main__":
+    main()
