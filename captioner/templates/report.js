@@ -26,7 +26,7 @@
       tags: list(record.tags).filter((tag) => tag && typeof tag.name === "string"),
       others: (same ? candidates.slice(1) : candidates).map((c) => ({
         text: c.text,
-        sure: typeof c.avg_logprob === "number" ? share(Math.exp(c.avg_logprob)) : null,
+        perWord: typeof c.avg_logprob === "number" ? share(Math.exp(c.avg_logprob)) : null,
       })),
       words: given.w || spoken.map((pair) => pair[0]),
       probs: given.p || spoken.map((pair) => pair[1]),
@@ -296,8 +296,7 @@
     caption.id = id;
     const others = make("ol", {className: "others", "aria-label": "Other captions"});
     for (const each of item.others.slice(0, 2)) {
-      others.append(make("li", null, make("q", {title: each.text}, each.text),
-        each.sure === null ? null : make("span", null, percent(each.sure))));
+      others.append(make("li", null, make("q", {title: each.text}, each.text)));
     }
     const body = make("div", {className: "body"},
       make("p", {className: "name", title: item.name}, item.name), caption, meterOf(item),
@@ -487,7 +486,9 @@
       const others = make("ol", {className: "others"});
       for (const each of item.others) {
         others.append(make("li", null, make("q", null, each.text),
-          each.sure === null ? null : make("span", null, percent(each.sure)),
+          /* Not how sure it is of the whole: that is measured for the best caption only. */
+          each.perWord === null ? null : make("span", {title: "mean probability of its words"},
+            `${percent(each.perWord)} a word`),
           item.error === null ? button("Use", () => edit(item, each.text),
             {"aria-label": `Use “${each.text}”`}) : null));
       }
