@@ -7,6 +7,7 @@ import sys
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from captioner.cli_options import (
@@ -25,12 +26,16 @@ if TYPE_CHECKING:
     from captioner.caption_job import CaptionJob, CaptionRun
     from captioner.captioning import CaptionRecord
 
+TAG_CONFIDENCE = 0.25
+"""Of the tags, unless another is asked for."""
+
 CAPTION_EXAMPLES = """\
 examples:
   captioner caption dog.jpg                               one line on standard output
   captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --format xmp                  XMP sidecars beside the photos
   captioner caption new/ --output captions.csv --append   and others to the same file
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
@@ -47,12 +52,15 @@ options, another model or other images are refused: --append adds other images a
 touches nothing else, --overwrite starts anew (to go on after that, leave it out). What is known of
 the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing can be
 added. Standard output keeps nothing: there, every run starts from the beginning.
+
+An XMP sidecar that another program has written or changed is never replaced, not even by
+--overwrite, and pictures are never touched. docs/formats.md explains all formats.
 """
 
 
 def add_caption(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    from captioner.writers import WRITERS
+    from captioner.writers import WRITERS, XMP_NAMINGS
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
@@ -85,14 +93,22 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="leave out captions that are less sure, from 0 to 1 (default: 0)",
     )
-    output.add_argument(
+    tags = output.add_mutually_exclusive_group()
+    tags.add_argument(
         "--tags",
         nargs="?",
         type=share,
-        const=0.25,
+        const=TAG_CONFIDENCE,
         metavar="P",
-        help="with jsonl: what each image shows, as words that are right with a probability of "
-        "at least P (default: 0.25)",
+        help="with jsonl and xmp: what each image shows, as words that are right with a "
+        "probability of at least P (default: 0.25); xmp has them anyway, if the model has any",
+    )
+    tags.add_argument("--no-tags", action="store_true", help="with xmp: the caption only")
+    output.add_argument(
+        "--xmp-name",
+        choices=XMP_NAMINGS,
+        help="with xmp: darktable (default): a.jpg.xmp, as darktable and digiKam call them; "
+        "adobe: a.xmp",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     decoding = add_decoding(parser)
@@ -129,6 +145,8 @@ def _caption(args: argparse.Namespace) -> int:
 
     job = _caption_job(args)
     model = load_model(args.model, device=args.device, precision=args.precision)
+    if job.format == "xmp" and args.tags is None and not args.no_tags and model.lexicon is not None:
+        job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
         counts["done"] = run.done
@@ -153,8 +171,7 @@ def _caption_job(args: argparse.Namespace) -> CaptionJob:
     options = decoding_options(args)
     writer = open_writer(args.output, args.format)
     _check_candidates(args.candidates, options.num_captions, writer.format)
-    if args.tags is not None and writer.format != "jsonl":
-        raise CaptionerError(f"--tags: {writer.format} has no place for them; use --format jsonl")
+    _check_tags(args, writer.format)
     try:
         return CaptionJob(
             paths=tuple(args.paths),
@@ -168,9 +185,18 @@ def _caption_job(args: argparse.Namespace) -> CaptionJob:
             workers=args.workers,
             overwrite=args.overwrite,
             append=args.append,
+            xmp_name=args.xmp_name or "darktable",
         )
     except ValueError as error:
         raise CaptionerError(str(error)) from error
+
+
+def _check_tags(args: argparse.Namespace, format: str) -> None:
+    if args.tags is not None and format not in ("jsonl", "xmp"):
+        raise CaptionerError(f"--tags: {format} has no place for them; use --format jsonl or xmp")
+    for option, given in (("--no-tags", args.no_tags), ("--xmp-name", args.xmp_name is not None)):
+        if given and format != "xmp":
+            raise CaptionerError(f"{option}: is for --format xmp, not for {format}")
 
 
 def _captions_text(counts: Counter[str], some_left_out: bool) -> str:
