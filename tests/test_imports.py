@@ -68,11 +68,14 @@ MAY_IMPORT = {
     "averaging": "",
     "training": "averaging datamodule decoding metrics model self_critical",
     "training_cli": "averaging training datamodule checkpoints",
+    "training_report": "files tokenizer",
+    "training_plots": "training_report files",
     "cli_options": "decoding",
+    "cli_training_report": "cli_options training_plots training_report files",
     "cli_caption": "cli_options caption_job model writers",
     "cli": (
-        "cli_options cli_caption tag_job evaluation calibration datasets writers training_cli "
-        "model checkpoints model_file __init__"
+        "cli_options cli_caption cli_training_report tag_job evaluation calibration datasets "
+        "writers training_cli model checkpoints model_file __init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",
@@ -162,6 +165,7 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["tag", "--help"],
         ["calibrate", "--help"],
         ["export", "--help"],
+        ["report-training", "--help"],
     ],
 )
 def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
@@ -175,6 +179,7 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
     loaded = modules_after(code, tmp_path)
     assert "captioner.cli" in loaded
     assert loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning"} == set()
+    assert loaded & {"matplotlib", "tensorboard"} == set()
 
 
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:
