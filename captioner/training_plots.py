@@ -146,11 +146,11 @@ def calibration(report: Mapping[str, Any]) -> Figure:
         risk.plot(shares, wrong, **_style(0), label="observed")
         wrong = [1 - each["predicted"] for each in coverage]
         risk.plot(shares, wrong, **_style(1), label="predicted")
-        risk.set(ylabel="risk: share of content words that are wrong", title="Captions: risk")
+        risk.set(ylabel="share of content words that are wrong", title="Captions: risk")
         cider.plot(shares, [100 * each["cider_d"] for each in coverage], **_style(0))
         cider.set(ylabel="CIDEr-D × 100", title="Captions: quality")
         for panel in (risk, cider):
-            panel.set(xlabel="coverage: captions kept, the surest first", xlim=(0, 1.03))
+            panel.set(xlabel="coverage: surest captions kept", xlim=(0, 1.03))
             panel.xaxis.set_major_formatter(PercentFormatter(1))
         risk.set_ylim(bottom=0)
         tags.legend(loc="upper left")
