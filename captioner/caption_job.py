@@ -35,7 +35,7 @@ from captioner.images import IMAGES, find_images
 from captioner.jobs import Fingerprint, changes, describe_decoding, describe_model, locked
 from captioner.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.model import CaptionModel
-from captioner.writers import WRITERS, SidecarWriter, Writer
+from captioner.writers import WRITERS, XMP_NAMINGS, Writer, is_sidecar
 
 SYNC_RECORDS = 64
 SYNC_S = 1.0
@@ -47,8 +47,8 @@ class CaptionJob:
 
     Attributes:
         paths: images, folders and patterns; see `captioner.finding.find_files`.
-        output: the file to write, or the folder for text files; None for standard output (text
-            files: beside the images).
+        output: the file to write, or the folder for text files and XMP sidecars; None for
+            standard output (those: beside the images).
         format: a key of `captioner.writers.WRITERS`.
         decoding: how images are captioned.
         candidates: whether records list all captions with the probabilities of their words.
@@ -59,6 +59,7 @@ class CaptionJob:
         workers: threads that read images while the model works.
         overwrite: start anew, and replace what is there.
         append: keep all that is in the output, and add the images that are not.
+        xmp_name: how XMP sidecars are called, one of `captioner.writers.XMP_NAMINGS`.
     """
 
     paths: tuple[str, ...]
@@ -72,15 +73,18 @@ class CaptionJob:
     workers: int = 0
     overwrite: bool = False
     append: bool = False
+    xmp_name: str = "darktable"
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
             raise ValueError(f"format={self.format!r}: choose from {', '.join(WRITERS)}")
+        if self.xmp_name not in XMP_NAMINGS:
+            raise ValueError(f"xmp_name={self.xmp_name!r}: choose from {', '.join(XMP_NAMINGS)}")
         if self.overwrite and self.append:
             raise ValueError("append and overwrite: the one keeps what the other replaces")
         if self.append and not self.is_kept:
             raise ValueError("append: standard output and devices keep nothing; name a file")
-        is_file = self.output is not None and self.format != SidecarWriter.format
+        is_file = self.output is not None and not is_sidecar(self.format)
         if is_file and IMAGES.lists(str(self.output)):
             raise ValueError(
                 f"output {shown(self.output or '')} would be taken for an image to caption: end "
@@ -90,7 +94,7 @@ class CaptionJob:
     @property
     def is_kept(self) -> bool:
         """Whether the output can be taken up again: standard output, pipes and devices cannot."""
-        if self.format == SidecarWriter.format:
+        if is_sidecar(self.format):
             return True
         if self.output is None:
             return False
@@ -226,7 +230,7 @@ class _KeptRun(CaptionRun):
         self._check_options()
         job = self.job
         base = base_folder(job.paths, IMAGES)
-        self._output: Output = make_output(job.format, job.output, base)
+        self._output: Output = make_output(job.format, job.output, base, job.xmp_name)
         self._output.check_place()
         about = {
             "model": describe_model(self.model),
@@ -443,7 +447,7 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     # Neither the size of batches nor the threads: who runs out of memory may go on with less.
     return {
         "captioner": captioner.__version__,
-        "format": job.format,
+        "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
         "decoding": describe_decoding(job.decoding),
         "candidates": job.candidates,
         "min_confidence": job.min_confidence,

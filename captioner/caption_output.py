@@ -1,7 +1,7 @@
 """The outputs of a caption job, and how each is made whole again from the job's journal.
 
 A file of lines (TSV, JSONL, CSV) grows with the work. COCO's JSON is one list, which appears when
-the work is complete. Text files are written one by one.
+the work is complete. Text files and XMP sidecars are written one by one.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from captioner.files import (
 )
 from captioner.finding import SourceFile
 from captioner.journal import Checksum, Entry, Journal, Key, adopt, next_journal, part_of, write_at
-from captioner.writers import WRITERS, LineWriter, SidecarWriter
+from captioner.writers import WRITERS, LineWriter, SidecarWriter, XmpWriter
 
 TORN_BYTES = 1 << 20  # What lies behind the last whole line is no longer than that.
 
@@ -76,7 +76,7 @@ class Output(ABC):
             file: the image.
             entry: what is known of it.
             is_done: whether it will not be captioned.
-            may_replace: whether text files of other origin may be replaced.
+            may_replace: whether sidecars of other origin may be replaced, if any may.
 
         Raises:
             CaptionerError: names what is in the way and the remedy.
@@ -115,17 +115,20 @@ class Output(ABC):
         """Complete the output: these images, in this order."""
 
 
-def make_output(format: str, output: Path | None, base: Path) -> Output:
+def make_output(format: str, output: Path | None, base: Path, xmp_name: str) -> Output:
     """The output of a format of `captioner.writers.WRITERS`.
 
     Args:
         format: its name.
-        output: the file, or the folder for text files; None for text files beside the images.
+        output: the file, or the folder for sidecars; None for sidecars beside the images.
         base: the folder that holds all images.
+        xmp_name: one of `captioner.writers.XMP_NAMINGS`.
     """
+    if format == XmpWriter.format:
+        return _Sidecars(XmpWriter(output, naming=xmp_name), base)
     if format == SidecarWriter.format:
-        return _TextFiles(output, base)
-    assert output is not None, "only text files have a place of their own"
+        return _Sidecars(SidecarWriter(output), base)
+    assert output is not None, "only sidecars have a place of their own"
     return (_Lines if format in ("tsv", "jsonl", "csv") else _List)(output, format)
 
 
@@ -316,16 +319,17 @@ class _List(_File):
             self._rewrite(journal, keys)
 
 
-class _TextFiles(Output):
-    """A text file for each image."""
+class _Sidecars(Output):
+    """A file for each image: text or XMP."""
 
     holds_all = False
 
-    def __init__(self, output: Path | None, base: Path) -> None:
+    def __init__(self, writer: SidecarWriter, base: Path) -> None:
+        output = writer.output
         folder = base if output is None else output
-        name = "the text files beside the images" if output is None else shown(output)
-        super().__init__(name, folder / ".captions.captioner")
-        self._writer = SidecarWriter(output)
+        name = f"the {writer.what} beside the images" if output is None else shown(output)
+        super().__init__(name, folder / writer.journal)
+        self._writer = writer
         self._folder = folder
         self._checked: Path | None = None
 
@@ -333,7 +337,7 @@ class _TextFiles(Output):
         check_folder(self._folder)
 
     def is_there(self) -> bool:
-        return False  # Other text files may lie there: each image's own is looked at.
+        return False  # Other files may lie there: each image's own is looked at.
 
     def what_is_replaced(self) -> Checksum | bool | None:
         return True
@@ -341,23 +345,25 @@ class _TextFiles(Output):
     def check(
         self, file: SourceFile, entry: Entry | None, is_done: bool, may_replace: bool
     ) -> None:
-        if file.path.suffix.lower() == ".txt":
+        writer = self._writer
+        if file.path.suffix.lower() == writer.suffix:
             raise CaptionerError(
-                f"{shown(file.path)} is to be captioned, and has the suffix of the text files: "
+                f"{shown(file.path)} is to be captioned, and has the suffix of the {writer.what}: "
                 "rename it, or choose another --format"
             )
-        target = self._writer.target(file.path, file.name)
+        target = writer.target(file.path, file.name)
         if target.parent != self._checked:
             check_folder(target.parent)
             self._checked = target.parent
-        if is_done or may_replace or not exists(target):
+        if is_done or not exists(target) or (entry is not None and self._is_ours(target, entry)):
             return
-        if entry is not None and self._is_ours(target, entry):
-            return
-        raise CaptionerError(
-            f"{shown(target)} exists, and this job has not made it: --overwrite replaces the text "
-            "files of these images"
-        )
+        if not writer.may_replace(target):
+            raise writer.foreign(target)
+        if not may_replace:
+            raise CaptionerError(
+                f"{shown(target)} exists, and this job has not made it: --overwrite replaces the "
+                f"{writer.what} of these images"
+            )
 
     def settle(self) -> None:
         next_journal(self.state).unlink(missing_ok=True)
@@ -379,17 +385,19 @@ class _TextFiles(Output):
                 target.unlink()  # It told of the image that was there before.
 
     def _write(self, target: Path, entry: Entry) -> None:
+        # Looked at again: a photo program may have made it since the job was checked.
+        if exists(target) and not self._writer.may_replace(target):
+            raise self._writer.foreign(target)
         # Of the same name in every run, so that one left by a killed run is written over.
         part = target.with_name(f".captioner-{crc32(os.fsencode(target.name)):08x}.part")
-        replace_file(target, _text(entry), part)
+        replace_file(target, self._writer.text(entry.record), part)
 
-    @staticmethod
-    def _is_ours(target: Path, entry: Entry) -> bool:
-        """Whether a text file holds what was written there, and not what somebody made of it."""
+    def _is_ours(self, target: Path, entry: Entry) -> bool:
+        """Whether a file holds what was written there, and not what somebody made of it."""
         if entry.record["text"] is None:
             return False
         try:
-            return target.read_text(encoding="utf-8") == _text(entry)
+            return target.read_text(encoding="utf-8") == self._writer.text(entry.record)
         except (OSError, ValueError):
             return False
 
@@ -409,10 +417,6 @@ def _inode(path: Path) -> tuple[int, int] | None:
     except OSError:
         return None
     return found.st_dev, found.st_ino
-
-
-def _text(entry: Entry) -> str:
-    return f"{entry.record['text']}\n"
 
 
 def _joined(pieces: Iterable[bytes]) -> Iterator[bytes]:

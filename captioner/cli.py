@@ -32,6 +32,7 @@ from captioner.cli_options import (
     shown_lines,
 )
 from captioner.cli_report import EXPLAIN_EXAMPLES, REPORT_EXAMPLES, add_explain, add_report
+from captioner.cli_training_report import REPORT_TRAINING_EXAMPLES, add_report_training
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
@@ -172,6 +173,9 @@ def make_parser() -> argparse.ArgumentParser:
     )
     _add_export(
         _add_command(commands, "export", "turn a training checkpoint into a model", EXPORT_EXAMPLES)
+    )
+    add_report_training(
+        _add_command(commands, "report-training", "plot training runs", REPORT_TRAINING_EXAMPLES)
     )
     for name, purpose in TRAINING_COMMANDS.items():
         # Only for the list in --help: main() hands these over before it parses.

@@ -36,7 +36,9 @@ PAGE = "html"
 PAGE_SUFFIXES = (".html", ".htm")
 PAGE_CAPTIONS = 3
 """Captions of each image on a page, if nothing else is said: the best one, and what else it is."""
-DEFAULT_TAGS = 0.25
+
+TAG_CONFIDENCE = 0.25
+"""Of the tags, unless another is asked for."""
 
 CAPTION_EXAMPLES = """\
 examples:
@@ -45,6 +47,7 @@ examples:
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
   captioner caption photos/ --output report.html          a page to look at; opens in any browser
+  captioner caption photos/ --format xmp                  XMP sidecars beside the photos
   captioner caption new/ --output captions.csv --append   and others to the same file
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
@@ -63,12 +66,15 @@ the output stands beside it in a hidden file, `.captions.csv.captioner`: without
 added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this holds
 for them; `captioner report --help` tells of the page. Standard output keeps nothing: there, every
 run starts from the beginning.
+
+An XMP sidecar that another program has written or changed is never replaced, not even by
+--overwrite, and pictures are never touched. docs/formats.md explains all formats.
 """
 
 
 def add_caption(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    from captioner.writers import WRITERS
+    from captioner.writers import WRITERS, XMP_NAMINGS
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
@@ -102,14 +108,22 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="leave out captions that are less sure, from 0 to 1 (default: 0)",
     )
-    output.add_argument(
+    tags = output.add_mutually_exclusive_group()
+    tags.add_argument(
         "--tags",
         nargs="?",
         type=share,
-        const=DEFAULT_TAGS,
+        const=TAG_CONFIDENCE,
         metavar="P",
-        help="with jsonl: what each image shows, as words that are right with a probability of "
-        "at least P (default: 0.25)",
+        help="with jsonl and xmp: what each image shows, as words that are right with a "
+        "probability of at least P (default: 0.25); xmp has them anyway, if the model has any",
+    )
+    tags.add_argument("--no-tags", action="store_true", help="with xmp and html: the caption only")
+    output.add_argument(
+        "--xmp-name",
+        choices=XMP_NAMINGS,
+        help="with xmp: darktable (default): a.jpg.xmp, as darktable and digiKam call them; "
+        "adobe: a.xmp",
     )
     output.add_argument(
         "--no-attention",
@@ -151,11 +165,12 @@ def _caption(args: argparse.Namespace) -> int:
     page = _page(args)
     job = _page_job(args, page) if page is not None else _caption_job(args)
     model = load_model(args.model, device=args.device, precision=args.precision)
-    if page is None:
-        return _run(args, job, model)
-    if args.tags is None and model.lexicon is not None:
-        job = replace(job, min_tag_confidence=DEFAULT_TAGS)
+    tagged = (page is not None or job.format == "xmp") and not args.no_tags
+    if tagged and args.tags is None and model.lexicon is not None:
+        job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
     code = _run(args, job, model)
+    if page is None:
+        return code
     return max(code, run_report(page, None if args.no_attention else model, args.quiet))
 
 
@@ -209,6 +224,7 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
 
 def _page_job(args: argparse.Namespace, page: ReportJob) -> CaptionJob:
     """The job that makes the captions of a page."""
+    _check_tags(args, PAGE)
     options = decoding_options(args)
     if "num_captions" not in vars(args) and not options.sample:
         options = replace(options, num_captions=min(PAGE_CAPTIONS, options.beam_size))
@@ -221,8 +237,7 @@ def _caption_job(args: argparse.Namespace) -> CaptionJob:
     options = decoding_options(args)
     writer = open_writer(args.output, args.format)
     _check_candidates(args.candidates, options.num_captions, writer.format)
-    if args.tags is not None and writer.format != "jsonl":
-        raise CaptionerError(f"--tags: {writer.format} has no place for them; use --format jsonl")
+    _check_tags(args, writer.format)
     candidates = args.candidates or options.num_captions > 1
     return _job(args, options, writer.output, writer.format, candidates)
 
@@ -249,9 +264,19 @@ def _job(
             workers=args.workers,
             overwrite=args.overwrite,
             append=args.append,
+            xmp_name=args.xmp_name or "darktable",
         )
     except ValueError as error:
         raise CaptionerError(str(error)) from error
+
+
+def _check_tags(args: argparse.Namespace, format: str) -> None:
+    if args.tags is not None and format not in ("jsonl", "xmp", PAGE):
+        raise CaptionerError(f"--tags: {format} has no place for them; use --format jsonl or xmp")
+    if args.no_tags and format not in ("xmp", PAGE):
+        raise CaptionerError(f"--no-tags: is for --format xmp and html, not for {format}")
+    if args.xmp_name is not None and format != "xmp":
+        raise CaptionerError(f"--xmp-name: is for --format xmp, not for {format}")
 
 
 def _captions_text(counts: Counter[str], some_left_out: bool) -> str:

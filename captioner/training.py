@@ -263,6 +263,9 @@ class CaptionTask(pl.LightningModule):
             if self.cross_entropy_weight:
                 loss = loss + self.cross_entropy_weight * self.loss(features, batch.captions)
         self.log("train/loss", loss, prog_bar=True, batch_size=images)
+        # Of the decoder, whose groups are the last; one factor scales all of them.
+        rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
+        self.log("train/learning_rate", rate, batch_size=images)
         return loss
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:

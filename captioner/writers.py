@@ -37,6 +37,7 @@ from captioner.files import (
     temporary_of,
 )
 from captioner.finding import FileKind
+from captioner.xmp import is_untouched, render_xmp
 
 Record = Mapping[str, Any]
 
@@ -338,10 +339,18 @@ class SidecarWriter(Writer):
     suffix, keep theirs: ``a.png.txt``. That depends on the folder alone and not on which of its
     images are captioned, so that a second run finds the files of the first. Images that failed
     get none.
+
+    Attributes:
+        suffix: of the files.
+        what: they are called in messages.
+        journal: the name of the hidden file that a job keeps beside them.
     """
 
     format = "txt"
     summary = "a .txt file for each image, beside it or below the output folder"
+    suffix: ClassVar[str] = ".txt"
+    what: ClassVar[str] = "text files"
+    journal: ClassVar[str] = ".captions.captioner"
 
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
@@ -349,15 +358,12 @@ class SidecarWriter(Writer):
         self._stems: dict[str, str] = {}
 
     def target(self, path: Path, name: str) -> Path:
-        """The text file of the image at `path` that the records call `name`."""
-        # Imported here: the command line's help lists the formats and must not load Pillow.
-        from captioner.images import IMAGES
+        """The file that belongs to the image at `path` that the records call `name`.
 
-        folder = os.path.abspath(path.parent)
-        if folder != self._folder:
-            # One folder's names at a time: images come folder by folder.
-            self._folder, self._stems = folder, _output_stems(folder, IMAGES)
-        sidecar = self._stems.get(path.name, path.name) + ".txt"
+        Raises:
+            CaptionerError: there can be none; names the image and the remedy.
+        """
+        sidecar = self._stem(path) + self.suffix
         if self.output is None:
             return path.parent / sidecar
         inside = PurePosixPath(name)
@@ -365,8 +371,34 @@ class SidecarWriter(Writer):
             raise CaptionerError(f"{name} would be written outside of {self.output}")
         return self.output.joinpath(*inside.parent.parts, sidecar)
 
+    def _stem(self, path: Path) -> str:
+        return self._stems_beside(path).get(path.name, path.name)
+
+    def _stems_beside(self, path: Path) -> dict[str, str]:
+        """File name -> stem, for all images of the folder."""
+        # Imported here: the command line's help lists the formats and must not load Pillow.
+        from captioner.images import IMAGES
+
+        folder = os.path.abspath(path.parent)
+        if folder != self._folder:
+            # One folder's names at a time: images come folder by folder.
+            self._folder, self._stems = folder, _output_stems(folder, IMAGES)
+        return self._stems
+
+    def text(self, record: Record) -> str:
+        """What the file of a record with a caption holds."""
+        return f"{record['text']}\n"
+
+    def may_replace(self, target: Path) -> bool:
+        """Whether ``overwrite`` is enough to replace a file that is there."""
+        return True
+
+    def foreign(self, target: Path) -> CaptionerError:
+        """The error to raise for a file that nothing replaces."""
+        raise NotImplementedError("every text file may be replaced")
+
     def check(self, files: Iterable[NamedFile]) -> None:
-        """Refuse text files that exist and folders that cannot be written."""
+        """Refuse files that exist and folders that cannot be written."""
         checked: Path | None = None
         for file in files:
             target = self.target(file.path, file.name)
@@ -382,27 +414,103 @@ class SidecarWriter(Writer):
             check_folder(self.output)
 
     def write(self, record: Record, path: Path | None = None) -> None:
-        """Write one image's text file, whole or not at all."""
+        """Write one image's file, whole or not at all."""
         if record["text"] is None:
             return
         if path is None:
-            raise CaptionerError("text files need the path of each image: write(record, path)")
+            raise CaptionerError(f"{self.what} need the path of each image: write(record, path)")
         target = self.target(path, record["file_name"])
         self._check_target(target)
-        replace_file(target, record["text"] + "\n")
+        replace_file(target, self.text(record))
 
     def _check_target(self, target: Path) -> None:
-        if exists(target) and not self.overwrite:
+        if not exists(target):
+            return
+        if not self.may_replace(target):
+            raise self.foreign(target)
+        if not self.overwrite:
             raise CaptionerError(
-                f"{shown(target)} exists: --overwrite replaces the text files of these images"
+                f"{shown(target)} exists: --overwrite replaces the {self.what} of these images"
             )
+
+
+class XmpWriter(SidecarWriter):
+    """An XMP sidecar for each image: its caption as the description, its tags as keywords.
+
+    ``a.jpg.xmp`` for ``a.jpg``, the name that darktable and digiKam give, is every image's own.
+    Adobe's ``a.xmp`` belongs to all files of that stem: images that share one are refused.
+
+    A sidecar that another program has written or added to, or that somebody has changed, is never
+    replaced: it may hold the development of a photo.
+    """
+
+    format = "xmp"
+    summary = "an XMP sidecar for each image, with its caption and tags, for photo programs"
+    suffix = ".xmp"
+    what = "XMP sidecars"
+    journal = ".captions.xmp.captioner"
+
+    def __init__(
+        self, output: Path | None = None, *, overwrite: bool = False, naming: str = "darktable"
+    ) -> None:
+        """As the text files' one; the naming is one of `XMP_NAMINGS`."""
+        super().__init__(output, overwrite=overwrite)
+        self.naming = naming
+        self._sharing: dict[str, list[str]] = {}  # stem -> names, of the folder of `_stems`
+
+    def _stem(self, path: Path) -> str:
+        if self.naming == "darktable":
+            return path.name
+        stem = os.path.splitext(path.name)[0]
+        others = [name for name in self._names_with(stem, path) if name != path.name]
+        if others:
+            raise CaptionerError(
+                f"{shown(path)} and {shown(others[0])} would share {shown(stem)}.xmp: --xmp-name "
+                "darktable gives each image its own sidecar; or rename one of them"
+            )
+        return stem
+
+    def _names_with(self, stem: str, path: Path) -> list[str]:
+        before = self._folder
+        names = self._stems_beside(path)
+        if self._folder != before:
+            self._sharing = {}
+            for name in names:
+                # Compared as Windows and macOS do.
+                key = os.path.splitext(name)[0].casefold()
+                self._sharing.setdefault(key, []).append(name)
+        return self._sharing.get(stem.casefold(), [])
+
+    def text(self, record: Record) -> str:
+        """The whole sidecar."""
+        return render_xmp(record["text"], [tag["name"] for tag in record.get("tags") or ()])
+
+    def may_replace(self, target: Path) -> bool:
+        """Whether captioner has made it, and nobody has changed it since."""
+        return is_untouched(target)
+
+    def foreign(self, target: Path) -> CaptionerError:
+        """Names the sidecar and where ours can go."""
+        return CaptionerError(
+            f"{shown(target)} holds what captioner has not written (perhaps the development of a "
+            "photo), and is never replaced: write into a folder of their own with --output DIR; "
+            "docs/formats.md says how to merge them"
+        )
 
 
 WRITERS: dict[str, type[Writer]] = {
     writer.format: writer
-    for writer in (TsvWriter, JsonlWriter, CsvWriter, JsonWriter, SidecarWriter)
+    for writer in (TsvWriter, JsonlWriter, CsvWriter, JsonWriter, SidecarWriter, XmpWriter)
 }
 """Format name -> class; the command line's choices."""
+
+XMP_NAMINGS = ("darktable", "adobe")
+"""How XMP sidecars can be called: ``a.jpg.xmp``, or ``a.xmp``."""
+
+
+def is_sidecar(format: str) -> bool:
+    """Whether a format of `WRITERS` has a file for each image."""
+    return issubclass(WRITERS[format], SidecarWriter)
 
 
 def open_writer(

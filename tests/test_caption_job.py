@@ -36,10 +36,12 @@ from captioner.images import find_images
 from captioner.jobs import Fingerprint
 from captioner.journal import Journal
 from captioner.model import CaptionModel
+from captioner.xmp import render_xmp
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.json", "texts"]
+OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.json", "texts", "xmps"]
+SIDECARS = {"texts": "txt", "xmps": "xmp"}
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +79,8 @@ def command(model_file: Path) -> list[str]:
 
 
 def into(output: str) -> list[str]:
-    return ["--output", output, *(["--format", "txt"] if output.endswith("texts") else [])]
+    format = SIDECARS.get(Path(output).name)
+    return ["--output", output, *([] if format is None else ["--format", format])]
 
 
 @pytest.fixture
@@ -216,7 +219,8 @@ def test_killed_at_every_single_write_a_run_ends_as_an_undisturbed_one(
 
 
 def caption_output_state(output: str) -> str:
-    return ".captions.captioner" if output == "texts" else f".{output}.captioner"
+    states = {"texts": ".captions.captioner", "xmps": ".captions.xmp.captioner"}
+    return states.get(output, f".{output}.captioner")
 
 
 def assert_valid(output: Path) -> None:
@@ -623,9 +627,11 @@ def test_an_interrupted_overwrite_goes_on_without_the_option(
     for output in OUTPUTS:
         assert run(str(photos), *into("calm/" + output))[0] == 1
         there = Path(output)
-        if output == "texts":
+        if output in SIDECARS:
             there.mkdir()
-            (there / "z.txt").write_text("mine")
+            # Of XMP sidecars only captioner's own may be replaced.
+            mine = render_xmp("mine") if output == "xmps" else "mine"
+            (there / {"texts": "z.txt", "xmps": "z.png.xmp"}[output]).write_text(mine)
         else:
             there.write_text("mine\n")
         arguments = [*command, str(photos), *into(output)]

@@ -539,7 +539,7 @@ def test_tags_go_into_jsonl(
         assert {tag["type"] for tag in record["tags"]} <= {"noun", "verb", "adjective"}
     assert any(record["tags"] for record in records)
     assert cli.main([*arguments, "--tags"]) == 2
-    assert "--tags: tsv has no place for them; use --format jsonl" in capsys.readouterr().err
+    assert "--tags: tsv has no place for them; use --format jsonl or xmp" in capsys.readouterr().err
     with pytest.raises(SystemExit) as end:
         cli.main([*arguments, "--tags", "2"])
     assert end.value.code == 2

@@ -30,7 +30,8 @@ MAY_IMPORT = {
     "images": "finding limited_file tiff_parts",
     "files": "",
     "pages": "",
-    "writers": "files finding images",
+    "xmp": "__init__",
+    "writers": "files finding images xmp",
     "tag_writers": "files writers",
     "dataset_formats": "",
     "datasets": "dataset_formats",
@@ -78,12 +79,15 @@ MAY_IMPORT = {
     "averaging": "",
     "training": "averaging datamodule decoding metrics model self_critical",
     "training_cli": "averaging training datamodule checkpoints",
+    "training_report": "files tokenizer",
+    "training_plots": "training_report files",
     "cli_options": "decoding",
     "cli_report": "cli_options report explain model",
+    "cli_training_report": "cli_options training_plots training_report files",
     "cli_caption": "cli_options cli_report caption_job model writers report",
     "cli": (
-        "cli_options cli_caption cli_report tag_job evaluation calibration datasets writers "
-        "training_cli model checkpoints model_file __init__"
+        "cli_options cli_caption cli_report cli_training_report tag_job evaluation calibration "
+        "datasets writers training_cli model checkpoints model_file __init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging model decoding",
@@ -175,6 +179,7 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["export", "--help"],
         ["report", "--help"],
         ["explain", "--help"],
+        ["report-training", "--help"],
     ],
 )
 def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
@@ -191,6 +196,7 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
         loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning", "jinja2"}
         == set()
     )
+    assert loaded & {"matplotlib", "tensorboard"} == set()
 
 
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:

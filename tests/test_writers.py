@@ -227,7 +227,7 @@ def test_the_format_comes_from_its_name_or_the_suffix(
 
 def test_every_format_is_in_the_registry_under_its_name() -> None:
     assert {name: writer.format for name, writer in WRITERS.items()} == {
-        name: name for name in ("tsv", "jsonl", "csv", "json", "txt")
+        name: name for name in ("tsv", "jsonl", "csv", "json", "txt", "xmp")
     }
     assert all(writer.summary for writer in WRITERS.values())
 
