@@ -15,6 +15,7 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioner.constraints import find_constraints
 from captioner.decoder import Decoder, DecoderConfig
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
@@ -33,7 +34,7 @@ from captioner.model_file import (
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
 from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
-from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
+from captioner.tokenizer import BOS_ID, EOS_ID, Tokenizer, detokenize
 from captioner.transform import ImageTransform
 
 
@@ -93,9 +94,9 @@ class CaptionResult:
         Of a calibrated model (`captioner calibrate`): the share of the caption's content words that
         people who describe such a picture would use, as far as can be expected, and less where the
         picture is unlike those that the model learnt from; see
-        :func:`captioner.tags.caption_confidence`. Of others, and of captions drawn at random, the
-        geometric mean of the word probabilities, :attr:`Candidate.confidence`: the model's own
-        opinion.
+        :func:`captioner.tags.caption_confidence`. Of others, and of captions drawn at random or
+        with words that were given, the geometric mean of the word probabilities,
+        :attr:`Candidate.confidence`: the model's own opinion.
         """
         return self.candidates[0].confidence if self.calibrated is None else self.calibrated
 
@@ -193,8 +194,8 @@ class CaptionModel(nn.Module):
 
         Raises:
             captioner.images.ImageError: when a picture cannot be read.
-            CaptionerError: when ``images`` is no sequence of pictures, or a banned word is more
-                than one word.
+            CaptionerError: when ``images`` is no sequence of pictures, or the options' words do
+                not suit the model; see :func:`captioner.constraints.find_constraints`.
         """
         single = isinstance(images, np.ndarray) and images.ndim < 4
         if single or isinstance(images, (str, Path, Image.Image)):
@@ -249,11 +250,12 @@ class CaptionModel(nn.Module):
                 :func:`captioner.decoding.decode`.
 
         Raises:
-            CaptionerError: when a banned word is more than one word.
+            CaptionerError: when the options' words do not suit the model; see
+                :func:`captioner.constraints.find_constraints`.
         """
         wanted = options or DecodingOptions()
         options = self._with_evidence(wanted)
-        forbidden = [PAD_ID, BOS_ID, UNK_ID, *self._banned_ids(options.banned_words)]
+        words = find_constraints(options, self.tokenizer)
         if len(features.grid) == 0:
             return []
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
@@ -265,10 +267,12 @@ class CaptionModel(nn.Module):
                 options,
                 bos=BOS_ID,
                 eos=EOS_ID,
-                forbidden=forbidden,
+                forbidden=words.forbidden,
                 device=self.device,
                 streams=streams,
                 fixed_shape=fixed_shape,
+                prompt=words.prompt,
+                required=words.required,
             )
         return [
             self._result(tuple(map(self._candidate, image)), wanted, familiarity, seen)
@@ -307,7 +311,9 @@ class CaptionModel(nn.Module):
         asked = CaptionResult(
             considered[: options.num_captions], considered, familiarity=familiarity, seen=seen
         )
-        if self.lexicon is None or self.tag_calibration is None or options.sample:
+        # The calibration is of captions that the model chose: words put into its mouth are none.
+        is_free = not (options.sample or options.prompt or options.must_include)
+        if self.lexicon is None or self.tag_calibration is None or not is_free:
             return asked
         sure = caption_confidence(asked, self.lexicon, self.tag_calibration)
         return replace(asked, calibrated=sure)
@@ -323,16 +329,6 @@ class CaptionModel(nn.Module):
         finally:
             if was_training:
                 self.train()
-
-    def _banned_ids(self, banned_words: Sequence[str]) -> list[int]:
-        ids = []
-        for text in banned_words:
-            words = tokenize(text)
-            if len(words) != 1:
-                found = f"is {len(words)} words ({', '.join(words)})" if words else "has no letter"
-                raise CaptionerError(f"banned word {text!r}: it {found}; give single words")
-            ids.append(self.tokenizer.id_of(words[0]))
-        return ids
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         words = self.tokenizer.decode(hypothesis.ids)

@@ -388,7 +388,7 @@ def test_the_help_states_the_decoders_defaults() -> None:
         for name, _, _, text in (*DECODING_ARGUMENTS, *SAMPLING_ARGUMENTS)
         if (match := re.search(r"\(default: (.*)\)$", text))
     }
-    without_number = {"num_captions", "sample", "banned_words"}
+    without_number = {"num_captions", "sample", "banned_words", "prompt", "must_include"}
     assert stated == {n: d for n, d in defaults.items() if n not in without_number}
     assert defaults["num_captions"] == "1"
     assert "(jsonl and tsv; default: 1)" in " ".join(help_of("caption").split())

@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "encoder": "transform pretrained",
     "decoder": "",
     "decoding": "",
+    "constraints": "decoding tokenizer",
     "metrics": "",
     "finding": "",
     "jobs": "finding",
@@ -39,8 +40,8 @@ MAY_IMPORT = {
     "fast_encoder": "encoder",
     "model_file": "files",
     "model": (
-        "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
-        "model_file fast_encoder"
+        "encoder decoder decoding constraints tokenizer transform images lexicon tags familiarity "
+        "tag_head model_file fast_encoder"
     ),
     "checkpoints": "model model_file",
     "captioning": "images model tags",
