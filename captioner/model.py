@@ -15,7 +15,14 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioner.constraints import find_constraints
+from captioner.blanks import (
+    FillOptions,
+    FillResult,
+    parse_blanks,
+    result_of,
+    search_fillings,
+)
+from captioner.constraints import find_constraints, known_ids
 from captioner.decoder import Decoder, DecoderConfig
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
@@ -34,7 +41,15 @@ from captioner.model_file import (
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
 from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
-from captioner.tokenizer import BOS_ID, EOS_ID, Tokenizer, detokenize
+from captioner.tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    SPECIAL_WORDS,
+    UNK_ID,
+    Tokenizer,
+    detokenize,
+)
 from captioner.transform import ImageTransform
 
 
@@ -197,16 +212,80 @@ class CaptionModel(nn.Module):
             CaptionerError: when ``images`` is no sequence of pictures, or the options' words do
                 not suit the model; see :func:`captioner.constraints.find_constraints`.
         """
+        pixels = self._pixels(images, "caption")
+        return [] if pixels is None else self.caption_batch(pixels, options)
+
+    def _pixels(
+        self, images: Sequence[str | Path | Image.Image | np.ndarray], method: str
+    ) -> Tensor | None:
+        """The pictures as this model looks at them (B, 3, height, width), None if there is none."""
         single = isinstance(images, np.ndarray) and images.ndim < 4
         if single or isinstance(images, (str, Path, Image.Image)):
-            raise CaptionerError("caption takes a list of pictures: write caption([picture])")
+            raise CaptionerError(f"{method} takes a list of pictures: write {method}([picture])")
         if len(images) == 0:
-            return []
+            return None
         pixels = [
             self.read(image) if isinstance(image, (str, Path)) else self.transform(to_rgb(image))
             for image in images
         ]
-        return self.caption_batch(torch.stack(pixels), options)
+        return torch.stack(pixels)
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        images: Sequence[str | Path | Image.Image | np.ndarray],
+        sentence: str,
+        options: FillOptions | None = None,
+    ) -> list[FillResult]:
+        """Find the words that are missing in a sentence, for each of some pictures.
+
+        Args:
+            images: paths, Pillow images or arrays (H, W, 3).
+            sentence: such as "a ___ dog runs through the ___", one word for each blank; see
+                :func:`captioner.blanks.parse_blanks`.
+            options: how they are searched for.
+
+        Raises:
+            captioner.images.ImageError: when a picture cannot be read.
+            CaptionerError: when ``images`` is no sequence of pictures, the sentence has no blank,
+                or a word of it is not in the vocabulary.
+        """
+        options = options or FillOptions()
+        words, ids = self.check_sentence(sentence)
+        pixels = self._pixels(images, "fill")
+        if pixels is None:
+            return []
+        every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
+        results = []
+        with self._evaluating():
+            features = self.encode(pixels)
+            for place in range(len(pixels)):
+                one = ImageFeatures(*(part[place : place + 1].float() for part in features))
+                found = search_fillings(
+                    self.decoder.step,
+                    self.decoder.start(one),
+                    ids,
+                    beam_size=options.beam_size,
+                    bos=BOS_ID,
+                    eos=EOS_ID,
+                    never=(PAD_ID, BOS_ID, UNK_ID),
+                    device=self.device,
+                )
+                results.append(result_of(found, words, every_word, options.top))
+        return results
+
+    def check_sentence(
+        self, sentence: str
+    ) -> tuple[tuple[str | None, ...], tuple[int | None, ...]]:
+        """The words of a sentence with blanks, and their ids; None for each blank.
+
+        Raises:
+            CaptionerError: the sentence has no blank, or a word that is not in the vocabulary.
+        """
+        words = parse_blanks(sentence)
+        said = [word for word in words if word is not None]
+        ids = iter(known_ids(said, self.tokenizer, f"sentence {sentence!r}"))
+        return words, tuple(None if word is None else next(ids) for word in words)
 
     def read(self, path: str | Path) -> Tensor:
         """Read a picture as this model looks at it: float32 (3, height, width).

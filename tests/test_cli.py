@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -414,7 +415,7 @@ def test_the_command_line_offers_every_decoding_option() -> None:
 @pytest.mark.parametrize("command", ["caption", "evaluate", "export"])
 def test_the_examples_in_the_help_parse(command: str) -> None:
     lines = [
-        line[2:].split("  ")[0].replace("'", "").split()[1:]
+        shlex.split(line[2:].split("  ")[0])[1:]
         for line in help_of(command).partition("example")[2].splitlines()
         if line.startswith("  captioner ")
     ]

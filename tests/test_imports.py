@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "decoder": "",
     "decoding": "",
     "constraints": "decoding tokenizer",
+    "blanks": "decoding tokenizer",
     "metrics": "",
     "finding": "",
     "jobs": "finding",
@@ -40,11 +41,13 @@ MAY_IMPORT = {
     "fast_encoder": "encoder",
     "model_file": "files",
     "model": (
-        "encoder decoder decoding constraints tokenizer transform images lexicon tags familiarity "
-        "tag_head model_file fast_encoder"
+        "encoder decoder decoding constraints blanks tokenizer transform images lexicon tags "
+        "familiarity tag_head model_file fast_encoder"
     ),
     "checkpoints": "model model_file",
     "captioning": "images model tags",
+    "fill": "model blanks images finding",
+    "fill_writers": "writers files finding",
     "journal": "jobs files",
     "caption_output": "journal writers files finding",
     "caption_job": "caption_output journal jobs captioning images model writers files __init__",
@@ -70,12 +73,13 @@ MAY_IMPORT = {
     "training_cli": "averaging training datamodule checkpoints",
     "cli_options": "decoding",
     "cli_caption": "cli_options caption_job model writers",
+    "cli_fill": "cli_options fill fill_writers model",
     "cli": (
-        "cli_options cli_caption tag_job evaluation calibration datasets writers training_cli "
+        "cli_options cli_caption cli_fill tag_job evaluation calibration datasets writers training_cli "
         "model checkpoints model_file __init__"
     ),
     "__main__": "cli",
-    "__init__": "captioning tagging model decoding",
+    "__init__": "captioning tagging fill model decoding",
 }
 USE_LIGHTNING = {"averaging", "datamodule", "training", "training_cli"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -158,6 +162,7 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["--help"],
         ["--version"],
         ["caption", "--help"],
+        ["fill", "--help"],
         ["evaluate", "--help"],
         ["tag", "--help"],
         ["calibrate", "--help"],
@@ -209,9 +214,11 @@ assert main(["caption", "red.png", "--model", "tiny.safetensors", "--device", "c
 
 
 def test_the_public_names_are_what_the_modules_define() -> None:
+    from captioner.blanks import FillOptions
     from captioner.captioning import caption_images
     from captioner.decoding import DecodingOptions
     from captioner.errors import CaptionerError
+    from captioner.fill import fill_images
     from captioner.model import CaptionModel, load_model
     from captioner.tagging import VideoTags, tag_video, tag_videos
 
@@ -220,6 +227,8 @@ def test_the_public_names_are_what_the_modules_define() -> None:
     assert captioner.DecodingOptions is DecodingOptions
     assert captioner.CaptionerError is CaptionerError
     assert captioner.caption_images is caption_images
+    assert captioner.fill_images is fill_images
+    assert captioner.FillOptions is FillOptions
     assert captioner.tag_video is tag_video
     assert captioner.tag_videos is tag_videos
     assert captioner.VideoTags is VideoTags
