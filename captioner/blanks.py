@@ -48,7 +48,7 @@ class FillOptions:
     """
 
     top: int = 5
-    beam_size: int = 1000
+    beam_size: int = 5000
 
     def __post_init__(self) -> None:
         for name in ("top", "beam_size"):
@@ -262,7 +262,7 @@ def _fill(
     filled = []
     for number, (block, state) in enumerate(zip(blocks, states, strict=True)):
         here = (places[:, 0] == number).nonzero()[:, 0]
-        for some in here.split(size):
+        for some in torch.split(here, size):
             sentence, word = places[some, 1], places[some, 2]
             ids = torch.cat([block.ids[sentence], word[:, None]], dim=1)
             device = block.words.device

@@ -35,7 +35,7 @@ others are done, and the exit code is 1.
 # The defaults are FillOptions' own; a test compares the numbers in the help with them.
 FILL_ARGUMENTS = (
     ("top", int, "N", "list the N likeliest fillings, and words of each blank (default: 5)"),
-    ("beam_size", int, "K", "beginnings that are kept from the second blank on (default: 1000)"),
+    ("beam_size", int, "K", "beginnings that are kept from the second blank on (default: 5000)"),
 )
 FORMATS = ("text", "jsonl")  # as in captioner.fill_writers; a test compares them
 

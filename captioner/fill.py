@@ -32,7 +32,7 @@ class FillRecord:
     error: str | None
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON primitives: see docs in `captioner fill --help`.
+        """JSON primitives.
 
         ``fillings`` and ``blanks`` are None for a file that could not be read. Probabilities have
         six digits, ``log_prob`` (natural, of the whole sentence with its end) four.

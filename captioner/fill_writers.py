@@ -33,7 +33,7 @@ class FillTextWriter(LineWriter):
         if record["unexplored"] > 0:
             lines.append(
                 f"  {record['considered']:,} fillings were looked at; at most "
-                f"{_percent(record['unexplored'])} of the probability lies in others"
+                f"{_percent(record['unexplored']).strip()} of the probability lies in others"
             )
         return "\n".join(lines) + "\n"
 

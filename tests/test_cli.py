@@ -412,7 +412,7 @@ def test_the_command_line_offers_every_decoding_option() -> None:
     assert {field.name for field in dataclasses.fields(DecodingOptions)} <= offered
 
 
-@pytest.mark.parametrize("command", ["caption", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["caption", "fill", "evaluate", "export"])
 def test_the_examples_in_the_help_parse(command: str) -> None:
     lines = [
         shlex.split(line[2:].split("  ")[0])[1:]

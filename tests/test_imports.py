@@ -75,8 +75,8 @@ MAY_IMPORT = {
     "cli_caption": "cli_options caption_job model writers",
     "cli_fill": "cli_options fill fill_writers model",
     "cli": (
-        "cli_options cli_caption cli_fill tag_job evaluation calibration datasets writers training_cli "
-        "model checkpoints model_file __init__"
+        "cli_options cli_caption cli_fill tag_job evaluation calibration datasets writers "
+        "training_cli model checkpoints model_file __init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging fill model decoding",
