@@ -13,9 +13,11 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from captioner.blanks import FillOptions
     from captioner.captioning import caption_images
     from captioner.decoding import DecodingOptions
     from captioner.errors import CaptionerError
+    from captioner.fill import fill_images
     from captioner.model import CaptionModel, load_model
     from captioner.tagging import VideoTags, tag_video, tag_videos
 
@@ -25,9 +27,11 @@ __all__ = [
     "CaptionModel",
     "CaptionerError",
     "DecodingOptions",
+    "FillOptions",
     "VideoTags",
     "__version__",
     "caption_images",
+    "fill_images",
     "load_model",
     "tag_video",
     "tag_videos",
@@ -37,7 +41,9 @@ _MODULE_OF = {
     "CaptionModel": "captioner.model",
     "CaptionerError": "captioner.errors",
     "DecodingOptions": "captioner.decoding",
+    "FillOptions": "captioner.blanks",
     "caption_images": "captioner.captioning",
+    "fill_images": "captioner.fill",
     "load_model": "captioner.model",
     "VideoTags": "captioner.tagging",
     "tag_video": "captioner.tagging",

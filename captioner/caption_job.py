@@ -160,7 +160,12 @@ class CaptionRun(ABC):
     def _check_options(self) -> None:
         job = self.job
         check_caption_options(
-            self.model, job.batch_size, job.workers, job.min_confidence, job.min_tag_confidence
+            self.model,
+            job.decoding,
+            job.batch_size,
+            job.workers,
+            job.min_confidence,
+            job.min_tag_confidence,
         )
 
     def _batches(

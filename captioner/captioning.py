@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from captioner.constraints import find_constraints
 from captioner.decoding import DecodingOptions
 from captioner.encoder import ImageFeatures
 from captioner.errors import CaptionerError
@@ -106,8 +107,7 @@ def caption_images(
     Raises:
         ValueError: batch_size or workers is too small, or a least confidence is not in [0, 1];
             raised by the call itself.
-        CaptionerError: the options do not suit the model, or tags are wanted of one without a
-            lexicon; the latter is raised by the call itself.
+        CaptionerError: the options do not suit the model; raised by the call itself.
     """
     batches = caption_batches(
         model,
@@ -157,11 +157,12 @@ def caption_batches(
         ValueError: as `caption_images`, by the call itself.
         CaptionerError: the same.
     """
-    check_caption_options(model, batch_size, workers, min_confidence, min_tag_confidence)
+    options = options or DecodingOptions()
+    check_caption_options(model, options, batch_size, workers, min_confidence, min_tag_confidence)
     batches = _read_batches(model, numbered_files, batch_size, workers)
     captioner = _Captioner(
         model,
-        options or DecodingOptions(),
+        options,
         batch_size if fixed_shape else None,
         min_confidence,
         min_tag_confidence,
@@ -171,6 +172,7 @@ def caption_batches(
 
 def check_caption_options(
     model: CaptionModel,
+    options: DecodingOptions,
     batch_size: int,
     workers: int,
     min_confidence: float,
@@ -180,7 +182,8 @@ def check_caption_options(
 
     Raises:
         ValueError: a number is out of its range.
-        CaptionerError: tags are wanted of a model without a lexicon.
+        CaptionerError: tags are wanted of a model without a lexicon or of captions whose words
+            were given, or the options' words do not suit the model.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
@@ -197,6 +200,12 @@ def check_caption_options(
             "tags: this model has no lexicon of what its words mean; `captioner calibrate` gives "
             "it one"
         )
+    if min_tag_confidence is not None and (options.prompt or options.must_include):
+        raise CaptionerError(
+            "tags: they are read from captions that the model chose; leave out the tags, or the "
+            "prompt and the words to include"
+        )
+    find_constraints(options, model.tokenizer)
 
 
 @dataclass(frozen=True)

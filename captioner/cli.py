@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 from captioner import __version__
 from captioner.cli_caption import CAPTION_EXAMPLES, add_caption
+from captioner.cli_fill import FILL_EXAMPLES, add_fill
 from captioner.cli_options import (
     add_arguments,
     add_decoding,
@@ -158,6 +159,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
+    add_fill(_add_command(commands, "fill", "fill in a sentence about a photo", FILL_EXAMPLES))
     _add_tag(
         _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
     )

@@ -52,6 +52,8 @@ examples:
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
   captioner caption photos/ --ban snow --no-repeat-ngram 2
+  captioner caption dog.jpg --prompt "two dogs"           go on from these words
+  captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
 
 Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
@@ -147,6 +149,20 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
         dest="banned_words",
         metavar="WORD",
         help="never say this word; may be given again",
+    )
+    decoding.add_argument(
+        "--prompt",
+        default=argparse.SUPPRESS,
+        metavar="TEXT",
+        help="begin every caption with these words; they count in --max-length",
+    )
+    decoding.add_argument(
+        "--must-include",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="WORD",
+        help="say this very word somewhere; may be given again. The search then keeps the beam "
+        "size for each number of words said; not with --sample",
     )
     sampling = parser.add_argument_group("sampling")
     sampling.add_argument(

@@ -65,8 +65,10 @@ def add_arguments(
         )
 
 
-def add_model(parser: argparse.ArgumentParser, batch_size: int = 32, workers: bool = True) -> None:
-    """The options of model, device and batches."""
+def add_model(
+    parser: argparse.ArgumentParser, batch_size: int | None = 32, workers: bool = True
+) -> None:
+    """The options of model, device and batches; None for what works on one image at a time."""
     group = parser.add_argument_group("model")
     group.add_argument(
         "--model", default="default", metavar="FILE", help="model file (default: the shipped one)"
@@ -80,6 +82,8 @@ def add_model(parser: argparse.ArgumentParser, batch_size: int = 32, workers: bo
         default="auto",
         help="of the CNN; auto is bf16 on GPUs that have it, else fp32",
     )
+    if batch_size is None:
+        return
     group.add_argument(
         "--batch-size",
         type=at_least(1),

@@ -48,6 +48,11 @@ class DecodingOptions:
         no_repeat_ngram: no n words in a row occur twice in a caption; 0 allows it
             (Paulus et al. 2018, section 2.5). Self-critical training likes "a man and a man".
         banned_words: words that never occur. The caller turns them into `forbidden` ids.
+        prompt: the words every caption begins with. They count in its length and in `max_length`,
+            and their probabilities in its probability. `no_repeat_ngram` holds for what follows.
+            The caller turns them into `prompt` ids.
+        must_include: words that every caption says, each at least once, anywhere; those of the
+            prompt count. Beam search only. The caller turns them into `required` ids.
     """
 
     beam_size: int = 3
@@ -61,6 +66,8 @@ class DecodingOptions:
     seed: int = 0
     no_repeat_ngram: int = 2
     banned_words: tuple[str, ...] = ()
+    prompt: str | None = None
+    must_include: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -98,11 +105,22 @@ class DecodingOptions:
                     raise ValueError(
                         f"{name}={value!r} works on sampling only: set sample=True or leave it out"
                     )
-        words = self.banned_words
-        if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
-            raise ValueError(f"banned_words={words!r}: give a list of words, such as ['blurry']")
-        # A list from a configuration file would make the options unhashable.
-        object.__setattr__(self, "banned_words", tuple(words))
+        self._check_words()
+
+    def _check_words(self) -> None:
+        for name in ("banned_words", "must_include"):
+            words = getattr(self, name)
+            if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
+                raise ValueError(f"{name}={words!r}: give a list of words, such as ['blurry']")
+            # A list from a configuration file would make the options unhashable.
+            object.__setattr__(self, name, tuple(words))
+        if self.prompt is not None and not (isinstance(self.prompt, str) and self.prompt.strip()):
+            raise ValueError(f"prompt={self.prompt!r}: give the first words, such as 'two dogs'")
+        if self.must_include and self.sample:
+            raise ValueError(
+                f"must_include={self.must_include!r} works on the search only: leave it or sample "
+                "out"
+            )
 
 
 @dataclass(frozen=True)
@@ -155,6 +173,8 @@ def decode(
     device: torch.device | str,
     streams: Sequence[int] | None = None,
     fixed_shape: bool = False,
+    prompt: Sequence[int] = (),
+    required: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """Caption a batch of images.
 
@@ -177,6 +197,9 @@ def decode(
             same shape whatever the images: the kernels are then the same, and an image gets the
             very same numbers, to the last bit, in any batch of one size. Costs what the steps
             for finished images cost.
+        prompt: ids that every caption begins with, at most `max_length`.
+        required: ids that every caption contains besides, each once or more; with those of the
+            prompt at most `max_length`. See `_extend_in_banks`.
 
     Returns:
         For every image its `num_captions` hypotheses, finished ones first, then by falling score.
@@ -184,30 +207,53 @@ def decode(
 
     Raises:
         CaptionerError: the logits contain NaN, or no caption at all is possible.
-        ValueError: an id is outside the vocabulary, `eos` is forbidden, or `streams` has the
-            wrong length.
+        ValueError: an id is outside the vocabulary, `eos` is forbidden, `streams` has the wrong
+            length, or `prompt` and `required` contradict the other arguments.
     """
     if eos in forbidden:
         raise ValueError(f"forbidden contains eos={eos}: without it no caption ends; leave it out")
+    _check_constraints(prompt, required, {eos, *forbidden}, options)
     if batch_size == 0:
         return []
-    rules = _Rules(eos, sorted(set(forbidden)), options.no_repeat_ngram, torch.device(device))
+    rules = _Rules(
+        eos, sorted(set(forbidden)), options.no_repeat_ngram, torch.device(device), required
+    )
     words = torch.full((batch_size, 1), bos, dtype=torch.int64, device=device)
+    begun = _Hypotheses.empty(batch_size, 1, options.max_length, words.device)
+    if prompt:
+        words, state = _read_prompt(step, state, words, begun, prompt)
     done: list[tuple[Tensor, _Hypotheses]] = []  # (image numbers, their hypotheses)
     if options.sample:
         numbers = range(batch_size) if streams is None else streams
         if len(numbers) != batch_size:
             raise ValueError(f"streams has {len(numbers)} numbers for {batch_size} images")
         uniform = _uniform(numbers, options).to(device)
-        _sample(step, state, words, uniform, rules, options, done, fixed_shape)
+        _sample(step, state, words, begun, len(prompt), uniform, rules, options, done, fixed_shape)
     else:
-        _beam_search(step, state, words, rules, options, done, fixed_shape)
+        _beam_search(step, state, words, begun, len(prompt), rules, options, done, fixed_shape)
     captions: list[list[Hypothesis]] = [[] for _ in range(batch_size)]
     for images, hypotheses in done:
         ranked = hypotheses.ranked(options.length_penalty)
         for image, best in zip(images.tolist(), ranked, strict=True):
             captions[image] = best[: options.num_captions]
     return captions
+
+
+def _check_constraints(
+    prompt: Sequence[int], required: Sequence[int], never: set[int], options: DecodingOptions
+) -> None:
+    wrong = sorted(never & {*prompt, *required})
+    if wrong:
+        raise ValueError(f"prompt and required contain ids that are forbidden or eos: {wrong}")
+    if required and options.sample:
+        raise ValueError("required ids need the search: leave them out, or sample=False")
+    if len(set(required)) < len(required) or set(required) & set(prompt):
+        raise ValueError("required names an id twice, or one of the prompt: leave it out")
+    if len(prompt) + len(required) > options.max_length:
+        raise ValueError(
+            f"{len(prompt) + len(required)} words are given, and a caption has at most "
+            f"max_length={options.max_length}; raise it"
+        )
 
 
 @dataclass
@@ -276,7 +322,7 @@ class _Hypotheses:
             if not found:
                 raise CaptionerError(
                     "no caption is possible: every word is forbidden and the model rules out the "
-                    "end of sentence; ban fewer words"
+                    "end of sentence or a required word; require fewer words, or ban fewer words"
                 )
             captions.append(sorted(found, key=lambda h: (h.finished, h.score), reverse=True))
         return captions
@@ -286,11 +332,17 @@ class _Rules:
     """Which words may come next."""
 
     def __init__(
-        self, eos: int, forbidden: Sequence[int], no_repeat_ngram: int, device: torch.device
+        self,
+        eos: int,
+        forbidden: Sequence[int],
+        no_repeat_ngram: int,
+        device: torch.device,
+        required: Sequence[int] = (),
     ) -> None:
         self.eos = eos
-        self.largest_id = max([eos, *forbidden])
-        self.smallest_id = min([eos, *forbidden])
+        self.largest_id = max([eos, *forbidden, *required])
+        self.smallest_id = min([eos, *forbidden, *required])
+        self.required = torch.tensor(required, dtype=torch.int64, device=device)
         self.forbidden = torch.tensor(forbidden, dtype=torch.int64, device=device)
         self.no_repeat_ngram = no_repeat_ngram
 
@@ -329,10 +381,34 @@ class _Rules:
         return torch.where(seen, grams[..., -1], self.eos)
 
 
+def _read_prompt(
+    step: StepFunction[S], state: S, words: Tensor, begun: _Hypotheses, prompt: Sequence[int]
+) -> tuple[Tensor, S]:
+    """Say the prompt: `begun` holds it then, with its probabilities; words (B, 1) and state."""
+    for t, word in enumerate(prompt):
+        logits, state = step(words, state)
+        if not 0 <= word < logits.shape[-1]:
+            raise ValueError(f"prompt has the id {word}, the vocabulary ends at {logits.shape[-1]}")
+        log_probs = F.log_softmax(logits.float(), dim=-1)[..., word]  # (B, 1)
+        _check_numbers(log_probs.isnan(), t)
+        if (log_probs == NEVER).any():
+            raise CaptionerError(
+                f"no caption is possible: the model rules out word {t + 1} of the prompt; "
+                "give another"
+            )
+        words = torch.full_like(words, word)
+        _append(begun, words, log_probs, t)
+        begun.total = begun.total + log_probs
+        begun.length = begun.length + 1
+    return words, state
+
+
 def _beam_search(
     step: StepFunction[S],
     state: S,
     words: Tensor,
+    begun: _Hypotheses,
+    first: int,
     rules: _Rules,
     options: DecodingOptions,
     done: list[tuple[Tensor, _Hypotheses]],
@@ -349,15 +425,19 @@ def _beam_search(
     log-probabilities only fall, so a beam with sum s ends with a score of at most
     s / (max_length + 1)**length_penalty (the argument of Huang et al. 2017 for optimal beam
     search, with lengths up to max_length + 1).
+
+    The search starts at word `first` of the captions `begun` (B, 1), behind the prompt. Where
+    words are required, `_extend_in_banks` decides which extensions are kept.
     """
     longest = options.max_length
     wanted, alpha = options.num_captions, options.length_penalty
     images = torch.arange(len(words), device=words.device)
-    beams = _Hypotheses.empty(len(words), 1, longest, words.device)
+    beams = begun
     pool = _Hypotheses.empty(len(words), 0, longest, words.device)
-    for t in range(longest + 1):
+    extend = _extend_in_banks if len(rules.required) else _extend
+    for t in range(first, longest + 1):
         logits, state = step(words, state)
-        parents, words, beams = _extend(logits, beams, t, rules, options)
+        parents, words, beams = extend(logits, beams, t, rules, options)
         ended = words == rules.eos
         closing = replace(beams, total=beams.total.masked_fill(~ended, NEVER))
         pool = pool.joined(closing).best(wanted, alpha)
@@ -373,7 +453,7 @@ def _beam_search(
             images, parents, words = images[stay], parents[stay], words[stay]
             beams, pool = beams.select_images(stay), pool.select_images(stay)
             state = state.select_images(stay)
-        if options.beam_size > 1:
+        if options.beam_size > 1 or len(rules.required):
             state = state.select_beams(parents)
 
 
@@ -413,6 +493,55 @@ def _extend(
     return parents, words, beams
 
 
+def _extend_in_banks(
+    logits: Tensor, beams: _Hypotheses, t: int, rules: _Rules, options: DecodingOptions
+) -> tuple[Tensor, Tensor, _Hypotheses]:
+    """As `_extend`, for captions that must contain C words: the best of each bank are kept.
+
+    Bank c holds the beams that have said c of the words, beam_size of them (grid beam search,
+    Hokamp and Liu 2017, algorithm 1), so that those without compete with none that paid for one.
+    A beam goes on with its best words within its bank, or with any word that it still lacks into
+    the next (as in Post and Vilar 2018, section 3.1, who share one beam among the banks). Only
+    the last bank may end, so captions without all words are never found.
+
+    A way on is never missing: a word still to be said repeats no n-gram, and each step opens the
+    next bank while it is not the last.
+
+    Returns:
+        parents (B, K'), words (B, K'), new beams; K' is (C + 1) * beam_size, in the order of the
+        banks, or fewer while there are fewer extensions.
+    """
+    log_probs, end = rules.apply(logits, beams.ids[..., :t])  # (B, K, V), (B, K)
+    open_ = beams.total > NEVER  # (B, K)
+    _check_numbers(end.isnan() & open_, t)
+    required, count = rules.required, len(rules.required)
+    said = (beams.ids[..., :t, None] == required).any(dim=-2)  # (B, K, C)
+    bank = said.sum(dim=-1, keepdim=True)  # (B, K, 1)
+    lacking = log_probs[..., required].masked_fill(said, NEVER)  # (B, K, C)
+    end = end.masked_fill(bank[..., 0] < count, NEVER)
+    if t == options.max_length:
+        log_probs, lacking = torch.full_like(log_probs, NEVER), torch.full_like(lacking, NEVER)
+    log_probs[..., required] = log_probs[..., required].masked_fill(~said, NEVER)
+    log_probs[..., rules.eos] = end if t > 0 else NEVER
+    values, words = _top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (B, K, M)
+
+    banks = torch.cat([bank.expand_as(values), (bank + 1).expand_as(lacking)], dim=-1).flatten(1)
+    words = torch.cat([words, required.expand_as(lacking)], dim=-1)
+    values = torch.cat([values, lacking], dim=-1)  # (B, K, M + C)
+    sums = (beams.total[..., None] + values).masked_fill(~open_[..., None], NEVER).flatten(1)
+    numbers = torch.arange(count + 1, device=sums.device)[:, None]  # (C + 1, 1)
+    in_bank = sums[:, None].masked_fill(banks[:, None] != numbers, NEVER)  # (B, C + 1, N)
+    total, places = (x.flatten(1) for x in _top(in_bank, min(options.beam_size, sums.shape[1])))
+    parents = places // values.shape[-1]
+    words, values = words.flatten(1).gather(1, places), values.flatten(1).gather(1, places)
+    beams = beams.select_beams(parents)
+    _append(beams, words, values, t)
+    beams.total = total
+    beams.finished = (words == rules.eos) & (total > NEVER)
+    beams.length = torch.full_like(parents, t + 1)
+    return parents, words, beams
+
+
 def _append(hypotheses: _Hypotheses, words: Tensor, log_probs: Tensor, t: int) -> None:
     if t < hypotheses.ids.shape[-1]:
         hypotheses.ids[..., t] = words
@@ -433,6 +562,8 @@ def _sample(
     step: StepFunction[S],
     state: S,
     words: Tensor,
+    begun: _Hypotheses,
+    first: int,
     uniform: Tensor,
     rules: _Rules,
     options: DecodingOptions,
@@ -445,16 +576,16 @@ def _sample(
     exact samples of the model's distribution, and a longer one is cut and unfinished.
     """
     images = torch.arange(len(words), device=words.device)
-    samples = _Hypotheses.empty(len(words), 1, options.max_length, words.device)
+    samples = begun
     running = torch.ones_like(words, dtype=torch.bool)
-    for t in range(options.max_length + 1):
+    for t in range(first, options.max_length + 1):
         logits, state = step(words, state)
         log_probs, end = rules.apply(logits, samples.ids[..., :t])
         _check_numbers(end.isnan() & running, t)
         words, values = _draw(log_probs, uniform[..., t], options)  # (B, N)
-        if t == 0:
-            first = torch.zeros_like(words)
-            samples, state = samples.select_beams(first), state.select_beams(first)
+        if t == first:
+            copies = torch.zeros_like(words)
+            samples, state = samples.select_beams(copies), state.select_beams(copies)
             running, end = running.expand_as(words), end.expand_as(words)
         stuck = values == NEVER  # as in beam search
         can_end = end > NEVER

@@ -138,4 +138,11 @@ def describe_model(model: CaptionModel) -> dict[str, Any]:
 
 def describe_decoding(options: DecodingOptions) -> dict[str, Any]:
     """The options as JSON primitives, as they are when they were read from a file."""
-    return {**asdict(options), "banned_words": list(options.banned_words)}
+    values = {**asdict(options), "banned_words": list(options.banned_words)}
+    # Jobs without them are those of versions that did not know them.
+    prompt, included = values.pop("prompt"), values.pop("must_include")
+    if prompt is not None:
+        values["prompt"] = prompt
+    if included:
+        values["must_include"] = list(included)
+    return values

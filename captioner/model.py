@@ -15,7 +15,15 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
+from captioner.blanks import (
+    FillOptions,
+    FillResult,
+    parse_blanks,
+    result_of,
+    search_fillings,
+)
 from captioner.cnn_graph import CnnGraph
+from captioner.constraints import find_constraints, known_ids
 from captioner.decoder import Decoder, DecoderConfig
 from captioner.decoding import DecodingOptions, Hypothesis, decode
 from captioner.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
@@ -36,7 +44,15 @@ from captioner.model_file import (
 from captioner.pretrained import is_file_name
 from captioner.tag_head import TagHead
 from captioner.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
-from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer, detokenize, tokenize
+from captioner.tokenizer import (
+    BOS_ID,
+    EOS_ID,
+    PAD_ID,
+    SPECIAL_WORDS,
+    UNK_ID,
+    Tokenizer,
+    detokenize,
+)
 from captioner.transform import ImageTransform
 from captioner.weight_tools import ShapesOnly, ZerosOnly
 
@@ -97,9 +113,9 @@ class CaptionResult:
         Of a calibrated model (`captioner calibrate`): the share of the caption's content words that
         people who describe such a picture would use, as far as can be expected, and less where the
         picture is unlike those that the model learnt from; see
-        :func:`captioner.tags.caption_confidence`. Of others, and of captions drawn at random, the
-        geometric mean of the word probabilities, :attr:`Candidate.confidence`: the model's own
-        opinion.
+        :func:`captioner.tags.caption_confidence`. Of others, and of captions drawn at random or
+        with words that were given, the geometric mean of the word probabilities,
+        :attr:`Candidate.confidence`: the model's own opinion.
         """
         return self.candidates[0].confidence if self.calibrated is None else self.calibrated
 
@@ -206,19 +222,83 @@ class CaptionModel(nn.Module):
 
         Raises:
             captioner.images.ImageError: when a picture cannot be read.
-            CaptionerError: when ``images`` is no sequence of pictures, or a banned word is more
-                than one word.
+            CaptionerError: when ``images`` is no sequence of pictures, or the options' words do
+                not suit the model; see :func:`captioner.constraints.find_constraints`.
         """
+        pixels = self._pixels(images, "caption")
+        return [] if pixels is None else self.caption_batch(pixels, options)
+
+    def _pixels(
+        self, images: Sequence[str | Path | Image.Image | np.ndarray], method: str
+    ) -> Tensor | None:
+        """The pictures as this model looks at them (B, 3, height, width), None if there is none."""
         single = isinstance(images, np.ndarray) and images.ndim < 4
         if single or isinstance(images, (str, Path, Image.Image)):
-            raise CaptionerError("caption takes a list of pictures: write caption([picture])")
+            raise CaptionerError(f"{method} takes a list of pictures: write {method}([picture])")
         if len(images) == 0:
-            return []
+            return None
         pixels = [
             self.read(image) if isinstance(image, (str, Path)) else self.transform(to_rgb(image))
             for image in images
         ]
-        return self.caption_batch(torch.stack(pixels), options)
+        return torch.stack(pixels)
+
+    @torch.inference_mode()
+    def fill(
+        self,
+        images: Sequence[str | Path | Image.Image | np.ndarray],
+        sentence: str,
+        options: FillOptions | None = None,
+    ) -> list[FillResult]:
+        """Find the words that are missing in a sentence, for each of some pictures.
+
+        Args:
+            images: paths, Pillow images or arrays (H, W, 3).
+            sentence: such as "a ___ dog runs through the ___", one word for each blank; see
+                :func:`captioner.blanks.parse_blanks`.
+            options: how they are searched for.
+
+        Raises:
+            captioner.images.ImageError: when a picture cannot be read.
+            CaptionerError: when ``images`` is no sequence of pictures, the sentence has no blank,
+                or a word of it is not in the vocabulary.
+        """
+        options = options or FillOptions()
+        words, ids = self.check_sentence(sentence)
+        pixels = self._pixels(images, "fill")
+        if pixels is None:
+            return []
+        every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
+        results = []
+        with self._evaluating():
+            features = self.encode(pixels)
+            for place in range(len(pixels)):
+                one = ImageFeatures(*(part[place : place + 1].float() for part in features))
+                found = search_fillings(
+                    self.decoder.step,
+                    self.decoder.start(one),
+                    ids,
+                    beam_size=options.beam_size,
+                    bos=BOS_ID,
+                    eos=EOS_ID,
+                    never=(PAD_ID, BOS_ID, UNK_ID),
+                    device=self.device,
+                )
+                results.append(result_of(found, words, every_word, options.top))
+        return results
+
+    def check_sentence(
+        self, sentence: str
+    ) -> tuple[tuple[str | None, ...], tuple[int | None, ...]]:
+        """The words of a sentence with blanks, and their ids; None for each blank.
+
+        Raises:
+            CaptionerError: the sentence has no blank, or a word that is not in the vocabulary.
+        """
+        words = parse_blanks(sentence)
+        said = [word for word in words if word is not None]
+        ids = iter(known_ids(said, self.tokenizer, f"sentence {sentence!r}"))
+        return words, tuple(None if word is None else next(ids) for word in words)
 
     def read(self, path: str | Path) -> Tensor:
         """Read a picture as this model looks at it: float32 (3, height, width).
@@ -262,11 +342,12 @@ class CaptionModel(nn.Module):
                 :func:`captioner.decoding.decode`.
 
         Raises:
-            CaptionerError: when a banned word is more than one word.
+            CaptionerError: when the options' words do not suit the model; see
+                :func:`captioner.constraints.find_constraints`.
         """
         wanted = options or DecodingOptions()
         options = self._with_evidence(wanted)
-        forbidden = [PAD_ID, BOS_ID, UNK_ID, *self._banned_ids(options.banned_words)]
+        words = find_constraints(options, self.tokenizer)
         if len(features.grid) == 0:
             return []
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
@@ -279,10 +360,12 @@ class CaptionModel(nn.Module):
                 options,
                 bos=BOS_ID,
                 eos=EOS_ID,
-                forbidden=forbidden,
+                forbidden=words.forbidden,
                 device=self.device,
                 streams=streams,
                 fixed_shape=fixed_shape,
+                prompt=words.prompt,
+                required=words.required,
             )
         return [
             self._result(tuple(map(self._candidate, image)), wanted, familiarity, seen)
@@ -328,7 +411,9 @@ class CaptionModel(nn.Module):
         asked = CaptionResult(
             considered[: options.num_captions], considered, familiarity=familiarity, seen=seen
         )
-        if self.lexicon is None or self.tag_calibration is None or options.sample:
+        # The calibration is of captions that the model chose: words put into its mouth are none.
+        is_free = not (options.sample or options.prompt or options.must_include)
+        if self.lexicon is None or self.tag_calibration is None or not is_free:
             return asked
         sure = caption_confidence(asked, self.lexicon, self.tag_calibration)
         return replace(asked, calibrated=sure)
@@ -344,16 +429,6 @@ class CaptionModel(nn.Module):
         finally:
             if was_training:
                 self.train()
-
-    def _banned_ids(self, banned_words: Sequence[str]) -> list[int]:
-        ids = []
-        for text in banned_words:
-            words = tokenize(text)
-            if len(words) != 1:
-                found = f"is {len(words)} words ({', '.join(words)})" if words else "has no letter"
-                raise CaptionerError(f"banned word {text!r}: it {found}; give single words")
-            ids.append(self.tokenizer.id_of(words[0]))
-        return ids
 
     def _candidate(self, hypothesis: Hypothesis) -> Candidate:
         words = self.tokenizer.decode(hypothesis.ids)

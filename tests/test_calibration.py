@@ -474,8 +474,9 @@ def test_a_description_without_these_parts_is_that_of_older_versions(
     tiny_model: CaptionModel,
 ) -> None:
     description = tiny_model.description()
+    assert description.pop("encoder_graph") is not None
     assert set(description) == {"encoder", "decoder", "tokenizer", "transform", "provenance"}
-    nothing = {**description, "lexicon": None, "tag_calibration": None}
+    nothing = {**description, "lexicon": None, "tag_calibration": None, "encoder_graph": None}
     for each in (description, nothing):
         model = CaptionModel.from_description(each, tiny_model.state_dict())
         assert model.lexicon is None

@@ -9,6 +9,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -409,7 +410,7 @@ def test_the_help_states_the_decoders_defaults() -> None:
         for name, _, _, text in (*DECODING_ARGUMENTS, *SAMPLING_ARGUMENTS)
         if (match := re.search(r"\(default: (.*)\)$", text))
     }
-    without_number = {"num_captions", "sample", "banned_words"}
+    without_number = {"num_captions", "sample", "banned_words", "prompt", "must_include"}
     assert stated == {n: d for n, d in defaults.items() if n not in without_number}
     assert defaults["num_captions"] == "1"
     assert "(jsonl and tsv; default: 1)" in " ".join(help_of("caption").split())
@@ -432,10 +433,10 @@ def test_the_command_line_offers_every_decoding_option() -> None:
     assert {field.name for field in dataclasses.fields(DecodingOptions)} <= offered
 
 
-@pytest.mark.parametrize("command", ["caption", "evaluate", "export"])
+@pytest.mark.parametrize("command", ["caption", "fill", "evaluate", "export"])
 def test_the_examples_in_the_help_parse(command: str) -> None:
     lines = [
-        line[2:].split("  ")[0].replace("'", "").split()[1:]
+        shlex.split(line[2:].split("  ")[0])[1:]
         for line in help_of(command).partition("example")[2].splitlines()
         if line.startswith("  captioner ")
     ]

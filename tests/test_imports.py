@@ -22,6 +22,8 @@ MAY_IMPORT = {
     "encoder": "transform pretrained cnn_graph weight_tools",
     "decoder": "",
     "decoding": "",
+    "constraints": "decoding tokenizer",
+    "blanks": "decoding tokenizer",
     "metrics": "",
     "finding": "",
     "jobs": "finding",
@@ -47,11 +49,13 @@ MAY_IMPORT = {
     "fast_decoder": "decoder encoder weight_tools",
     "model_file": "files",
     "model": (
-        "encoder decoder decoding tokenizer transform images lexicon tags familiarity tag_head "
-        "model_file fast_encoder fast_decoder cnn_graph weight_tools"
+        "encoder decoder decoding constraints blanks tokenizer transform images lexicon tags "
+        "familiarity tag_head model_file fast_encoder fast_decoder cnn_graph weight_tools"
     ),
     "checkpoints": "model model_file",
     "captioning": "images model tags encoder",
+    "fill": "model blanks images finding",
+    "fill_writers": "writers files finding",
     "journal": "jobs files",
     "attention": "tokenizer",
     "explain": "attention model decoding files images",
@@ -85,12 +89,13 @@ MAY_IMPORT = {
     "cli_report": "cli_options report explain model",
     "cli_training_report": "cli_options training_plots training_report files",
     "cli_caption": "cli_options cli_report caption_job model writers report",
+    "cli_fill": "cli_options fill fill_writers model",
     "cli": (
-        "cli_options cli_caption cli_report cli_training_report tag_job evaluation calibration "
-        "datasets writers training_cli model checkpoints model_file __init__"
+        "cli_options cli_caption cli_fill cli_report cli_training_report tag_job evaluation "
+        "calibration datasets writers training_cli model checkpoints model_file __init__"
     ),
     "__main__": "cli",
-    "__init__": "captioning tagging model decoding",
+    "__init__": "captioning tagging fill model decoding",
 }
 USE_LIGHTNING = {"averaging", "datamodule", "training", "training_cli"}
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
@@ -173,6 +178,7 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["--help"],
         ["--version"],
         ["caption", "--help"],
+        ["fill", "--help"],
         ["evaluate", "--help"],
         ["tag", "--help"],
         ["calibrate", "--help"],
@@ -244,9 +250,11 @@ assert main(["caption", "red.png", "--device", "cpu"]) == 0
 
 
 def test_the_public_names_are_what_the_modules_define() -> None:
+    from captioner.blanks import FillOptions
     from captioner.captioning import caption_images
     from captioner.decoding import DecodingOptions
     from captioner.errors import CaptionerError
+    from captioner.fill import fill_images
     from captioner.model import CaptionModel, load_model
     from captioner.tagging import VideoTags, tag_video, tag_videos
 
@@ -255,6 +263,8 @@ def test_the_public_names_are_what_the_modules_define() -> None:
     assert captioner.DecodingOptions is DecodingOptions
     assert captioner.CaptionerError is CaptionerError
     assert captioner.caption_images is caption_images
+    assert captioner.fill_images is fill_images
+    assert captioner.FillOptions is FillOptions
     assert captioner.tag_video is tag_video
     assert captioner.tag_videos is tag_videos
     assert captioner.VideoTags is VideoTags
