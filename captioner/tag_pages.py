@@ -85,7 +85,12 @@ class TagPages:
             best = max(range(len(weights)), key=lambda place: (weights[place], -place))
             self._keep_poster(file, thumbnails[best])
         lengths = [segment["end"] - segment["start"] for segment in record["segments"]]
-        return page_data(record, href(file.path, page.parent), within(thumbnails, lengths))
+        return page_data(
+            record,
+            href(file.path, page.parent),
+            within(thumbnails, lengths),
+            href(self._index, page.parent),
+        )
 
     def is_current(self, file: SourceFile, page: Path) -> bool:
         """Whether the page of a finished video is there; one that only lost its video finds it.

@@ -39,7 +39,10 @@ def href(path: Path, folder: Path) -> str:
 
 
 def page_data(
-    record: Record, video: str | None = None, thumbnails: Sequence[bytes | None] = ()
+    record: Record,
+    video: str | None = None,
+    thumbnails: Sequence[bytes | None] = (),
+    index: str | None = None,
 ) -> dict[str, Any]:
     """What a page shows, JSON primitives.
 
@@ -47,10 +50,12 @@ def page_data(
         record: as the writers get it.
         video: the URL of the file, relative to the page; None makes a page without a player.
         thumbnails: a JPEG file for each segment, or none at all.
+        index: the URL of the page of all videos, if there is one.
     """
     # A page does not show single frames, nor which of them are a tag's evidence.
     return {
         "src": video,
+        "index": index,
         "version": captioner.__version__,
         "model": record["model"].get("sha256", "")[:12],
         **{key: record[key] for key in ("status", "error", "video", "shots")},
@@ -82,6 +87,7 @@ def render(data: Mapping[str, Any]) -> str:
         title=shown(video["file_name"]),
         about=" · ".join(about),
         note=note,
+        index=data["index"],
         generator=_generator(data["src"]),
         data=data,
     )

@@ -44,7 +44,7 @@
     $("trouble").hidden = false;
     video.hidden = true;
     plays = false;
-    for (const id of ["captions"]) $(id).hidden = true;
+    $("captions").hidden = true;
     update();
   }
   video.addEventListener("error", () => trouble(
@@ -138,7 +138,7 @@
     each.block = place(make("button", {
       type: "button", tabIndex: -1, title: `${range(each)}, ${sure(each)}\n${each.text}`,
       "aria-label": `${range(each)}: ${each.text}`,
-    }, pictureOf(each)), each);
+    }, pictureOf(each), make("span", {className: "what", "aria-hidden": "true"}, each.text)), each);
     each.block.addEventListener("click", () => seek(each.start));
     blocks.append(each.block);
   }
@@ -155,11 +155,11 @@
     tag.lane = strip.parentNode;
     for (const span of tag.segments) {
       span.button = place(make("button", {
-        type: "button", tabIndex: -1, className: span.confidence >= 0.55 ? "span deep" : "span",
+        type: "button", tabIndex: -1, className: "span",
         title: `${tag.name}, ${range(span)}, ${sure(span)}`,
         "aria-label": `${tag.name}, ${range(span)}, ${sure(span)}`,
-      }, percent(span.confidence)), span);
-      span.button.style.setProperty("--sure", `${Math.round(15 + 85 * span.confidence)}%`);
+      }, make("span", null, percent(span.confidence))), span);
+      span.button.style.setProperty("--sure", span.confidence);
       span.button.addEventListener("click", () => seek(span.start));
       strip.append(span.button);
     }
