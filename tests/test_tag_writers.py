@@ -575,7 +575,7 @@ def test_summary_line() -> None:
             "message": "it ends after 7.04 s, and 90.00 s were announced",
         },
         "duration_s": 7.04,
-        "segments": 3,
+        "segments": 2,
         "tags": [
             {"name": "ride", "type": "verb", "confidence": 0.5012, "coverage": 0.5739},
             {"name": "dog", "type": "noun", "confidence": 0.9, "coverage": 0.9858},

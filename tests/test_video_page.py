@@ -306,9 +306,12 @@ def test_names_and_captions_are_text(output: Path, open_page: OpenPage, tmp_path
         part["tags"] = [{"name": evil, "type": "noun", "confidence": 0.5}]
     for tag in record["tags"]:
         tag["name"] = evil
+    record |= {"status": "partial", "error": {"code": "cut_off", "message": evil}}
     (tmp_path / "evil.html").write_text(render(page_data(record)))
     page = open_page(tmp_path / "evil.html")
     assert rows(page) == [evil] * len(record["segments"])
+    note = page.locator("main > .notice").text_content()
+    assert note == f"Only a part of this video could be read: {evil}."
     page.locator("#search").fill("alert(1)")
     assert rows(page) == [evil] * len(record["segments"])
     assert page.locator(".tag-lane .label span").first.text_content() == evil
