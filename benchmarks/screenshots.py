@@ -76,6 +76,58 @@ def explain(browser: Browser, folder: Path, output: Path) -> None:
     run("explain", EXAMPLES / "astronaut.jpg", "--output", output, "--overwrite")
 
 
+def make_videos(folder: Path) -> Path:
+    """The pages of the example film, and of others made of the example photos."""
+    pages = folder / "tags"
+    if not pages.exists():
+        sys.path.insert(0, str(ROOT / "data"))
+        from make_clip import make_clip
+
+        films = folder / "films"
+        films.mkdir()
+        shutil.copy(EXAMPLES / "slideshow.mp4", films)
+        for name, shots in FILMS.items():
+            make_clip(films / f"{name}.mp4", shots)
+        (films / "broken download.mp4").write_bytes(b"<html>404")
+        arguments = ["tag", str(films), "--output-dir", str(pages), "--format", "html", "--quiet"]
+        assert captioner(arguments) == 1  # one is broken
+    return pages
+
+
+FILMS = {
+    "coffee with a cat": (("coffee", 90), ("cat", 75)),
+    "launch": (("rocket", 150), ("astronaut", 110)),
+    "on the stairs": (("stairs", 200),),
+    "temple and raccoon": (("temple", 100), ("raccoon", 130), ("temple", 50)),
+    "the cameraman": (("cameraman", 120), ("stairs", 60)),
+}
+
+
+def open_video(browser: Browser, folder: Path, width: int, height: int, **options: Any) -> Page:
+    """The page of the example film, five seconds after its beginning."""
+    page = open_page(browser, make_videos(folder) / "slideshow.html", width, height, **options)
+    page.locator("body").press("ArrowRight")
+    page.wait_for_timeout(1000)  # the frame is there when it is there
+    return page
+
+
+def video(browser: Browser, folder: Path, output: Path) -> None:
+    open_video(browser, folder, 1240, 1080).screenshot(path=output)
+
+
+def video_dark(browser: Browser, folder: Path, output: Path) -> None:
+    open_video(browser, folder, 1240, 1080, color_scheme="dark").screenshot(path=output)
+
+
+def video_phone(browser: Browser, folder: Path, output: Path) -> None:
+    open_video(browser, folder, 390, 844).screenshot(path=output)
+
+
+def videos(browser: Browser, folder: Path, output: Path) -> None:
+    page = open_page(browser, make_videos(folder) / "index.html", 1240, 800)
+    page.screenshot(path=output)
+
+
 # The name of a picture -> what makes it, given a folder for its files.
 SHOTS: dict[str, Callable[[Browser, Path, Path], None]] = {
     "report": report,
@@ -83,6 +135,10 @@ SHOTS: dict[str, Callable[[Browser, Path, Path], None]] = {
     "report-phone": report_phone,
     "report-words": report_words,
     "explain": explain,
+    "video": video,
+    "video-dark": video_dark,
+    "video-phone": video_phone,
+    "videos": videos,
 }
 
 

@@ -76,9 +76,11 @@ examples:
   captioner tag clip.mp4 --output-dir tags                all formats: tags/clip.json, .srt, ...
   captioner tag videos/ 'more/*.mkv' --output-dir tags    folders with all in them, patterns
   captioner tag videos/ --output-dir tags --format json,vtt --fps 2
+  captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
   captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
 
-Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each.
+Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
+index.html leads to all pages. A page refers to its video, which stays where it is.
 Started again, the job goes on: a finished video is not done twice, one that was being worked on
 is done from its start, one that failed is tried again. A video that cannot be read is named on
 standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the

@@ -3,7 +3,8 @@
 The folder mirrors the input's: ``trips/a.mp4`` gives ``trips/a.json`` and so on. At its top stand
 
 - ``.captioner-tag.json``: model and options, the same for all that is in the folder;
-- ``tags.jsonl``: a line for each video that is finished, which is also the job's memory.
+- ``tags.jsonl``: a line for each video that is finished, which is also the job's memory;
+- ``index.html``, of the format ``html``: a page of all these videos (`captioner.tag_pages`).
 
 A video's files are written under temporary names and renamed, then its line is added: a video with
 a line is finished, one without is done from its start. Whatever ends the process, the next run ends
@@ -15,7 +16,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -34,7 +35,8 @@ from captioner.jobs import (
 )
 from captioner.model import CaptionModel
 from captioner.sampling import SamplingOptions
-from captioner.tag_writers import TAG_WRITERS, TagWriter, summary_line
+from captioner.tag_pages import INDEX, TagPages
+from captioner.tag_writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.tagging import Progress, VideoTags, tag_videos
 from captioner.timeline import TagOptions
 from captioner.video import VIDEOS
@@ -111,76 +113,137 @@ def run_tag_job(
     """
     about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
     with _locked(job.output_dir):
-        ledger = _Ledger(job.output_dir)
-        _claim(job, about, files, ledger)
-        writers = [TAG_WRITERS[name]() for name in job.formats]
-        todo = []
-        for file in files:
-            if _is_finished(file, ledger, writers, job.output_dir):
-                yield Outcome(file, "done")
-            else:
-                todo.append(file)
-        videos = tag_videos(
-            model,
-            todo,
-            sampling=job.sampling,
-            tagging=job.tagging,
-            decoding=job.decoding,
-            batch_size=job.batch_size,
-            on_progress=on_progress,
-        )
-        with closing(videos):
-            for file, video in zip(todo, videos, strict=True):
-                _save(file, video, about, writers, job.output_dir, ledger)
-                reason = None if video.error is None else video.error.reason
-                yield Outcome(file, video.status, reason)
-        ledger.sort([file.name for file in files])
+        output = _Output(job, about, files)
+        try:
+            yield from _tag(job, model, files, output, on_progress)
+        except BaseException:
+            # What ended it is to be told, and not that the index cannot be written either.
+            with suppress(CaptionerError):
+                output.write_index()
+            raise
+        output.ledger.sort([file.name for file in files])
+        output.write_index()
+
+
+def _tag(
+    job: TagJob,
+    model: CaptionModel,
+    files: Sequence[SourceFile],
+    output: _Output,
+    on_progress: Progress | None,
+) -> Generator[Outcome, None, None]:
+    todo = []
+    for file in files:
+        if output.is_finished(file):
+            yield Outcome(file, "done")
+        else:
+            todo.append(file)
+    videos = tag_videos(
+        model,
+        todo,
+        sampling=job.sampling,
+        tagging=job.tagging,
+        decoding=job.decoding,
+        batch_size=job.batch_size,
+        on_progress=on_progress,
+        thumbnails=HtmlTagWriter.format in job.formats,
+    )
+    with closing(videos):
+        for file, video in zip(todo, videos, strict=True):
+            output.save(file, video)
+            yield Outcome(file, video.status, None if video.error is None else video.error.reason)
 
 
 # --- one video -----------------------------------------------------------------------------
 
 
-def _save(
-    file: SourceFile,
-    video: VideoTags,
-    about: Mapping[str, Any],
-    writers: Sequence[TagWriter],
-    output_dir: Path,
-    ledger: _Ledger,
-) -> None:
-    """Write the files of a video, then its line."""
-    record = {**video.to_dict(), **about}
-    if video.status != "failed":
-        for writer in writers:
-            target = _target(file, writer, output_dir)
+class _Output:
+    """What a job writes into its folder, which it claims.
+
+    Raises:
+        CaptionerError: the folder is another job's.
+    """
+
+    def __init__(self, job: TagJob, about: Mapping[str, Any], files: Sequence[SourceFile]) -> None:
+        self._folder = job.output_dir
+        self._about = about
+        self._writers = [TAG_WRITERS[name]() for name in job.formats]
+        pages = TagPages(job.output_dir)
+        # An index that an earlier run made is kept true, whatever this one writes.
+        self._pages = pages if HtmlTagWriter.format in job.formats or pages.has_index() else None
+        if HtmlTagWriter.format in job.formats:
+            pages.check(job.overwrite)
+        self.ledger = _Ledger(job.output_dir)
+        _claim(job, about, files, self.ledger)
+
+    def save(self, file: SourceFile, video: VideoTags) -> None:
+        """Write the files of a video, then its line."""
+        record = {**video.to_dict(), **self._about}
+        line = {**summary_line(record), "source": Fingerprint.of(file).to_dict()}
+        if video.status != "failed":
+            line |= self._save_files(file, video, record)
+        self.ledger.add(line)
+        if self._pages is not None:
+            self._pages.write_index(self.ledger.lines.values(), is_last=False)
+
+    def _save_files(
+        self, file: SourceFile, video: VideoTags, record: dict[str, Any]
+    ) -> dict[str, str]:
+        """Write them; returns where the page is, if there is one."""
+        before = self.ledger.lines.get(file.name, {})
+        found: dict[str, str] = {}
+        if self._pages is not None and self._pages.is_there(before):
+            found["page"] = before["page"]
+        for writer in self._writers:
+            target = _target(file, writer, self._folder)
+            if self._pages is not None and isinstance(writer, HtmlTagWriter):
+                record["page"] = self._pages.data(file, target, record, video.thumbnails)
+                found["page"] = self._pages.href(target)
             # Of the same name in every run, so that one left by a killed run is written over.
             replace_file(
                 target, writer.text(record), temporary=target.with_name(f".{target.name}.part")
             )
-    ledger.add({**summary_line(record), "source": Fingerprint.of(file).to_dict()})
+        return found
+
+    def is_finished(self, file: SourceFile) -> bool:
+        """Whether an earlier run has done this video.
+
+        Raises:
+            CaptionerError: it has done another one of this name.
+        """
+        line = self.ledger.lines.get(file.name)
+        if line is None or line["status"] == "failed":
+            return False
+        here, there = Fingerprint.of(file), Fingerprint.from_dict(line["source"])
+        same = here.is_same(there)
+        if not same and here.path != there.path:
+            raise CaptionerError(
+                f"{self._folder} holds the tags of another {file.name} ({there.path}); choose "
+                "another --output-dir, or replace them with --overwrite"
+            )
+        return same and all(self._is_there(file, line, writer) for writer in self._writers)
+
+    def _is_there(self, file: SourceFile, line: Mapping[str, Any], writer: TagWriter) -> bool:
+        target = _target(file, writer, self._folder)
+        if self._pages is None or not isinstance(writer, HtmlTagWriter):
+            return target.is_file()
+        is_known = line.get("page") == self._pages.href(target)
+        return is_known and self._pages.is_current(file, target)
+
+    def write_index(self) -> None:
+        """Bring the index up to date, if there is to be one."""
+        if self._pages is not None:
+            self._pages.write_index(self.ledger.lines.values())
 
 
 def _target(file: SourceFile, writer: TagWriter, output_dir: Path) -> Path:
     inside = PurePosixPath(file.name)
     if inside.is_absolute() or ".." in inside.parts:
         raise CaptionerError(f"{file.name} would be written outside of {output_dir}")
-    return output_dir.joinpath(*inside.parent.parts, output_stem(file.path, VIDEOS) + writer.suffix)
-
-
-def _is_finished(
-    file: SourceFile, ledger: _Ledger, writers: Sequence[TagWriter], output_dir: Path
-) -> bool:
-    line = ledger.lines.get(file.name)
-    if line is None or line["status"] == "failed":
-        return False
-    here, there = Fingerprint.of(file), Fingerprint.from_dict(line["source"])
-    same = here.is_same(there)
-    if not same and here.path != there.path:
-        raise CaptionerError(
-            f"{output_dir} holds the tags of another {file.name} ({there.path}); choose another "
-            "--output-dir, or replace them with --overwrite"
-        )
-    return same and all(_target(file, writer, output_dir).is_file() for writer in writers)
+    name = output_stem(file.path, VIDEOS) + writer.suffix
+    if len(inside.parts) == 1 and name.casefold() == INDEX:
+        name = file.path.name + writer.suffix  # a video named index: that page is all videos'
+    return output_dir.joinpath(*inside.parent.parts, name)
 
 
 # --- the folder ----------------------------------------------------------------------------
@@ -257,7 +320,7 @@ class _Ledger:
     """``tags.jsonl``: one line for each finished video, added and flushed to the disk at once.
 
     Attributes:
-        lines: file name -> its latest line.
+        lines: file name -> its latest line; after `sort` in the order of the videos.
     """
 
     def __init__(self, output_dir: Path) -> None:
@@ -308,6 +371,7 @@ class _Ledger:
             text = b"".join(_encoded(self.lines[name]) for name in wanted).decode()
             replace_file(self._path, text)
             self._order = wanted
+        self.lines = {name: self.lines[name] for name in wanted}
 
     def clear(self) -> None:
         """Forget everything."""

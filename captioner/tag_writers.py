@@ -1,7 +1,8 @@
 """Write what a video shows: one class per output format, one registry of them.
 
 A record is `captioner.tagging.VideoTags.to_dict` with two more keys, ``model`` and ``settings``:
-which model said it and how it was asked. ``docs/video-tags.md`` describes all formats.
+which model said it and how it was asked. It may have a third, ``page``: what `HtmlTagWriter` shows.
+``docs/video-tags.md`` describes all formats.
 """
 
 from __future__ import annotations
@@ -180,9 +181,30 @@ class TextTagWriter(TagWriter):
         return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
+class HtmlTagWriter(TagWriter):
+    """A page with a player, the tags over time and a transcript.
+
+    The record's ``page`` is `captioner.video_page.page_data`, which also knows where the video is
+    and has pictures; without it there is neither a player nor a picture.
+    """
+
+    format = "html"
+    suffix = ".html"
+    summary = "a page with a player, tags over time and a transcript, and index.html for all"
+
+    def text(self, record: Record) -> str:
+        """The page."""
+        from captioner.video_page import page_data, render  # the help must be instant
+
+        return render(record["page"] if "page" in record else page_data(record))
+
+
 TAG_WRITERS: dict[str, type[TagWriter]] = {
     writer.format: writer
-    for writer in (JsonTagWriter, SrtTagWriter, VttTagWriter, CsvTagWriter, TextTagWriter)
+    for writer in (
+        *(JsonTagWriter, SrtTagWriter, VttTagWriter, CsvTagWriter, TextTagWriter),
+        HtmlTagWriter,
+    )
 }
 """Format name -> class; the command line's choices."""
 
@@ -195,6 +217,7 @@ def summary_line(record: Record) -> dict[str, Any]:
         "status": record["status"],
         "error": record["error"],
         "duration_s": record["video"]["duration_s"],
+        "segments": len(record["segments"]),
         "tags": [{key: tag[key] for key in keys} for tag in record["tags"]],
     }
 

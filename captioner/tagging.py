@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,7 @@ from captioner.finding import SourceFile, printable
 from captioner.model import CaptionModel, CaptionResult, load_model
 from captioner.sampling import Cut, SamplingOptions
 from captioner.tags import Tag, tags_of
+from captioner.thumbnails import Filmstrip
 from captioner.timeline import (
     CaptionedFrame,
     Segment,
@@ -65,6 +66,7 @@ class VideoTags:
         frames: the frames that were looked at.
         segments: stretches in which the frames show the same thing.
         tags: of the whole video, ranked.
+        thumbnails: a small JPEG file for each segment, if they were asked for.
     """
 
     file_name: str
@@ -78,6 +80,7 @@ class VideoTags:
     frames: tuple[CaptionedFrame, ...] = ()
     segments: tuple[Segment, ...] = ()
     tags: tuple[VideoTag, ...] = ()
+    thumbnails: tuple[bytes, ...] = field(default=(), repr=False)
 
     def to_dict(self) -> dict[str, Any]:
         """The record that `captioner.tag_writers` write, JSON primitives; docs/video-tags.md.
@@ -155,6 +158,7 @@ def tag_videos(
     decoding: DecodingOptions | None = None,
     batch_size: int = 16,
     on_progress: Progress | None = None,
+    thumbnails: bool = False,
 ) -> Generator[VideoTags, None, None]:
     """Tag videos lazily, in their order; one that cannot be read becomes a record with an error.
 
@@ -170,6 +174,7 @@ def tag_videos(
             tags were calibrated.
         batch_size: frames that the model sees at once.
         on_progress: called after each frame that was read.
+        thumbnails: also make a small picture of each segment.
 
     Raises:
         ValueError: batch_size is too small; raised by the call itself.
@@ -183,6 +188,7 @@ def tag_videos(
         sampling or SamplingOptions(),
         tagging or TagOptions(),
         on_progress,
+        thumbnails,
     )
 
 
@@ -192,12 +198,13 @@ def _tag_videos(
     sampling: SamplingOptions,
     tagging: TagOptions,
     on_progress: Progress | None,
+    thumbnails: bool,
 ) -> Generator[VideoTags, None, None]:
     open_videos: deque[_OpenVideo] = deque()
     with VideoProcess(captioner.model.transform, sampling) as process:
         for file, event in process.read(files):
             if not open_videos or open_videos[-1].end is not None:
-                open_videos.append(_OpenVideo(file, captioner.model))
+                open_videos.append(_OpenVideo(file, captioner.model, thumbnails))
             video = open_videos[-1]
             video.take(event)
             if isinstance(event, Picture):
@@ -253,11 +260,12 @@ def _unit(features: ImageFeatures) -> np.ndarray[Any, Any]:
 class _OpenVideo:
     """A video between its first event and its last caption."""
 
-    def __init__(self, file: SourceFile, model: CaptionModel) -> None:
+    def __init__(self, file: SourceFile, model: CaptionModel, thumbnails: bool) -> None:
         self.file = file
         self.info: VideoInfo | None = None
         self.end: Ended | Failed | None = None
         self._model = model
+        self._filmstrip = Filmstrip(model.transform) if thumbnails else None
         self._cuts_s: list[float] = []
         self._waiting: deque[tuple[Picture, int]] = deque()  # with the number of their shot
         self._frames: list[CaptionedFrame] = []
@@ -291,12 +299,15 @@ class _OpenVideo:
         assert self._result is not None and self._look is not None
         picture, shot = self._waiting.popleft()
         (result, tags), best = self._result, self._result[0].candidates[0]
+        starts_segment = self._starts_segment(shot, self._look)
+        if self._filmstrip is not None:
+            self._filmstrip.add(picture.pixels, result.confidence, starts_segment, self._size)
         self._frames.append(
             CaptionedFrame(
                 time_s=picture.time_s,
                 frame_index=picture.frame_index,
                 shot=shot,
-                starts_segment=self._starts_segment(shot, self._look),
+                starts_segment=starts_segment,
                 text=result.text,
                 words=best.words,
                 confidence=result.confidence,
@@ -315,6 +326,11 @@ class _OpenVideo:
                 return False
         self._segment_sum = look
         return True
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """(width, height), as it is shown."""
+        return (1, 1) if self.info is None else (self.info.width, self.info.height)
 
     @property
     def is_done(self) -> bool:
@@ -347,6 +363,7 @@ class _OpenVideo:
             frames=tuple(self._frames),
             segments=timeline.segments,
             tags=timeline.tags,
+            thumbnails=() if self._filmstrip is None else self._filmstrip.finish(self._size),
         )
 
 

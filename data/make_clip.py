@@ -32,16 +32,13 @@ def camera(photo: Image.Image, frames: int) -> Iterator[Image.Image]:
         yield photo.resize(SIZE, Image.Resampling.BICUBIC, box=box)
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Write the clip and return the exit code."""
-    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("output", type=Path, help="the file, an MP4")
-    args = parser.parse_args(argv)
-    with av.open(str(args.output), "w", options={"movflags": "+faststart"}) as container:
+def make_clip(path: Path, shots: Sequence[tuple[str, int]] = SHOTS) -> None:
+    """Write an MP4 file of these shots: the name of an example photo, and how many frames."""
+    with av.open(str(path), "w", options={"movflags": "+faststart"}) as container:
         stream = container.add_stream("libx264", rate=FPS, options={"crf": "27"})
         stream.width, stream.height = SIZE
         stream.pix_fmt = "yuv420p"
-        for name, frames in SHOTS:
+        for name, frames in shots:
             with Image.open(EXAMPLES / f"{name}.jpg") as file:
                 photo = file.convert("RGB")
             for picture in camera(photo, frames):
@@ -49,6 +46,14 @@ def main(argv: Sequence[str] | None = None) -> int:
                     container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Write the clip and return the exit code."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("output", type=Path, help="the file, an MP4")
+    args = parser.parse_args(argv)
+    make_clip(args.output)
     return 0
 
 

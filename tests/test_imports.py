@@ -34,7 +34,10 @@ MAY_IMPORT = {
     "pages": "",
     "xmp": "__init__",
     "writers": "files finding images xmp",
-    "tag_writers": "files writers",
+    "tag_writers": "files writers video_page",
+    "video_page": "pages files __init__",
+    "thumbnails": "transform",
+    "tag_pages": "video_page thumbnails pages files finding __init__",
     "dataset_formats": "",
     "datasets": "dataset_formats",
     "feature_cache": "encoder images",
@@ -67,9 +70,12 @@ MAY_IMPORT = {
     "sampling": "video",
     "video_process": "sampling video transform finding",
     "timeline": "lexicon tags",
-    "tagging": "timeline video_process video sampling model tags decoding finding encoder",
+    "tagging": (
+        "timeline video_process video sampling model tags decoding finding encoder thumbnails"
+    ),
     "tag_job": (
-        "jobs tagging tag_writers writers files video sampling timeline decoding finding __init__"
+        "jobs tagging tag_writers tag_pages writers files video sampling timeline decoding finding "
+        "__init__"
     ),
     "evaluation": "captioning datasets metrics model files __init__",
     "calibration": (

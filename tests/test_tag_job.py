@@ -41,7 +41,7 @@ from captioner.tag_writers import TAG_WRITERS
 from captioner.timeline import TagOptions
 from captioner.video import READERS
 
-FORMATS = ["json", "srt", "vtt", "csv", "txt"]
+FORMATS = ["json", "srt", "vtt", "csv", "txt", "html"]
 SCHEMA = Path(__file__).parents[1] / "docs" / "video-tags.schema.json"
 
 
@@ -101,7 +101,10 @@ def test_a_folder_becomes_a_folder(
     # Of the two named a, the first by name is called by its stem.
     stems = ["a", "a.mp4", "trips/2024/über straße", "trips/a"]
     expected = {f"{stem}.{format}" for stem in stems for format in FORMATS}
-    assert set(tree(output)) == expected | {".captioner-tag.json", "tags.jsonl"}
+    posters = {name for name in tree(output) if re.fullmatch(r"index_files/[0-9a-f]+\.thumb", name)}
+    assert len(posters) == 4
+    about = {".captioner-tag.json", "tags.jsonl", "index.html"}
+    assert set(tree(output)) == expected | posters | about
     found = [(line["file_name"], line["status"]) for line in lines(output)]
     assert found == [
         ("a.avi", "ok"),
@@ -467,8 +470,8 @@ def test_wrong_options_are_named_before_any_work(
 
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
-        (["--format", "json,doc"], "'doc': choose from json, srt, vtt, csv, txt"),
-        (["--format", ""], "'': choose from json, srt, vtt, csv, txt"),
+        (["--format", "json,doc"], "'doc': choose from json, srt, vtt, csv, txt, html"),
+        (["--format", ""], "'': choose from json, srt, vtt, csv, txt, html"),
         (["--resume", "--overwrite"], "not allowed with argument"),
         (["--reader", "vlc"], "invalid choice: 'vlc'"),
     ):

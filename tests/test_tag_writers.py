@@ -551,7 +551,7 @@ def test_names_and_texts_cannot_break_the_lines_of_txt() -> None:
 
 
 def test_every_format_is_in_the_registry_under_its_name() -> None:
-    assert list(TAG_WRITERS) == ["json", "srt", "vtt", "csv", "txt"]
+    assert list(TAG_WRITERS) == ["json", "srt", "vtt", "csv", "txt", "html"]
     for name, writer in TAG_WRITERS.items():
         assert (writer.format, writer.suffix) == (name, f".{name}")
         assert writer.summary
@@ -575,6 +575,7 @@ def test_summary_line() -> None:
             "message": "it ends after 7.04 s, and 90.00 s were announced",
         },
         "duration_s": 7.04,
+        "segments": 2,
         "tags": [
             {"name": "ride", "type": "verb", "confidence": 0.5012, "coverage": 0.5739},
             {"name": "dog", "type": "noun", "confidence": 0.9, "coverage": 0.9858},
