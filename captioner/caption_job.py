@@ -393,6 +393,7 @@ class _KeptRun(CaptionRun):
             entries = [entry for entry, _ in self._waiting]
             with _saying(self.how_to_go_on):
                 try:
+                    self._output.make_room([known for _, known in self._waiting if known])
                     self._journal.add(entries)
                     self._output.add(entries, [known for _, known in self._waiting])
                 except CaptionerError:

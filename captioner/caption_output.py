@@ -101,6 +101,9 @@ class Output(ABC):
     def mend(self, file: SourceFile, entry: Entry) -> None:  # noqa: B027
         """Write what is missing of a finished image."""
 
+    def make_room(self, known: Sequence[Entry]) -> None:  # noqa: B027
+        """Remove what was written of images that are done again, before the journal is told."""
+
     @abstractmethod
     def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:
         """Write what the journal has just been given.
@@ -376,13 +379,20 @@ class _Sidecars(Output):
         if entry.record["text"] is not None and not exists(target):
             self._write(target, entry)
 
-    def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:
-        for entry, known in zip(entries, before, strict=True):
+    def make_room(self, known: Sequence[Entry]) -> None:
+        # First: once the journal knows better, only what is missing is written.
+        for entry in known:
             target = self._writer.target(Path(entry.path), entry.name)
+            if self._is_ours(target, entry):
+                try:
+                    target.unlink()
+                except OSError as error:
+                    raise cannot_write(target, error) from None
+
+    def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:
+        for entry in entries:
             if entry.record["text"] is not None:
-                self._write(target, entry)
-            elif known is not None and self._is_ours(target, known):
-                target.unlink()  # It told of the image that was there before.
+                self._write(self._writer.target(Path(entry.path), entry.name), entry)
 
     def _write(self, target: Path, entry: Entry) -> None:
         # Looked at again: a photo program may have made it since the job was checked.

@@ -218,6 +218,37 @@ def test_killed_at_every_single_write_a_run_ends_as_an_undisturbed_one(
     assert hidden(Path("killed")) == [caption_output_state(output)]
 
 
+@pytest.mark.parametrize("output", OUTPUTS)
+def test_killed_while_some_images_are_done_again_a_run_ends_as_an_undisturbed_one(
+    photos: Path, run, command: list[str], output: str
+) -> None:
+    """One image was repaired, one has changed, one is damaged now, and one is new."""
+    there, options = Path("killed") / output, [str(photos), "--quiet"]
+    assert run(*options, *into(f"before/{output}"))[0] == 1
+    noise(51).save(photos / "b.jpg")
+    noise(52).save(photos / "d.png")
+    (photos / "z.png").write_bytes(b"damaged")
+    noise(53).save(photos / "c new.png")
+    assert run(*options, *into(f"calm/{output}"))[0] == 1
+    calm = tree(Path("calm") / output)
+    arguments = [*command, *options, *into(str(there))]
+
+    def work() -> int:
+        die_at(moment, half=moment % 2 == 0)
+        return cli.main(arguments)
+
+    code, moment = -signal.SIGKILL, 0
+    while code == -signal.SIGKILL:
+        moment += 1
+        shutil.copytree("before", "killed")
+        code = ended(forked(work))
+        assert ended(forked(lambda: cli.main(arguments))) == 1
+        assert tree(there) == calm
+        shutil.rmtree("killed")
+    assert code == 1
+    assert moment > 5
+
+
 def caption_output_state(output: str) -> str:
     states = {"texts": ".captions.captioner", "xmps": ".captions.xmp.captioner"}
     return states.get(output, f".{output}.captioner")
