@@ -105,6 +105,20 @@ def test_a_card_for_every_record(open_page: OpenPage, report: Path) -> None:
     assert page.evaluate("document.images.length") == 7
 
 
+def test_the_details_say_how_probable_a_word_of_the_other_captions_is(
+    open_page: OpenPage, report: Path
+) -> None:
+    page = open_page(report)
+    lines = (report.with_name("report_files") / "captions.jsonl").read_text("utf-8").splitlines()
+    record = next(each for each in map(json.loads, lines) if each["error"] is None)
+    card(page, record["file_name"]).get_by_role("button", name="Details").click()
+    others = record["candidates"][1:]
+    assert len(others) == 2
+    assert page.locator("#details .others li span").all_text_contents() == [
+        f"{percent(math.exp(other['avg_logprob']))} a word" for other in others
+    ]
+
+
 def test_names_are_text_whatever_they_say(open_page: OpenPage, report: Path) -> None:
     page = open_page(report)
     asked: list[str] = []
