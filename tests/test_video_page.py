@@ -191,7 +191,8 @@ def test_keys(film: Path, open_page: OpenPage) -> None:
     assert captions.get_attribute("aria-pressed") == "false"
     assert page.evaluate("document.getElementById('video').textTracks[0].mode") == "hidden"
     page.reload()
-    assert captions.get_attribute("aria-pressed") == "false"
+    wait_until(page, READY)
+    wait_until(page, "document.getElementById('captions').ariaPressed === 'false'")
     # In the timeline and in the transcript, arrows go from one to the next.
     page.locator(".segments .track button").first.focus()
     page.keyboard.press("ArrowRight")
