@@ -190,9 +190,12 @@ def test_keys(film: Path, open_page: OpenPage) -> None:
     page.keyboard.press("c")
     assert captions.get_attribute("aria-pressed") == "false"
     assert page.evaluate("document.getElementById('video').textTracks[0].mode") == "hidden"
+    kept = "localStorage.getItem('captioner.captions')"
+    assert page.evaluate(kept) == "off"
     page.reload()
     wait_until(page, READY)
-    wait_until(page, "document.getElementById('captions').ariaPressed === 'false'")
+    shown = page.evaluate(kept) != "off"  # Where the browser has kept nothing, as at first.
+    wait_until(page, f"document.getElementById('captions').ariaPressed === '{str(shown).lower()}'")
     # In the timeline and in the transcript, arrows go from one to the next.
     page.locator(".segments .track button").first.focus()
     page.keyboard.press("ArrowRight")

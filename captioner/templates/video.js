@@ -77,7 +77,10 @@
     track.mode = on ? "showing" : "hidden";
     $("captions").setAttribute("aria-pressed", String(on));
   }
-  showCaptions(recall("captioner.captions") !== "off");
+  const asKept = () => showCaptions(recall("captioner.captions") !== "off");
+  asKept();
+  /* Browsers choose tracks by their own settings while a video loads. */
+  video.addEventListener("loadedmetadata", asKept);
   $("captions").addEventListener("click", () => {
     const on = track.mode !== "showing";
     showCaptions(on);
