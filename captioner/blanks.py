@@ -24,7 +24,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.decoding import NEVER, DecodeState, StepFunction
+from captioner.decoding import NEVER, DecodeState, StepFunction, not_numbers
 from captioner.errors import CaptionerError
 from captioner.tokenizer import detokenize, tokenize
 
@@ -214,10 +214,7 @@ def _score(step: StepFunction[S], block: _Block[S]) -> tuple[Tensor, S]:
     logits, state = step(block.words[None], block.state)
     log_probs = functional.log_softmax(logits[0].float(), dim=-1)
     if log_probs[:, 0].isnan().any():
-        raise CaptionerError(
-            "the model's scores are not numbers (NaN): its weights are damaged or overflow in half "
-            "precision; load another model file or run it in float32"
-        )
+        raise not_numbers("the model's scores")
     return log_probs, state
 
 

@@ -288,17 +288,26 @@ def graph_of(network: nn.Module, example: Tensor) -> CnnGraph | None:
         graph = CnnGraph(tuple(_Reader(network).read(traced)))
     except (_Unknown, ValueError, TypeError, fx.proxy.TraceError):
         return None
-    same = GraphNetwork(graph).to(example.device)
     try:
-        same.load_state_dict(network.state_dict(), strict=False)
+        same = as_graph(network, graph)
         noise = torch.rand(example.shape, generator=torch.Generator().manual_seed(0))
         with torch.no_grad():
-            grid, wanted = (each(noise.to(example.device)) for each in (same.eval(), network))
+            grid, wanted = (each(noise.to(example.device)) for each in (same, network))
     except RuntimeError:
         return None
     wanted = wanted["grid"] if isinstance(wanted, dict) else wanted
     close = grid.shape == wanted.shape and (grid - wanted).norm() <= _SAME * wanted.norm()
     return graph if close else None
+
+
+def as_graph(network: nn.Module, graph: CnnGraph) -> GraphNetwork:
+    """The same network, with the same weights, as its graph runs it."""
+    if isinstance(network, GraphNetwork):
+        return network
+    with ZerosOnly():
+        made = GraphNetwork(graph)
+    made.load_state_dict(network.state_dict(), strict=False, assign=True)
+    return made.eval()
 
 
 class _Unknown(Exception):

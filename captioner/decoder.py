@@ -87,6 +87,10 @@ class Memory(NamedTuple):
     keys: Tensor
     values: Tensor
 
+    def select_images(self, images: Tensor) -> Memory:
+        """Keep these pictures (B',), in this order."""
+        return Memory(*(part.index_select(0, images) for part in self))
+
 
 class DecoderState(NamedTuple):
     """Where a decoder stands in K captions of each of B pictures.
@@ -107,7 +111,7 @@ class DecoderState(NamedTuple):
         """Keep these pictures (B',), in this order."""
         return DecoderState(
             tuple(state.index_select(1, images) for state in self.hidden),
-            Memory(*(part.index_select(0, images) for part in self.memory)),
+            self.memory.select_images(images),
         )
 
 

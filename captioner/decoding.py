@@ -693,7 +693,12 @@ def _first_of_equals(values: Tensor, count: int) -> Tensor:
 
 def _check_numbers(broken: Tensor, t: int) -> None:
     if broken.any():
-        raise CaptionerError(
-            f"the model's scores for word {t + 1} are not numbers (NaN): its weights are damaged "
-            "or overflow in half precision; load another model file or run it in float32"
-        )
+        raise not_numbers(f"the model's scores for word {t + 1}")
+
+
+def not_numbers(scores: str) -> CaptionerError:
+    """What is wrong, and what to do, where `scores` contain NaN."""
+    return CaptionerError(
+        f"{scores} are not numbers (NaN): its weights are damaged or overflow in half precision; "
+        "load another model file or run it in float32"
+    )

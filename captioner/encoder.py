@@ -151,8 +151,9 @@ class Encoder(nn.Module):
             self.backbone.load_state_dict(read_weights(path, self.backbone))
         stages, (_, size, rows, columns) = _trace_stages(self.backbone, own, config)
         self.transform = own
-        if config.image_size is not None:
-            self.transform = replace(own, size=(config.image_size, config.image_size))
+        side = config.image_size
+        if side is not None and own.size != (side, side):
+            self.transform = replace(own, size=(side, side))
             _, size, rows, columns = _blank_grid(self.backbone, self.transform, config).shape
         self.feature_size, self.grid_shape = size, (rows, columns)
         self._set_trainable(stages)

@@ -40,7 +40,7 @@ class FastState(NamedTuple):
         return FastState(
             tuple(part.index_select(0, images) for part in self.hidden),
             self.picture.index_select(0, images),
-            Memory(*(part.index_select(0, images) for part in self.memory)),
+            self.memory.select_images(images),
         )
 
 

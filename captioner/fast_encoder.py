@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from captioner.cnn_graph import CnnGraph, GraphNetwork, without_batch_norm
+from captioner.cnn_graph import GraphNetwork, as_graph, without_batch_norm
 from captioner.encoder import Encoder, ImageFeatures, as_cells, as_grid
-from captioner.weight_tools import ZerosOnly, versions
+from captioner.weight_tools import versions
 
 if TYPE_CHECKING:
     from captioner.onnx_runtime import OnnxNetwork
@@ -78,16 +78,6 @@ def _simplest(encoder: Encoder) -> nn.Module:
         # A traced network's copy forgets that it was in eval mode.
         return copy.deepcopy(encoder.backbone).eval().requires_grad_(False)
     return without_batch_norm(as_graph(encoder.backbone, encoder.graph))
-
-
-def as_graph(network: nn.Module, graph: CnnGraph) -> GraphNetwork:
-    """The same network, with the same weights, as its graph runs it."""
-    if isinstance(network, GraphNetwork):
-        return network
-    with ZerosOnly():
-        made = GraphNetwork(graph)
-    made.load_state_dict(network.state_dict(), strict=False, assign=True)
-    return made.eval()
 
 
 def _in_onnx_runtime(network: nn.Module, size: tuple[int, int]) -> OnnxNetwork | None:

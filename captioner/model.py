@@ -270,13 +270,14 @@ class CaptionModel(nn.Module):
             return []
         every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
         results = []
+        decoder: Any = self._decoder_of_inference()
         with self._evaluating():
             features = self.encode(pixels)
             for place in range(len(pixels)):
                 one = ImageFeatures(*(part[place : place + 1].float() for part in features))
                 found = search_fillings(
-                    self.decoder.step,
-                    self.decoder.start(one),
+                    decoder.step,
+                    decoder.start(one),
                     ids,
                     beam_size=options.beam_size,
                     bos=BOS_ID,

@@ -13,11 +13,11 @@ from captioner.cnn_graph import (
     CnnGraph,
     GraphNetwork,
     SameConv2d,
+    as_graph,
     graph_of,
     without_batch_norm,
 )
 from captioner.encoder import Encoder, EncoderConfig
-from captioner.fast_encoder import as_graph
 from tests.test_fast_encoder import difference, make_encoder, trained_norms
 
 EXAMPLE = torch.zeros(1, 3, 64, 64)
