@@ -158,19 +158,24 @@ class GraphNetwork(nn.Module):
             if node.module:
                 _register(self, node.module, _layer(node))
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Pictures (B, 3, height, width) -> grid (B, D, h, w)."""
-        for value in self.values(images):
+    def forward(self, images: Tensor, start: int = 0) -> Tensor:
+        """Images (B, 3, height, width), or the value ``start`` of them -> grid (B, D, h, w)."""
+        for value in self.values(images, start):
             grid = value
         return grid
 
-    def values(self, images: Tensor) -> Iterator[Tensor]:
-        """The pictures, then what each layer gives; memory that no later layer reads is freed."""
+    def values(self, images: Tensor, start: int = 0) -> Iterator[Tensor]:
+        """The images, then what each layer gives; memory that no later layer reads is freed.
+
+        Args:
+            images: (B, 3, height, width), or what layer ``start`` gave where that is a cut.
+            start: the number of layers that are left out.
+        """
         nodes = self.graph.nodes
         last_use = {read: place for place, node in enumerate(nodes) for read in node.inputs}
-        known = {0: images}
+        known = {start: images}
         yield images
-        for place, node in enumerate(nodes):
+        for place, node in enumerate(nodes[start:], start):
             known[place + 1] = self._run(node, [known[read] for read in node.inputs])
             for read in set(node.inputs):
                 if last_use[read] == place:
@@ -233,6 +238,45 @@ def _layer(node: Node) -> nn.Module:
         groups,
         bias=node.bias,
     )
+
+
+# --- a network in two parts ----------------------------------------------------------------
+
+
+def narrowest_cut(network: GraphNetwork, example: Tensor) -> int:
+    """How many layers can run once and for all because no parameter up to there is trained.
+
+    Among the places where everything behind reads nothing from before but one map, the one with
+    the smallest map, and of several such the last.
+
+    Args:
+        network: some of its parameters may be trained.
+        example: an input (1, 3, height, width).
+    """
+    nodes = network.graph.nodes
+    trained = [
+        place
+        for place, node in enumerate(nodes)
+        if node.module
+        and any(each.requires_grad for each in network.get_submodule(node.module).parameters())
+    ]
+    with torch.no_grad():
+        sizes = [value.numel() for value in network.values(example)]
+    # The first value that anything behind value n reads, n itself left out.
+    reads = [min(node.inputs) for node in nodes]
+    cuts = [
+        n for n in range(min(trained, default=len(nodes)) + 1) if min(reads[n:], default=n) >= n
+    ]
+    return min(reversed(cuts), key=lambda n: sizes[n])
+
+
+def first_layers(network: GraphNetwork, count: int) -> GraphNetwork:
+    """The network's first layers as a network, with the same weights."""
+    with ZerosOnly():
+        made = GraphNetwork(CnnGraph(network.graph.nodes[:count]))
+    state = network.state_dict()
+    made.load_state_dict({name: state[name] for name in made.state_dict()}, assign=True)
+    return made.requires_grad_(False).eval()
 
 
 # --- inference -----------------------------------------------------------------------------

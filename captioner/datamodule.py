@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import random
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -16,13 +18,20 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from captioner.checkpoints import load_any
-from captioner.datasets import CaptionData, Example, load_caption_data
+from captioner.datasets import CaptionData, Example
 from captioner.encoder import Encoder, EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.feature_cache import FeatureCache, default_cache_dir
 from captioner.images import read_image
 from captioner.lexicon import LANGUAGE, Lexicon
 from captioner.model import CaptionModel
+from captioner.sources import (
+    TEXT,
+    DataSource,
+    check_no_photo_twice,
+    load_source,
+    styles_of,
+)
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from captioner.transform import ImageTransform
 
@@ -30,14 +39,24 @@ from captioner.transform import ImageTransform
 class Batch(NamedTuple):
     """Some images with all their captions.
 
-    ``pictures``: pixels (B, 3, height, width), or cached grid features (B, R, D) of a frozen
-    encoder. ``captions``: (B, C, T + 1) int64: start symbol, words, end symbol, padding.
-    ``indices``: (B,) int64, the images' places in their split.
+    ``pictures``: pixels (B, 3, height, width), or what is kept of the encoder's frozen part,
+    float16: grids (B, R, D) of a frozen one, else maps (B, h, w, C). ``captions``: (B, C, T + 1)
+    int64: start symbol, words, end symbol, padding. ``indices``: (B,) int64, the images' places in
+    their split. ``styles``: (B,) int64, of the captions.
     """
 
     pictures: Tensor
     captions: Tensor
     indices: Tensor
+    styles: Tensor
+
+
+class Part(NamedTuple):
+    """Images of one source: the first one's place in the split, how many, and their source."""
+
+    first: int
+    size: int
+    source: DataSource
 
 
 class EpochSampler(Sampler[tuple[int, int]]):
@@ -47,17 +66,21 @@ class EpochSampler(Sampler[tuple[int, int]]):
     them, and augmentation can be drawn from the same pair in any worker.
 
     Args:
-        size: number of images.
+        parts: the images, source by source.
         seed: of the whole run.
-        shuffle: whether the order is random.
+        shuffle: whether the order is random, and the sources' weights count.
         start: asked at the beginning of an epoch for the number of images to leave out: those
             that the epoch had seen already when the run was interrupted.
     """
 
     def __init__(
-        self, size: int, seed: int, shuffle: bool, start: Callable[[], int] = lambda: 0
+        self,
+        parts: Sequence[Part],
+        seed: int,
+        shuffle: bool,
+        start: Callable[[], int] = lambda: 0,
     ) -> None:
-        self.size = size
+        self.parts = parts
         self.seed = seed
         self.shuffle = shuffle
         self.start = start
@@ -68,12 +91,20 @@ class EpochSampler(Sampler[tuple[int, int]]):
         self.epoch = epoch
 
     def __len__(self) -> int:
-        return self.size
+        return sum(map(self._count, self.parts))
+
+    def _count(self, part: Part) -> int:
+        return max(1, round(part.source.weight * part.size)) if self.shuffle else part.size
 
     def __iter__(self) -> Iterator[tuple[int, int]]:
-        order = list(range(self.size))
+        order: list[int] = []
+        draw = random.Random(f"{self.seed}/{self.epoch}")
+        for part in self.parts:
+            whole, rest = divmod(self._count(part), part.size)
+            images = range(part.first, part.first + part.size)
+            order += [*images] * whole + (draw.sample(images, rest) if rest else [])
         if self.shuffle:
-            random.Random(f"{self.seed}/{self.epoch}").shuffle(order)
+            draw.shuffle(order)
         return iter([(self.epoch, index) for index in order[self.start() :]])
 
 
@@ -103,9 +134,9 @@ class RandomView:
         self.min_area = min_area
         self.seed = seed
 
-    def __call__(self, image: Image.Image, example: Example, epoch: int) -> Image.Image:
-        """A random view of an RGB picture."""
-        draw = random.Random(f"{self.seed}/{epoch}/{example.image_id}")
+    def __call__(self, image: Image.Image, example: Example, number: int) -> Image.Image:
+        """A random view of an RGB image, the same one for the same number, such as the epoch."""
+        draw = random.Random(f"{self.seed}/{number}/{example.image_id}")
         side = draw.uniform(self.min_area, 1.0) ** 0.5
         width = max(1, round(side * image.width))
         height = max(1, round(side * image.height))
@@ -117,12 +148,44 @@ class RandomView:
         return image
 
 
-class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int]]):
-    """Images of one split with their captions as word ids.
+class KeptViews:
+    """The views of some images that are kept, as :class:`FeatureCache` asks for them.
+
+    Args:
+        view: draws them.
+        examples: the images.
+    """
+
+    def __init__(self, view: RandomView, examples: Sequence[Example]) -> None:
+        self.view, self.examples = view, examples
+
+    def __call__(self, image: Image.Image, index: int, number: int) -> Image.Image:
+        """View ``number`` of the image with this place."""
+        return self.view(image, self.examples[index], number)
+
+    def identity(self) -> object:
+        """JSON primitives that are equal where all views are."""
+        return {"min_area": self.view.min_area, "seed": self.view.seed}
+
+
+class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
+    """Images of one source in one split, with their captions as word ids.
 
     An item is asked for by (epoch, index), or by an index alone for epoch 0. It holds the picture,
-    or its features where ``cache`` is given, the captions' ids between start and end symbol, and
-    the index.
+    or what is kept of the encoder's frozen part where ``cache`` is given, the captions' ids between
+    start and end symbol, the index, and the number of the captions' style.
+
+    Args:
+        examples: the images.
+        tokenizer: turns words into ids.
+        transform: how an image becomes the encoder's input.
+        max_words: longer captions are cut.
+        view: draws random views; None for the whole image.
+        cache: rows of :class:`FeatureCache`, ``views`` of each image.
+        views: number of views in the cache.
+        captions: of an image in one item, drawn anew in every epoch; 0: all.
+        seed: of what is drawn.
+        style: number of the captions' style.
     """
 
     def __init__(
@@ -134,11 +197,17 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int]]):
         max_words: int,
         view: RandomView | None = None,
         cache: np.ndarray | None = None,
+        views: int = 1,
+        captions: int = 0,
+        seed: int = 0,
+        style: int = 0,
     ) -> None:
         self.examples = examples
         self.transform = transform
         self.view = view
         self.cache = cache
+        self.views = views
+        self.limit, self.seed, self.style = captions, seed, style
         self.captions = [
             [_caption_ids(tokenizer, text, max_words) for text in example.captions]
             for example in examples
@@ -147,16 +216,48 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int]]):
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int]:
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int, int]:
         epoch, index = (0, key) if isinstance(key, int) else key
+        return self._picture(epoch, index), self._captions(epoch, index), index, self.style
+
+    def _picture(self, epoch: int, index: int) -> Tensor:
         if self.cache is not None:
-            picture = torch.from_numpy(np.array(self.cache[index]))  # (R, D) float16
-            return picture, self.captions[index], index
+            row = index * self.views + (epoch + index) % self.views
+            return torch.from_numpy(np.array(self.cache[row]))  # float16
         example = self.examples[index]
         image = read_image(example.path, min_side=self.transform.min_side)
         if self.view is not None:
             image = self.view(image, example, epoch)
-        return self.transform(image), self.captions[index], index
+        return self.transform(image)
+
+    def _captions(self, epoch: int, index: int) -> list[list[int]]:
+        captions = self.captions[index]
+        if not 0 < self.limit < len(captions):
+            return captions
+        draw = random.Random(f"{self.seed}/{epoch}/{self.examples[index].image_id}/captions")
+        return draw.sample(captions, self.limit)
+
+
+class SeveralSources(Dataset[tuple[Tensor, list[list[int]], int, int]]):
+    """The images of all sources of one split, one source after the other."""
+
+    def __init__(self, sources: Sequence[CaptionedImages]) -> None:
+        self.sources = sources
+        self.firsts = [0, *accumulate(map(len, sources))]
+
+    @property
+    def kept(self) -> bool:
+        """Whether nothing is read from images."""
+        return all(source.cache is not None for source in self.sources)
+
+    def __len__(self) -> int:
+        return self.firsts[-1]
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int, int]:
+        epoch, index = (0, key) if isinstance(key, int) else key
+        number = bisect_right(self.firsts, index) - 1
+        item = self.sources[number][epoch, index - self.firsts[number]]
+        return item[0], item[1], index, item[3]
 
 
 def _caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
@@ -165,25 +266,28 @@ def _caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
     return [BOS_ID, *ids[:max_words], *([EOS_ID] if len(ids) <= max_words else [])]
 
 
-def collate(items: Sequence[tuple[Tensor, list[list[int]], int]]) -> Batch:
+def collate(items: Sequence[tuple[Tensor, list[list[int]], int, int]]) -> Batch:
     """Pad captions to the longest, and images with fewer captions with empty ones."""
-    pictures, captions, indices = zip(*items, strict=True)
+    pictures, captions, indices, styles = zip(*items, strict=True)
     most = max(len(texts) for texts in captions)
     longest = max(len(ids) for texts in captions for ids in texts)
     padded = torch.full((len(items), most, longest), PAD_ID)
     for row, texts in enumerate(captions):
         for column, ids in enumerate(texts):
             padded[row, column, : len(ids)] = torch.tensor(ids)
-    return Batch(torch.stack(pictures), padded, torch.tensor(indices))
+    return Batch(torch.stack(pictures), padded, torch.tensor(indices), torch.tensor(styles))
 
 
 class CaptionDataModule(pl.LightningDataModule):
     """Data for training: finds the captions, makes the vocabulary, keeps a frozen CNN's features.
 
     Args:
-        root: the data's folder, or its annotation file; see data/README.md for the layouts.
+        root: the data's folder, or its annotation file; see data/README.md for the layouts. It is
+            the only source then; ``sources`` names several.
         format: ``auto``, or one of ``captioner.datasets.FORMATS``.
         images: the image folder, where it is not beside the annotations.
+        sources: several data sets, each with its weight and its style; instead of ``root``.
+        objective: what is learnt (linked to ``model.objective`` by the command line).
         encoder: the CNN (linked to ``model.encoder`` by the command line).
         init_from: a model or checkpoint whose words, and whose encoder where that is frozen, are
             used instead of new ones (linked to ``model.init_from`` by the command line).
@@ -193,7 +297,10 @@ class CaptionDataModule(pl.LightningDataModule):
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
         augment: train on random views instead of the whole picture. Their features cannot be kept:
-            with a frozen encoder too, it then works in every step.
+            with a frozen encoder too, it then works in every step, unless ``views`` says otherwise.
+        views: with ``augment``, draw this many views of each image once and keep what the frozen
+            part of the encoder gives for them; epochs take turns. 0: new views in every epoch.
+            Without ``augment``, 1 keeps what the frozen part gives for the whole image.
         min_area: smallest share of the picture that such a view shows.
         dev_fraction: share of the images held out for validation where the data has no dev split.
             Which ones depends on their names alone, so that runs with other seeds compare.
@@ -207,9 +314,11 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def __init__(
         self,
-        root: str,
+        root: str | None = None,
         format: str = "auto",  # noqa: A002 - the option's name on the command line
         images: str | None = None,
+        sources: list[DataSource] | None = None,
+        objective: str = "cross_entropy",
         encoder: EncoderConfig | None = None,
         init_from: str | None = None,
         min_count: int = 5,
@@ -217,6 +326,7 @@ class CaptionDataModule(pl.LightningDataModule):
         max_words: int = 20,
         batch_size: int = 32,
         augment: bool = False,
+        views: int = 0,
         min_area: float = 0.6,
         dev_fraction: float = 0.1,
         cache_dir: str | None = None,
@@ -229,6 +339,7 @@ class CaptionDataModule(pl.LightningDataModule):
             ("max_words", max_words, 1),
             ("batch_size", batch_size, 1),
             ("workers", workers, 0),
+            ("views", views, 0),
         ):
             if value < least:
                 raise CaptionerError(f"data.{name}={value}: must be at least {least}")
@@ -238,8 +349,13 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.dev_fraction={dev_fraction}: must be between 0 and 1")
         if lexicon not in (LANGUAGE, "none"):
             raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
+        if views > 1 and not augment:
+            raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
+        self.sources = _sources(root, format, images, sources)
+        self.styles = styles_of(self.sources)
+        self.objective = objective
+        self.views = views
         encoder = encoder or EncoderConfig()
-        self.root, self.format, self.images = root, format, images
         self.encoder_config = encoder
         self.init_from = init_from
         self.min_count, self.max_words = min_count, max_words
@@ -247,7 +363,8 @@ class CaptionDataModule(pl.LightningDataModule):
         self.view = RandomView(min_area, seed) if augment else None
         self.dev_fraction = dev_fraction
         self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
-        self.data: CaptionData | None = None
+        self.data: dict[str, CaptionData] = {}
+        """What each source holds, by the source's name."""
         self.initial: CaptionModel | None = None
         self.tokenizer: Tokenizer
         self.language = lexicon
@@ -255,21 +372,25 @@ class CaptionDataModule(pl.LightningDataModule):
         self.encoder_weights: dict[str, Tensor] = {}
         """Weights of the frozen encoder that the cached features come from."""
         self.examples: dict[str, list[Example]] = {}
-        self._datasets: dict[str, CaptionedImages] = {}
+        self.parts: dict[str, list[Part]] = {}
+        """Where each source's images lie in ``examples``."""
+        self._datasets: dict[str, SeveralSources] = {}
 
     def setup(self, stage: str) -> None:
         """Read the captions and, for a frozen encoder, make sure that its features are there."""
-        if self.data is None:
+        if not self.data:
             self.data = self._load()
         if self.init_from and self.initial is None:
             self.initial = load_any(self.init_from)
             # Both are of features that training changes.
             self.initial.familiarity = self.initial.tag_head = None
+            # Captions of one kind are in the style that the model writes already.
+            self.styles = self.styles or self.initial.decoder.config.styles
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):
-            if split not in self.examples and (split in wanted or split in self.data.splits):
-                self.examples[split] = self.data.split(split)
+            if split not in self.examples:
+                self._collect(split, needed=split in wanted)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self._make_tokenizer()
         if stage == "fit" and self.lexicon is None:
@@ -279,15 +400,8 @@ class CaptionDataModule(pl.LightningDataModule):
             return
         encoder = self._make_encoder()
         for split in missing:
-            view = self.view if split == "train" else None
-            kept = self.encoder_config.frozen and view is None
-            self._datasets[split] = CaptionedImages(
-                self.examples[split],
-                self.tokenizer,
-                encoder.transform,
-                max_words=self.max_words,
-                view=view,
-                cache=self._features(encoder, split) if kept else None,
+            self._datasets[split] = SeveralSources(
+                [self._dataset(encoder, split, part) for part in self.parts[split]]
             )
 
     def train_dataloader(self) -> LazyLoader:
@@ -302,31 +416,77 @@ class CaptionDataModule(pl.LightningDataModule):
         """Batches of the test split, in its order."""
         return self._loader("test", shuffle=False)
 
-    def _load(self) -> CaptionData:
-        data = load_caption_data(self.root, self.format, self.images)
-        for warning in data.warnings:
-            rank_zero_info(f"{self.root}: {warning}")
-        if "dev" not in data.splits:
-            data = data.with_random_split(self.dev_fraction)
-        counts = ", ".join(f"{name} {count}" for name, count in data.splits.items())
-        rank_zero_info(f"{self.root}: {data.format} data, images: {counts}")
-        return data
+    def _load(self) -> dict[str, CaptionData]:
+        several = len(self.sources) > 1
+        loaded = {each.name: load_source(each, prefix=several) for each in self.sources}
+        if several:
+            check_no_photo_twice([data.examples for data in loaded.values()])
+        # Of several sources, those with a dev split of their own validate for all.
+        if not any("dev" in data.splits for data in loaded.values()):
+            loaded = {
+                name: data.with_random_split(self.dev_fraction)
+                for name, data in loaded.items()
+                if data.format != TEXT
+            }
+        for name, data in loaded.items():
+            for warning in data.warnings:
+                rank_zero_info(f"{name}: {warning}")
+            counts = ", ".join(f"{split} {count}" for split, count in data.splits.items())
+            rank_zero_info(f"{name}: {data.format} data, images: {counts}")
+        return loaded
+
+    def _collect(self, split: str, *, needed: bool) -> None:
+        """Lay the sources' images of one split one after the other."""
+        examples: list[Example] = []
+        parts: list[Part] = []
+        for source in self.sources:
+            data = self.data[source.name]
+            found = [each for each in data.examples if each.split == split]
+            if split == "train":
+                found = self._used(source, found)
+            if found:
+                parts.append(Part(len(examples), len(found), source))
+                examples += found
+        if not examples and needed:
+            # The error that a data set gives when it is asked for what it lacks.
+            self.data[self.sources[0].name].split(split)
+        if examples:
+            self.examples[split], self.parts[split] = examples, parts
+
+    def _used(self, source: DataSource, examples: list[Example]) -> list[Example]:
+        """The training images of a source that this objective learns from."""
+        is_text = self.data[source.name].format == TEXT
+        if (is_text and self.objective != "language") or (
+            self.objective == "self_critical" and not source.rewards
+        ):
+            return []
+        return [each for each in examples if len(each.captions) >= source.min_captions]
 
     def _make_tokenizer(self) -> Tokenizer:
         if self.initial is not None:
             return self.initial.tokenizer
-        texts = [text for example in self.examples.get("train", []) for text in example.captions]
-        return Tokenizer.build(texts, self.min_count)
+        return Tokenizer.build(
+            [text for captions in self._photo_captions() for text in captions], self.min_count
+        )
+
+    def _photo_captions(self) -> list[tuple[str, ...]]:
+        """The captions of each training photo: what no photo shows is no word to say."""
+        return [
+            example.captions
+            for part in self.parts.get("train", [])
+            if self.data[part.source.name].format != TEXT
+            for example in self.examples["train"][part.first : part.first + part.size]
+        ]
 
     def _make_lexicon(self) -> Lexicon | None:
         if self.language == "none":
             return None
         if self.initial is not None and self.initial.lexicon is not None:
             return self.initial.lexicon
-        captions = [example.captions for example in self.examples["train"]]
+        captions = self._photo_captions()
         count = sum(map(len, captions))
         if count >= 10_000:  # from here on somebody waits and wonders: about 1,500 a second
-            rank_zero_info(f"{self.root}: {count} captions are tagged for the lexicon")
+            rank_zero_info(f"{count} captions are tagged for the lexicon")
         return Lexicon.build(self.tokenizer.words, captions)
 
     def _make_encoder(self) -> Encoder:
@@ -338,13 +498,45 @@ class CaptionDataModule(pl.LightningDataModule):
             self.encoder_weights = encoder.state_dict()
         return encoder
 
-    def _features(self, encoder: Encoder, split: str) -> np.ndarray:
+    def _dataset(self, encoder: Encoder, split: str, part: Part) -> CaptionedImages:
+        examples = self.examples[split][part.first : part.first + part.size]
+        style = self.styles.index(part.source.style) if part.source.style else 0
+        view = self.view if split == "train" else None
+        common: dict[str, Any] = {"max_words": self.max_words, "style": style}
+        if self.objective == "language":
+            cache = np.broadcast_to(np.float16(0), (len(examples), 1, encoder.feature_size))
+        elif self.views == 0 and (view is not None or not self.encoder_config.frozen):
+            cache = None
+        else:
+            views = part.source.views or self.views if view is not None else 1
+            cache = self._features(encoder, f"{part.source.name}, {split}", examples, view, views)
+            common["views"] = views
+        if split == "train":
+            common |= {"captions": part.source.captions, "seed": self.seed}
+        return CaptionedImages(
+            examples, self.tokenizer, encoder.transform, view=view, cache=cache, **common
+        )
+
+    def _features(
+        self,
+        encoder: Encoder,
+        what: str,
+        examples: Sequence[Example],
+        view: RandomView | None,
+        views: int,
+    ) -> np.ndarray:
+        if not self.encoder_config.frozen and not encoder.frozen_layers:
+            raise CaptionerError(
+                f"data.views={self.views}: nothing of {self.encoder_config.name} stays frozen and "
+                "can be kept; use 0, or a number for model.encoder.trainable"
+            )
         device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
-        paths = [example.path for example in self.examples[split]]
-        cache = FeatureCache(self.cache_dir, encoder.to(device), paths)
+        paths = [example.path for example in examples]
+        kept = None if view is None else KeptViews(view, examples)
+        cache = FeatureCache(self.cache_dir, encoder.to(device), paths, kept, views)
         if not cache.complete:
             rank_zero_info(
-                f"{split}: features of {len(paths)} images are computed once and kept in "
+                f"{what}: features of {len(paths)} images are computed once and kept in "
                 f"{cache.folder} ({cache.size_bytes / 1e9:.1f} GB)"
             )
         return cache.open()
@@ -352,15 +544,15 @@ class CaptionDataModule(pl.LightningDataModule):
     def _loader(self, split: str, *, shuffle: bool) -> LazyLoader:
         dataset = self._datasets[split]
         start = self._images_seen if split == "train" else lambda: 0
-        sampler = EpochSampler(len(dataset), self.seed, shuffle, start)
+        sampler = EpochSampler(self.parts[split], self.seed, shuffle, start)
         return LazyLoader(
             dataset,
             batch_size=self.batch_size,
             sampler=sampler,
             collate_fn=collate,
             # Cached features are read faster than a worker could hand them over.
-            num_workers=0 if dataset.cache is not None else self.workers,
-            persistent_workers=dataset.cache is None and self.workers > 0,
+            num_workers=0 if dataset.kept else self.workers,
+            persistent_workers=not dataset.kept and self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
 
@@ -369,6 +561,24 @@ class CaptionDataModule(pl.LightningDataModule):
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
+
+
+def _sources(
+    root: str | None, layout: str, images: str | None, sources: list[DataSource] | None
+) -> list[DataSource]:
+    """The sources that the options name: several, or one root."""
+    if (root is None) == (not sources):
+        raise CaptionerError(
+            f"data.root={root}, data.sources={sources}: name the data with one of the two"
+        )
+    if root is not None:
+        name = Path(root).expanduser().resolve().name or "data"
+        return [DataSource(root, name, layout, images)]
+    assert sources is not None
+    names = [source.name for source in sources]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CaptionerError(f"data.sources: two are called {twice!r}; give each its own name")
+    return sources
 
 
 def load_weights(module: nn.Module, source: nn.Module, name: str) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.errors import CaptionerError
+from captioner.tokenizer import PAD_ID
 
 if TYPE_CHECKING:
     from captioner.encoder import ImageFeatures
@@ -42,6 +43,8 @@ class DecoderConfig:
         heads: attention heads; ``hidden_size`` is a multiple of their number.
         dropout: probability, on the word embeddings, between the layers and before the output.
         tied: the output layer shares the embedding matrix (Press and Wolf 2017).
+        styles: names of the styles of captions that it can tell apart, the one that it writes
+            unless told otherwise first; empty: it knows one only.
 
     Raises:
         ValueError: when an option has a value that cannot be used.
@@ -55,8 +58,11 @@ class DecoderConfig:
     heads: int = 8
     dropout: float = 0.5
     tied: bool = True
+    styles: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
+        if isinstance(self.styles, list):  # as JSON gives them; equal shapes must be equal
+            object.__setattr__(self, "styles", tuple(self.styles))
         if not isinstance(self.cell, str) or self.cell not in CELLS:
             raise ValueError(f"cell={self.cell!r}: choose one of {', '.join(CELLS)}")
         if self.attention not in ATTENTIONS:
@@ -74,6 +80,12 @@ class DecoderConfig:
             raise ValueError(f"dropout={self.dropout!r}: give a number from 0 to below 1")
         if not isinstance(self.tied, bool):
             raise ValueError(f"tied={self.tied!r}: use true or false")
+        if not isinstance(self.styles, tuple) or not all(
+            isinstance(style, str) and style for style in self.styles
+        ):
+            raise ValueError(f"styles={self.styles!r}: give a list of names")
+        if len(set(self.styles)) < len(self.styles):
+            raise ValueError(f"styles={self.styles!r}: a name comes twice")
 
 
 class Memory(NamedTuple):
@@ -122,6 +134,9 @@ class Decoder(nn.Module):
         config: its shape.
         vocab_size: number of words V, special ones included.
         feature_size: size D of the encoder's features.
+
+    Attributes:
+        style: which of ``config.styles`` it writes unless told otherwise.
     """
 
     def __init__(self, config: DecoderConfig, vocab_size: int, feature_size: int) -> None:
@@ -131,6 +146,10 @@ class Decoder(nn.Module):
         spatial = config.attention == "spatial"
         self.embedding = nn.Embedding(vocab_size, embed)
         self.pooled_projection = nn.Linear(feature_size, embed)
+        self.style = 0
+        if config.styles:
+            self.style_embedding = nn.Embedding(len(config.styles), embed)
+            nn.init.zeros_(self.style_embedding.weight)
         self.rnn = CELLS[config.cell](
             2 * embed if spatial else embed,
             hidden,
@@ -151,9 +170,19 @@ class Decoder(nn.Module):
         if config.tied:
             self.output.weight = self.embedding.weight
 
-    def memory(self, features: ImageFeatures) -> Memory:
-        """Project the pictures' features once, for all their captions."""
-        pooled = torch.relu(self.pooled_projection(features.pooled))  # (B, E)
+    def memory(self, features: ImageFeatures, styles: Tensor | None = None) -> Memory:
+        """Project the images' features once, for all their captions.
+
+        Args:
+            features: of B images.
+            styles: (B,) int64, the style of each image's captions; None: all in :attr:`style`.
+        """
+        projected = self.pooled_projection(features.pooled)  # (B, E)
+        if self.config.styles:
+            if styles is None:
+                styles = torch.full((len(projected),), self.style, device=projected.device)
+            projected = projected + self.style_embedding(styles)
+        pooled = torch.relu(projected)
         if self.config.attention == "none":
             nothing = pooled.new_zeros(len(pooled), 0)
             return Memory(pooled, nothing, nothing)
@@ -161,26 +190,32 @@ class Decoder(nn.Module):
         keys, values = self._split_heads(self.key(grid)), self._split_heads(self.value(grid))
         return Memory(pooled, keys, values)
 
-    def forward(self, features: ImageFeatures, words: Tensor) -> Tensor:
+    def forward(
+        self, features: ImageFeatures, words: Tensor, styles: Tensor | None = None
+    ) -> Tensor:
         """Read whole captions, all words at once.
 
         Args:
-            features: of B pictures.
-            words: (B, C, T) int64, C captions of each picture, from the start symbol on.
+            features: of B images.
+            words: (B, C, T) int64, C captions of each image, from the start symbol on. Where an
+                image has fewer, the others are padding alone.
+            styles: (B,) int64; see :meth:`memory`.
 
         Returns:
             What the output layer turns into logits, (B, C, T, E): row t has read words 0..t.
         """
         images, captions, length = words.shape
-        memory = self.memory(features)
-        inputs = self._inputs(words, memory)  # (B, C, T, E or 2E)
-        flat = inputs.flatten(0, 1)  # (B * C, T, ...)
+        memory = self.memory(features, styles)
+        # Captions that are not there cost nothing in the recurrence.
+        present = (words[..., 0] != PAD_ID).flatten().nonzero()[:, 0]  # (N,)
+        inputs = self._inputs(words, memory).flatten(0, 1)[present]  # (N, T, E or 2E)
         hidden = self._image_step(memory)
         start = None
         if hidden is not None:
-            repeated = tuple(h.repeat_interleave(captions, dim=1) for h in hidden)
+            repeated = tuple(h.repeat_interleave(captions, dim=1)[:, present] for h in hidden)
             start = repeated if self.config.cell == "lstm" else repeated[0]
-        states, _ = self.rnn(flat, start)  # (B * C, T, H)
+        found, _ = self.rnn(inputs, start)  # (N, T, H)
+        states = found.new_zeros(images * captions, *found.shape[1:]).index_copy(0, present, found)
         states = states.reshape(images, captions * length, -1)
         return self.read_out(states, memory).view(images, captions, length, -1)
 
@@ -189,9 +224,9 @@ class Decoder(nn.Module):
         scores: Tensor = self.output(readout)
         return scores
 
-    def start(self, features: ImageFeatures) -> DecoderState:
-        """The state before the first word, with one caption (K = 1) for each picture."""
-        memory = self.memory(features)
+    def start(self, features: ImageFeatures, styles: Tensor | None = None) -> DecoderState:
+        """The state before the first word, with one caption (K = 1) for each image."""
+        memory = self.memory(features, styles)
         hidden = self._image_step(memory)
         if hidden is None:
             zeros = memory.pooled.new_zeros(

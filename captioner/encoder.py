@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from captioner.cnn_graph import CnnGraph, GraphNetwork, graph_of
+from captioner.cnn_graph import CnnGraph, GraphNetwork, as_graph, graph_of, narrowest_cut
 from captioner.errors import CaptionerError
 from captioner.pretrained import (
     WEIGHT_PACKAGES,
@@ -149,6 +150,8 @@ class Encoder(nn.Module):
         if load_weights and is_file_name(config.weights):
             path = Path(config.weights).expanduser()
             self.backbone.load_state_dict(read_weights(path, self.backbone))
+        if graph is None:
+            self.backbone = _as_known_layers(self.backbone, own)
         stages, (_, size, rows, columns) = _trace_stages(self.backbone, own, config)
         self.transform = own
         side = config.image_size
@@ -165,6 +168,44 @@ class Encoder(nn.Module):
         """Encode pictures (B, 3, height, width), already transformed."""
         images = images.contiguous(memory_format=torch.channels_last)
         return ImageFeatures.from_grid(as_cells(as_grid(self.backbone(images))))
+
+    @cached_property
+    def frozen_layers(self) -> int:
+        """How many of the graph's layers training leaves as they are; 0 without a graph.
+
+        What they give can be computed once and kept; :meth:`finish` runs the others.
+        """
+        if not isinstance(self.backbone, GraphNetwork):
+            return 0
+        blank = _blank_image(self.transform).to(next(self.parameters()).device)
+        return narrowest_cut(self.backbone, blank)
+
+    @cached_property
+    def frozen_shape(self) -> tuple[int, int, int]:
+        """Shape (h, w, C) of the map that the frozen layers give."""
+        assert isinstance(self.backbone, GraphNetwork)
+        blank = _blank_image(self.transform).to(next(self.parameters()).device)
+        with torch.no_grad():
+            values = self.backbone.values(blank)
+            _, channels, height, width = next(islice(values, self.frozen_layers, None)).shape
+        return height, width, channels
+
+    def frozen_state(self) -> dict[str, Tensor]:
+        """Weights and statistics of what training leaves as it is, by their names."""
+        state = self.state_dict()
+        if self.config.frozen:
+            return state
+        assert isinstance(self.backbone, GraphNetwork)
+        layers = {
+            f"backbone.{node.module}" for node in self.backbone.graph.nodes[: self.frozen_layers]
+        }
+        return {name: each for name, each in state.items() if name.rpartition(".")[0] in layers}
+
+    def finish(self, maps: Tensor) -> ImageFeatures:
+        """Features of what the frozen layers gave, kept as (B, h, w, C)."""
+        assert isinstance(self.backbone, GraphNetwork)
+        channels_last = maps.permute(0, 3, 1, 2)  # (B, C, h, w) in the layout that CPUs prefer
+        return ImageFeatures.from_grid(as_cells(self.backbone(channels_last, self.frozen_layers)))
 
     def train(self, mode: bool = True) -> Encoder:
         """Switch modes; whatever is frozen stays in eval mode, whatever is asked for.
@@ -208,6 +249,12 @@ class Encoder(nn.Module):
 
 
 # --- the networks --------------------------------------------------------------------------
+
+
+def _as_known_layers(backbone: nn.Module, transform: ImageTransform) -> nn.Module:
+    """The backbone as the graph that inference runs, where graphs know all its layers."""
+    graph = graph_of(backbone.eval(), _blank_image(transform))
+    return backbone if graph is None else as_graph(backbone, graph).requires_grad_(True)
 
 
 def _timm_backbone(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from captioner.cnn_graph import GraphNetwork, as_graph, without_batch_norm
+from captioner.cnn_graph import GraphNetwork, as_graph, first_layers, without_batch_norm
 from captioner.encoder import Encoder, ImageFeatures, as_cells, as_grid
 from captioner.weight_tools import versions
 
@@ -22,6 +22,52 @@ PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 CHUNK = 4
 """Pictures that a CPU encodes at once: of more, the maps between the layers leave its caches."""
+
+
+class FastNetwork:
+    """A CNN, or its first layers, as inference runs it.
+
+    Attributes:
+        engine: what computes, ``onnxruntime`` or ``torch``.
+
+    Args:
+        network: in eval mode, and this object's own.
+        size: ``(width, height)`` of its images.
+        precision: one of :data:`PRECISIONS`.
+        device: where it computes.
+    """
+
+    def __init__(
+        self, network: nn.Module, size: tuple[int, int], precision: str, device: torch.device
+    ) -> None:
+        self._dtype = PRECISIONS[precision]
+        self._device = device
+        # bfloat16 has the range of float32, so that all can be cast; of float16 torch knows better.
+        self._cast = self._dtype is torch.bfloat16
+        self._onnx: OnnxNetwork | None = None
+        if self._dtype is None and device.type == "cpu":
+            self._onnx = _in_onnx_runtime(network, size)
+        if self._onnx is None:
+            self._network = network.to(torch.bfloat16 if self._cast else None)
+            self._network.to(memory_format=torch.channels_last)
+        self.engine = "torch" if self._onnx is None else "onnxruntime"
+
+    @torch.no_grad()
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """The last layer's map (B, C, h, w), float32, of transformed images."""
+        chunk = CHUNK if self._device.type == "cpu" else len(pixels)
+        parts = torch.split(pixels, max(1, chunk))
+        return torch.cat([self._map(part) for part in parts])
+
+    def _map(self, pixels: Tensor) -> Tensor:
+        if self._onnx is not None:
+            return self._onnx(pixels)
+        pixels = pixels.to(self._device, torch.bfloat16 if self._cast else None, non_blocking=True)
+        autocast = self._dtype is not None and not self._cast
+        with torch.autocast(self._device.type, self._dtype, enabled=autocast):
+            found = self._network(pixels.contiguous(memory_format=torch.channels_last))
+        grid: Tensor = as_grid(found)
+        return grid.float()
 
 
 class FastEncoder:
@@ -37,39 +83,30 @@ class FastEncoder:
 
     def __init__(self, encoder: Encoder, precision: str) -> None:
         self.made_of = versions(encoder), precision
-        self._dtype = PRECISIONS[precision]
-        self._device = next(encoder.parameters()).device
-        # bfloat16 has the range of float32, so that all can be cast; of float16 torch knows better.
-        self._cast = self._dtype is torch.bfloat16
-        network = _simplest(encoder)
-        self._onnx: OnnxNetwork | None = None
-        if self._dtype is None and self._device.type == "cpu":
-            self._onnx = _in_onnx_runtime(network, encoder.transform.size)
-        if self._onnx is None:
-            self._network = network.to(torch.bfloat16 if self._cast else None)
-            self._network.to(memory_format=torch.channels_last)
-        self.engine = "torch" if self._onnx is None else "onnxruntime"
+        device = next(encoder.parameters()).device
+        self._network = FastNetwork(_simplest(encoder), encoder.transform.size, precision, device)
+        self.engine = self._network.engine
 
     def is_of(self, encoder: Encoder, precision: str) -> bool:
         """Whether it still is the copy of this encoder, with the weights that it has now."""
         return self.made_of == (versions(encoder), precision)
 
-    @torch.no_grad()
     def __call__(self, pixels: Tensor) -> ImageFeatures:
-        """Features, float32, of transformed pictures (B, 3, height, width)."""
-        chunk = CHUNK if self._device.type == "cpu" else len(pixels)
-        parts = torch.split(pixels, max(1, chunk))
-        return ImageFeatures.from_grid(torch.cat([as_cells(self._grid(part)) for part in parts]))
+        """Features, float32, of transformed images (B, 3, height, width)."""
+        return ImageFeatures.from_grid(as_cells(self._network(pixels)))
 
-    def _grid(self, pixels: Tensor) -> Tensor:
-        if self._onnx is not None:
-            return self._onnx(pixels)
-        pixels = pixels.to(self._device, torch.bfloat16 if self._cast else None, non_blocking=True)
-        autocast = self._dtype is not None and not self._cast
-        with torch.autocast(self._device.type, self._dtype, enabled=autocast):
-            found = self._network(pixels.contiguous(memory_format=torch.channels_last))
-        grid: Tensor = as_grid(found)
-        return grid.float()
+
+def frozen_part(encoder: Encoder) -> FastNetwork:
+    """The layers that training leaves as they are, as inference runs them, in float32.
+
+    All of them of a frozen encoder; else those before :attr:`Encoder.frozen_layers`.
+    """
+    device = next(encoder.parameters()).device
+    network = _simplest(encoder)
+    if not encoder.config.frozen:
+        assert isinstance(encoder.backbone, GraphNetwork) and encoder.frozen_layers
+        network = without_batch_norm(first_layers(encoder.backbone, encoder.frozen_layers))
+    return FastNetwork(network, encoder.transform.size, "fp32", device)
 
 
 def _simplest(encoder: Encoder) -> nn.Module:

@@ -1,4 +1,4 @@
-"""Features of a frozen encoder, computed once and kept on disk."""
+"""What the frozen part of an encoder gives, computed once and kept on disk."""
 
 from __future__ import annotations
 
@@ -7,18 +7,21 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.lib.format import open_memmap
+from PIL import Image
 from torch import Tensor
 from tqdm import tqdm
 
-from captioner.encoder import Encoder
+from captioner.encoder import Encoder, as_cells
 from captioner.errors import CaptionerError
+from captioner.fast_encoder import FastNetwork, frozen_part
 from captioner.images import read_image
 
 try:
@@ -35,33 +38,61 @@ def default_cache_dir() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
 
 
-class FeatureCache:
-    """Grid features of N images as one memory-mapped array (N, R, D), float16.
+class Views(Protocol):
+    """Random views of images, the same ones whenever they are asked for."""
 
-    The folder's name is a hash of the encoder's name and weights, the image transform and the
-    list of images, so that another encoder never reads these features. The images' sizes and
-    modification times are kept with it, so that an image changed since is noticed.
+    def __call__(self, image: Image.Image, index: int, number: int) -> Image.Image:
+        """View ``number`` of the image with this place in the list."""
+
+    def identity(self) -> object:
+        """JSON primitives that are equal where all views are."""
+
+
+class FeatureCache:
+    """Features of N images, V views of each, as one memory-mapped array, float16.
+
+    Of a frozen encoder they are its grids (N * V, R, D), of another one the maps (N * V, h, w, C)
+    that its frozen layers give. View v of image n is in row n * V + v.
+
+    The folder's name is a hash of the encoder's name and weights, the image transform, the views
+    and the list of images, so that another encoder never reads these features. The images' sizes
+    and modification times are kept with it, so that an image changed since is noticed.
 
     Args:
         folder: where caches are kept; each gets a folder of its own in there.
-        encoder: the frozen CNN, in eval mode.
+        encoder: the CNN, in eval mode.
         paths: the images, in the order of their rows.
+        views: None for the whole image alone.
+        count: number V of views.
     """
 
-    def __init__(self, folder: Path, encoder: Encoder, paths: Sequence[Path]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        encoder: Encoder,
+        paths: Sequence[Path],
+        views: Views | None = None,
+        count: int = 1,
+    ) -> None:
         assert not encoder.training, "features of an encoder in training mode depend on the batch"
         self.encoder = encoder
         self.paths = list(paths)
-        identity = {
+        self.views, self.count = views, count
+        identity: dict[str, object] = {
             "encoder": encoder.config.name,
             "weights": _weights_hash(encoder),
             "transform": encoder.transform.to_dict(),
             "images": [str(path.resolve()) for path in paths],
         }
+        if views is not None:
+            identity["views"] = [count, views.identity()]
+        rows, columns = encoder.grid_shape
+        self.shape: tuple[int, ...] = (len(paths) * count, rows * columns, encoder.feature_size)
+        if not encoder.config.frozen:
+            identity["layers"] = encoder.frozen_layers
+            self.shape = (len(paths) * count, *encoder.frozen_shape)
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()
         self.folder = folder / key[:24]
-        rows, columns = encoder.grid_shape
-        self.shape = (len(paths), rows * columns, encoder.feature_size)
 
     @property
     def complete(self) -> bool:
@@ -156,7 +187,7 @@ class FeatureCache:
     @torch.inference_mode()
     def _build(self, stamps: list[list[int]], batch_size: int, progress: bool) -> None:
         array, start = self._begin(stamps)
-        device = next(self.encoder.parameters()).device
+        network = frozen_part(self.encoder)
         bar = tqdm(
             total=len(self.paths),
             initial=start,
@@ -164,16 +195,15 @@ class FeatureCache:
             unit="image",
             disable=None if progress else True,
         )
-        with bar:
+        with bar, ThreadPoolExecutor(torch.get_num_threads()) as readers:
             for first in range(start, len(self.paths), batch_size):
-                part = self.paths[first : first + batch_size]
-                images = [
-                    read_image(path, min_side=self.encoder.transform.min_side) for path in part
-                ]
-                pixels = torch.stack([self.encoder.transform(image) for image in images])
-                array[first : first + len(part)] = self._encode(pixels.to(device))
+                part = range(first, min(first + batch_size, len(self.paths)))
+                pixels = torch.stack(
+                    [view for views in readers.map(self._read, part) for view in views]
+                )
+                array[first * self.count : part.stop * self.count] = self._encode(network, pixels)
                 bar.update(len(part))
-                done = first + len(part)
+                done = part.stop
                 if done == len(self.paths) or (first // batch_size) % SAVE_EVERY == SAVE_EVERY - 1:
                     array.flush()  # rows first: a row counted as done is on the disk
                     _write_json(self._state_file, {"images": stamps, "done": done})
@@ -203,22 +233,32 @@ class FeatureCache:
             raise
         return array, 0
 
-    def _encode(self, pixels: Tensor) -> np.ndarray:
-        """Features of pictures (B, 3, height, width) as rows (B, R, D)."""
-        grid: np.ndarray = self.encoder(pixels).grid.cpu().numpy()
+    def _read(self, index: int) -> list[Tensor]:
+        """All views of an image, each (3, height, width)."""
+        image = read_image(self.paths[index], min_side=self.encoder.transform.min_side)
+        if self.views is None:
+            return [self.encoder.transform(image)]
+        views = self.views
+        return [self.encoder.transform(views(image, index, n)) for n in range(self.count)]
+
+    def _encode(self, network: FastNetwork, pixels: Tensor) -> np.ndarray:
+        """Images (B, 3, height, width) as rows (B, R, D) or (B, h, w, C)."""
+        maps = network(pixels)  # (B, C, h, w)
+        rows = as_cells(maps) if self.encoder.config.frozen else maps.permute(0, 2, 3, 1)
+        kept: np.ndarray = rows.cpu().numpy()
         limit = float(np.finfo(DTYPE).max)
-        if not np.abs(grid).max() <= limit:  # also true of NaN
+        if not np.abs(kept).max() <= limit:  # also true of NaN
             raise CaptionerError(
                 f"encoder {self.encoder.config.name}: features that are not numbers or beyond "
                 f"{limit:.0f}, the largest that the feature cache holds; check "
                 "model.encoder.weights, or train the encoder (model.encoder.trainable)"
             )
-        return grid.astype(DTYPE)
+        return kept.astype(DTYPE)
 
 
 def _weights_hash(encoder: Encoder) -> str:
     digest = hashlib.sha256()
-    for name, tensor in encoder.state_dict().items():
+    for name, tensor in encoder.frozen_state().items():
         digest.update(name.encode())
         digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
     return digest.hexdigest()

@@ -66,7 +66,11 @@ class CaptionReward:
 
 
 def draw_samples(
-    decoder: Decoder, features: ImageFeatures, options: DecodingOptions, streams: Sequence[int]
+    decoder: Decoder,
+    features: ImageFeatures,
+    options: DecodingOptions,
+    streams: Sequence[int],
+    styles: Tensor | None = None,
 ) -> list[list[Hypothesis]]:
     """Draw captions from the decoder as it captions, without dropout and without gradients.
 
@@ -75,6 +79,7 @@ def draw_samples(
         features: of B images.
         options: with ``sample``; ``num_captions`` is C.
         streams: the number of each image's random numbers (B,).
+        styles: (B,) int64, of the captions; None: the decoder's own.
 
     Returns:
         C samples for each image.
@@ -85,7 +90,7 @@ def draw_samples(
         with torch.no_grad():
             return decode(
                 decoder.step,
-                decoder.start(features),
+                decoder.start(features, styles),
                 len(features.grid),
                 options,
                 bos=BOS_ID,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
-from dataclasses import asdict
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +23,7 @@ from torch.nn import functional
 from captioner.averaging import WeightAverage
 from captioner.datamodule import Batch, CaptionDataModule, load_weights
 from captioner.decoder import DecoderConfig, shift
-from captioner.decoding import DecodingOptions
+from captioner.decoding import DecodingOptions, Hypothesis
 from captioner.encoder import EncoderConfig, ImageFeatures
 from captioner.errors import CaptionerError
 from captioner.images import read_image
@@ -36,7 +38,7 @@ from captioner.self_critical import (
 )
 from captioner.tokenizer import PAD_ID, tokenize
 
-OBJECTIVES = ("cross_entropy", "self_critical")
+OBJECTIVES = ("cross_entropy", "self_critical", "language")
 SAMPLE_SIDE = 512  # pixels: the longest side of the pictures in TensorBoard
 
 
@@ -50,7 +52,8 @@ class CaptionTask(pl.LightningModule):
             the same encoder and decoder shapes. Its vocabulary is used.
         objective: ``cross_entropy`` of the references' words, or ``self_critical``: draw captions
             and make those with a higher CIDEr-D more probable (Rennie et al. 2017). The second
-            needs a model that can caption already: ``init_from``.
+            needs a model that can caption already: ``init_from``. ``language``: cross-entropy of
+            sentences alone, whose images the decoder does not see.
         samples: captions drawn for each image by ``self_critical``; the mean reward of the others
             is what each must surpass (Luo 2020).
         temperature: that they are drawn with; below 1, they are more like what a beam search finds,
@@ -134,7 +137,8 @@ class CaptionTask(pl.LightningModule):
         self.label_smoothing = label_smoothing
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
         self.weight_decay, self.warmup_share = weight_decay, warmup_share
-        self._reward: CaptionReward | None = None
+        self._rewards: list[tuple[int, CaptionReward]] = []
+        """Of each source, with the place of its first image."""
         # Nothing is blocked: what is validated is what was learnt, in whatever language.
         self.decoding = DecodingOptions(
             beam_size=val_beam_size, length_penalty=val_length_penalty, no_repeat_ngram=0
@@ -164,6 +168,8 @@ class CaptionTask(pl.LightningModule):
                 "encoder and init_from of CaptionTask and CaptionDataModule differ; give both the "
                 "same, as the command line does"
             )
+        # The first is what the model writes unless it is asked for another.
+        self.decoder_config = replace(self.decoder_config, styles=data.styles)
         self.model = CaptionModel.build(
             self.encoder_config,
             self.decoder_config,
@@ -178,16 +184,19 @@ class CaptionTask(pl.LightningModule):
             self.model.encoder.load_state_dict(data.encoder_weights)
 
     def features(self, pictures: Tensor) -> ImageFeatures:
-        """Features of pixels (B, 3, height, width), or of cached grids (B, R, D)."""
+        """Features of pixels, or of what is kept of the encoder's frozen part; see ``Batch``."""
         if pictures.ndim == 3:
             return ImageFeatures.from_grid(pictures.float())
+        if pictures.dtype is torch.float16:
+            kept: ImageFeatures = self.model.encoder.finish(pictures.float())
+            return kept
         features: ImageFeatures = self.model.encoder(pictures)
         return features
 
-    def loss(self, features: ImageFeatures, captions: Tensor) -> Tensor:
+    def loss(self, features: ImageFeatures, captions: Tensor, styles: Tensor) -> Tensor:
         """Cross-entropy of the next word, the mean over all words of captions (B, C, T + 1)."""
         inputs, targets = shift(captions)
-        readout = self.model.decoder(features, inputs)  # (B, C, T, E)
+        readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)
         said = targets != PAD_ID
         # The output layer is the widest: padding does not go through it.
         logits = self.model.decoder.logits(readout[said])  # (words, V)
@@ -196,19 +205,41 @@ class CaptionTask(pl.LightningModule):
 
     def on_train_start(self) -> None:
         """Count the n-grams of the training captions, against which samples are scored."""
-        if self.objective == "self_critical":
-            references = {each.image_id: each.captions for each in self.data.examples["train"]}
-            self._reward = CaptionReward(references, self.model.tokenizer, self.bleu_weight)
+        if self.objective != "self_critical":
+            return
+        for part in self.data.parts["train"]:
+            examples = self.data.examples["train"][part.first : part.first + part.size]
+            references = {each.image_id: each.captions for each in examples}
+            reward = CaptionReward(references, self.model.tokenizer, self.bleu_weight)
+            self._rewards.append((part.first, reward))
 
-    def self_critical_loss(self, features: ImageFeatures, indices: Tensor) -> tuple[Tensor, Tensor]:
+    def _score_samples(
+        self, places: Sequence[int], samples: Sequence[Sequence[Hypothesis]]
+    ) -> Tensor:
+        """Rewards (B, C), each by the document frequencies of the image's own source."""
+        assert self._rewards, "made when training starts"
+        firsts = [first for first, _ in self._rewards]
+        rewards = torch.zeros(len(samples), self.samples)
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, place in enumerate(places):
+            rows_of[bisect_right(firsts, place) - 1].append(row)
+        for number, rows in rows_of.items():
+            ids = [self.data.examples["train"][places[row]].image_id for row in rows]
+            scored = self._rewards[number][1].score(ids, [samples[row] for row in rows])
+            rewards[rows] = scored.to(rewards.dtype)
+        return rewards
+
+    def self_critical_loss(
+        self, features: ImageFeatures, indices: Tensor, styles: Tensor
+    ) -> tuple[Tensor, Tensor]:
         """Policy gradient's loss of samples drawn for B images, and their rewards (B, C).
 
         Args:
             features: of the images.
             indices: (B,) int64, the images' places in the training split; with the epoch they
                 settle what is drawn, whatever the batch.
+            styles: (B,) int64, of the captions.
         """
-        assert self._reward is not None, "made when training starts"
         places = indices.tolist()
         options = DecodingOptions(
             sample=True,
@@ -218,12 +249,11 @@ class CaptionTask(pl.LightningModule):
             seed=self._draw,
             no_repeat_ngram=0,  # what repeats shall be drawn, and its reward be low
         )
-        samples = draw_samples(self.model.decoder, features, options, places)
-        image_ids = [self.data.examples["train"][place].image_id for place in places]
-        rewards = self._reward.score(image_ids, samples).to(features.grid.device)
+        samples = draw_samples(self.model.decoder, features, options, places, styles)
+        rewards = self._score_samples(places, samples).to(features.grid.device)
         # The words again, all at once: gradients through the loop above would cost far more.
         inputs, targets = shift(as_captions(samples).to(rewards.device))
-        readout = self.model.decoder(features, inputs)  # (B, C, T, E)
+        readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)
         said = targets != PAD_ID
         advantage = advantages(rewards)[..., None].expand_as(targets)
         logits = self.model.decoder.logits(readout[said])  # (words, V)
@@ -252,16 +282,18 @@ class CaptionTask(pl.LightningModule):
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch of teacher forcing, or of samples and their rewards."""
         features, images = self.features(batch.pictures), len(batch.indices)
-        if self.objective == "cross_entropy":
-            loss = self.loss(features, batch.captions)
+        if self.objective != "self_critical":
+            loss = self.loss(features, batch.captions, batch.styles)
         else:
             # In float32: in half precision, what is drawn is not what the probabilities say.
             whole = ImageFeatures(features.grid.float(), features.pooled.float())
             with torch.autocast(self.device.type, enabled=False):
-                loss, rewards = self.self_critical_loss(whole, batch.indices)
+                loss, rewards = self.self_critical_loss(whole, batch.indices, batch.styles)
             self.log("train/reward", rewards.mean(), prog_bar=True, batch_size=images)
             if self.cross_entropy_weight:
-                loss = loss + self.cross_entropy_weight * self.loss(features, batch.captions)
+                loss = loss + self.cross_entropy_weight * self.loss(
+                    features, batch.captions, batch.styles
+                )
         self.log("train/loss", loss, prog_bar=True, batch_size=images)
         # Of the decoder, whose groups are the last; one factor scales all of them.
         rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
@@ -295,7 +327,7 @@ class CaptionTask(pl.LightningModule):
     def _evaluate_batch(self, batch: Batch, split: str) -> None:
         name = "val" if split == "dev" else split
         features = self.features(batch.pictures)
-        loss = self.loss(features, batch.captions)
+        loss = self.loss(features, batch.captions, batch.styles)
         self.log(f"{name}/loss", loss, batch_size=len(batch.indices))
         features = ImageFeatures(features.grid.float(), features.pooled.float())
         with torch.autocast(self.device.type, enabled=False):
@@ -305,15 +337,25 @@ class CaptionTask(pl.LightningModule):
             self._said[examples[index].image_id] = result.text
 
     def _score(self, name: str, split: str) -> None:
-        references = {
-            example.image_id: example.captions
-            for example in self.data.examples[split]
-            if example.image_id in self._said
-        }
-        scores = score_captions(self._said, references, tokenize=tokenize)
-        for metric, value in scores.values.items():
-            key = metric.lower().replace("-", "_")
-            self.log(f"{name}/{key}", value, prog_bar=metric == "CIDEr-D")
+        """Log the scores of each source, and the mean over the sources, which chooses."""
+        parts = self.data.parts[split]
+        means: dict[str, float] = defaultdict(float)
+        for part in parts:
+            examples = self.data.examples[split][part.first : part.first + part.size]
+            references = {
+                each.image_id: each.captions for each in examples if each.image_id in self._said
+            }
+            if not references:
+                continue  # A trial run sees the first batches only.
+            said = {image_id: self._said[image_id] for image_id in references}
+            scores = score_captions(said, references, tokenize=tokenize)
+            for metric, value in scores.values.items():
+                key = metric.lower().replace("-", "_")
+                means[key] += value / len(parts)
+                if len(parts) > 1:
+                    self.log(f"{name}/{part.source.name}/{key}", value)
+        for key, value in means.items():
+            self.log(f"{name}/{key}", value, prog_bar=key == "cider_d")
 
     def _show_samples(self) -> None:
         loggers = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
@@ -405,15 +447,13 @@ class CaptionTask(pl.LightningModule):
         )
 
     def _provenance(self) -> dict[str, Any]:
-        data = self.data.data
-        assert data is not None
         scores = {
             name: round(float(value), 6)
             for name, value in self.trainer.callback_metrics.items()
             if name.startswith("val/")
         }
         return {
-            "data": {"name": data.name, "format": data.format, "images": dict(data.splits)},
+            "data": self._describe_data(),
             # RUN/checkpoints/best.ckpt; the folders above are one machine's.
             "init_from": "/".join(Path(self.init_from).parts[-3:]) if self.init_from else None,
             "epoch": self.current_epoch,
@@ -429,8 +469,22 @@ class CaptionTask(pl.LightningModule):
             "validation": scores,
         }
 
+    def _describe_data(self) -> dict[str, Any]:
+        described = [
+            {"name": data.name, "format": data.format, "images": dict(data.splits)}
+            for data in self.data.data.values()
+        ]
+        if len(described) == 1:
+            return described[0]
+        return {
+            "sources": [
+                {**each, "name": source.name, "weight": source.weight, "style": source.style}
+                for each, source in zip(described, self.data.sources, strict=True)
+            ]
+        }
+
     def _objective_options(self) -> dict[str, Any]:
-        if self.objective == "cross_entropy":
+        if self.objective != "self_critical":
             return {}
         names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
         return {name: getattr(self, name) for name in names}

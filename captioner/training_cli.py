@@ -221,6 +221,7 @@ class CaptionCLI(LightningCLI):
         parser.link_arguments("run_dir", "checkpoint.dirpath", _checkpoint_folder)
         parser.link_arguments("model.encoder", "data.encoder")
         parser.link_arguments("model.init_from", "data.init_from")
+        parser.link_arguments("model.objective", "data.objective")
         parser.link_arguments("seed_everything", "model.seed")
         parser.link_arguments("seed_everything", "data.seed")
 
