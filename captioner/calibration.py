@@ -8,7 +8,7 @@ are cross-validated by picture: no picture is judged by weights that were fitted
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -38,15 +38,13 @@ from captioner.tokenizer import tokenize
 if TYPE_CHECKING:
     from captioner.model import CaptionModel, CaptionResult
 
-DECODING = DecodingOptions(beam_size=3, num_captions=EVIDENCE_CAPTIONS)
-"""How captions are decoded for tags: other options give other evidence."""
 BINS = 10
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the captions that are kept
 FOLDS = 10
 # Weak enough to move no weight in its second digit where there are thousands of tags; with a
 # handful, which a line may separate, it is what keeps the weights finite.
 RIDGE = 1.0
-LEARNT_AT_MOST = 10_000
+LEARNT_AT_MOST = 20_000
 """Training pictures for familiarity and tag classifier: more say little more and take hours."""
 
 
@@ -252,13 +250,15 @@ def calibrate(
         learnt = _pooled(model, train, batch_size, on_image)
         held_out = _pooled(model, examples, batch_size, on_image)
         model.familiarity = Familiarity.fit(learnt, held_out).to(model.device)
-        head = TagHead.fit(learnt, _named(train, lexicon))
-        seen = score_seen(head(held_out), _named(examples, lexicon))
+        count = learnable(lexicon, len(train))
+        head = TagHead.fit(learnt, _named(train, lexicon, count))
+        seen = score_seen(head(held_out), _named(examples, lexicon, count))
         model.tag_head = head.to(model.device)  # moves it, and the features are on the CPU
+    decoding = decoding_for_tags(model)
     captioned = caption_examples(
         model,
         examples,
-        DECODING,
+        decoding,
         purpose="calibration",
         batch_size=batch_size,
         workers=workers,
@@ -274,7 +274,7 @@ def calibrate(
         "images": len(examples),
         "captions_per_image": round(sum(references) / len(references), 2),
         "decoding": {
-            name: getattr(DECODING, name)
+            name: getattr(decoding, name)
             for name in ("beam_size", "num_captions", "max_length", "length_penalty")
         },
     }
@@ -290,6 +290,12 @@ def calibrate(
     }
     coverage = cover(results, lexicon, calibration)
     return CalibrationResult(lexicon, calibration, scores, coverage, protocol, seen)
+
+
+def decoding_for_tags(model: CaptionModel) -> DecodingOptions:
+    """How captions are decoded for tags: other options give other evidence."""
+    beams = max(EVIDENCE_CAPTIONS, model.decoding.beam_size)
+    return replace(model.decoding, beam_size=beams, num_captions=EVIDENCE_CAPTIONS)
 
 
 def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
@@ -309,9 +315,9 @@ def _some(examples: Sequence[Example]) -> Sequence[Example]:
     return examples[:: -(-len(examples) // LEARNT_AT_MOST)]
 
 
-def _named(examples: Sequence[Example], lexicon: Lexicon) -> torch.Tensor:
-    """Which of the lemmas that can be learnt people name: (N, L) bool."""
-    return named_lemmas((each.captions for each in examples), lexicon, learnable(lexicon))
+def _named(examples: Sequence[Example], lexicon: Lexicon, count: int) -> torch.Tensor:
+    """Which of the first ``count`` lemmas people name: (N, L) bool."""
+    return named_lemmas((each.captions for each in examples), lexicon, count)
 
 
 def score_seen(probabilities: torch.Tensor, named: torch.Tensor) -> SeenScores:

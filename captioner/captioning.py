@@ -15,7 +15,6 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.constraints import find_constraints
 from captioner.decoding import DecodingOptions
 from captioner.encoder import ImageFeatures
 from captioner.errors import CaptionerError
@@ -97,7 +96,7 @@ def caption_images(
     Args:
         model: the captioner.
         files: what `captioner.images.find_images` lists.
-        options: how to decode the captions; the defaults of `DecodingOptions` otherwise.
+        options: how to decode the captions; otherwise as the model does unless told otherwise.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         min_confidence: captions that are less sure, in [0, 1], are marked to be left out.
@@ -157,7 +156,7 @@ def caption_batches(
         ValueError: as `caption_images`, by the call itself.
         CaptionerError: the same.
     """
-    options = options or DecodingOptions()
+    options = options or model.decoding
     check_caption_options(model, options, batch_size, workers, min_confidence, min_tag_confidence)
     batches = _read_batches(model, numbered_files, batch_size, workers)
     captioner = _Captioner(
@@ -205,7 +204,7 @@ def check_caption_options(
             "tags: they are read from captions that the model chose; leave out the tags, or the "
             "prompt and the words to include"
         )
-    find_constraints(options, model.tokenizer)
+    model.check_options(options)
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 
+from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.model import CaptionModel
 from captioner.model_file import entries_under
@@ -104,7 +105,10 @@ def load_any(path: str | Path) -> CaptionModel:
 
 
 def export_checkpoint(
-    checkpoint: str | Path, output: str | Path, *others: str | Path
+    checkpoint: str | Path,
+    output: str | Path,
+    *others: str | Path,
+    decoding: DecodingOptions | None = None,
 ) -> CaptionModel:
     """Turn a training checkpoint into a model file, and return the model read back from it.
 
@@ -112,6 +116,7 @@ def export_checkpoint(
         checkpoint: the file that `captioner fit` wrote.
         output: the model file.
         others: further checkpoints, whose weights are averaged with those of the first.
+        decoding: how the model captions unless it is told otherwise.
 
     Raises:
         CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
@@ -120,6 +125,9 @@ def export_checkpoint(
     model = load_checkpoint(checkpoint)
     if others:
         model = _average(model, [(path, load_checkpoint(path)) for path in others])
+    if decoding is not None:
+        model.decoder.style_numbers(decoding.style, 1)  # A style that it does not know is told now.
+        model.decoding = decoding
     model.save(output)
     return CaptionModel.load(output, device="cpu")
 

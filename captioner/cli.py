@@ -14,6 +14,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -268,11 +269,18 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
     add_model(parser)
 
 
-def _add_data(parser: argparse.ArgumentParser) -> None:
+def _add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     from captioner.datasets import FORMATS
 
     data = parser.add_argument_group("data")
-    data.add_argument("--data", required=True, metavar="PATH", help="folder or annotation file")
+    more = "; may be given again, for several data sets together" if several else ""
+    data.add_argument(
+        "--data",
+        required=True,
+        action="append" if several else "store",
+        metavar="PATH",
+        help=f"folder or annotation file{more}",
+    )
     data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
     data.add_argument("--split", default="dev", help="which images (default: dev)")
@@ -281,7 +289,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 def _add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_calibrate)
-    _add_data(parser)
+    _add_data(parser, several=True)
     output = parser.add_argument_group("output")
     output.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
     output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
@@ -302,6 +310,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    add_decoding(parser, "What the model does unless it is told otherwise; kept in the file.")
 
 
 # --- tag -----------------------------------------------------------------------------------
@@ -325,6 +334,7 @@ def _tag(args: argparse.Namespace) -> int:
     )
     files = list(find_videos(args.paths))
     model = load_model(args.model, device=args.device, precision=args.precision)
+    job = replace(job, decoding=decoding_options(args, model.decoding))
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
     counts: Counter[str] = Counter()
@@ -393,7 +403,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from captioner.evaluation import evaluate, save_json
     from captioner.model import load_model
 
-    options = decoding_options(args)
+    decoding_options(args)  # A mistake is told before the model is loaded.
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
     _check_outputs(outputs, args.overwrite)
     data = load_caption_data(args.data, args.format, args.images)
@@ -401,6 +411,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         say(f"captioner: {data.root}: {warning}")
     examples = data.split(args.split)[: args.limit]
     model = load_model(args.model, device=args.device, precision=args.precision)
+    options = decoding_options(args, model.decoding)
     hidden = args.quiet or not sys.stderr.isatty()
     with tqdm(total=len(examples), unit=" images", file=sys.stderr, disable=hidden) as bar:
         result = evaluate(
@@ -430,15 +441,19 @@ def _calibrate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from captioner.calibration import calibrate, images_to_read, save_calibrated
-    from captioner.datasets import load_caption_data
+    from captioner.datasets import joined, load_caption_data
     from captioner.evaluation import save_json
     from captioner.model import load_model
     from captioner.model_file import file_sha256
 
     _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
-    data = load_caption_data(args.data, args.format, args.images)
-    for warning in data.warnings:
-        say(f"captioner: {data.root}: {warning}")
+    if args.images is not None and len(args.data) > 1:
+        raise CaptionerError("--images: is for one --data; lay the images out beside each")
+    sets = [load_caption_data(each, args.format, args.images) for each in args.data]
+    for each in sets:
+        for warning in each.warnings:
+            say(f"captioner: {each.root}: {warning}")
+    data = joined(sets)
     total = images_to_read(data, args.split, args.limit)
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:
@@ -467,7 +482,7 @@ def _export(args: argparse.Namespace) -> int:
 
     _check_outputs([args.output], args.overwrite)
     first, *others = args.checkpoint
-    model = export_checkpoint(first, args.output, *others)
+    model = export_checkpoint(first, args.output, *others, decoding=decoding_options(args))
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
     return 0

@@ -179,8 +179,9 @@ def _caption(args: argparse.Namespace) -> int:
     from captioner.model import load_model
 
     page = _page(args)
-    job = _page_job(args, page) if page is not None else _caption_job(args)
+    _job_of(args, page)  # A mistake is told before the model is loaded.
     model = load_model(args.model, device=args.device, precision=args.precision)
+    job = _job_of(args, page, model.decoding)
     tagged = (page is not None or job.format == "xmp") and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
@@ -188,6 +189,14 @@ def _caption(args: argparse.Namespace) -> int:
     if page is None:
         return code
     return max(code, run_report(page, None if args.no_attention else model, args.quiet))
+
+
+def _job_of(
+    args: argparse.Namespace, page: ReportJob | None, own: DecodingOptions | None = None
+) -> CaptionJob:
+    """The job; what the options leave open is as in the model's own ones."""
+    options = decoding_options(args, own)
+    return _caption_job(args, options) if page is None else _page_job(args, page, options)
 
 
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
@@ -238,19 +247,17 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
     return page
 
 
-def _page_job(args: argparse.Namespace, page: ReportJob) -> CaptionJob:
+def _page_job(args: argparse.Namespace, page: ReportJob, options: DecodingOptions) -> CaptionJob:
     """The job that makes the captions of a page."""
     _check_tags(args, PAGE)
-    options = decoding_options(args)
     if "num_captions" not in vars(args) and not options.sample:
         options = replace(options, num_captions=min(PAGE_CAPTIONS, options.beam_size))
     return _job(args, options, page.captions, "jsonl", candidates=True)
 
 
-def _caption_job(args: argparse.Namespace) -> CaptionJob:
+def _caption_job(args: argparse.Namespace, options: DecodingOptions) -> CaptionJob:
     from captioner.writers import open_writer
 
-    options = decoding_options(args)
     writer = open_writer(args.output, args.format)
     _check_candidates(args.candidates, options.num_captions, writer.format)
     _check_tags(args, writer.format)

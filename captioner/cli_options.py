@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -32,6 +33,12 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "N",
         "say no N words in a row twice; 0 leaves it to the model (default: 2)",
     ),
+    (
+        "style",
+        str,
+        "NAME",
+        "how captions are written, for a model that knows several styles (default: its first)",
+    ),
 )
 SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ("temperature", float, "X", "below 1 more cautious, above 1 bolder (default: 1.0)"),
@@ -44,9 +51,12 @@ SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
 # --- options -------------------------------------------------------------------------------
 
 
-def add_decoding(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
+def add_decoding(
+    parser: argparse.ArgumentParser,
+    explanation: str = "A model file can have defaults of its own, which count instead of these.",
+) -> argparse._ArgumentGroup:
     """The options of the search for captions; more can be added to the group."""
-    group = parser.add_argument_group("decoding")
+    group = parser.add_argument_group("decoding", explanation)
     add_arguments(group, DECODING_ARGUMENTS)
     return group
 
@@ -143,18 +153,29 @@ def list_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
     return convert
 
 
-def decoding_options(args: argparse.Namespace) -> DecodingOptions:
-    """What `add_decoding` found, checked."""
+def decoding_options(
+    args: argparse.Namespace, own: DecodingOptions | None = None
+) -> DecodingOptions:
+    """What `add_decoding` found, checked; what is not given is as the model's ``own`` options say.
+
+    Without ``own``, the options can be checked before the model is loaded.
+    """
     from captioner.decoding import DecodingOptions
 
-    return options_of(DecodingOptions, "decoding options", args)
+    return options_of(DecodingOptions, "decoding options", args, own)
 
 
-def options_of(kind: type[Options], what: str, args: argparse.Namespace) -> Options:
-    """The options of a dataclass out of the arguments that have its fields' names."""
+def options_of(
+    kind: type[Options], what: str, args: argparse.Namespace, base: Options | None = None
+) -> Options:
+    """The options of a dataclass out of the arguments that have its fields' names.
+
+    What is not given is as in ``base``, or by default.
+    """
     names = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    given = {name: value for name, value in vars(args).items() if name in names}
     try:
-        return kind(**{name: value for name, value in vars(args).items() if name in names})
+        return kind(**given) if base is None else replace(base, **given)  # type: ignore[type-var]
     except ValueError as error:
         raise CaptionerError(f"{what}: {error}") from error
 

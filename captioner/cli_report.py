@@ -143,8 +143,9 @@ def _explain(args: argparse.Namespace) -> int:
         raise CaptionerError(f"output {shown(output)} is a folder; name a file")
     if output.exists() and not args.overwrite:
         raise CaptionerError(f"output {shown(output)} is there already; --overwrite replaces it")
-    options = decoding_options(args)
+    decoding_options(args)  # A mistake is told before the model is loaded.
     model = load_model(args.model, device=args.device, precision=args.precision)
+    options = decoding_options(args, model.decoding)
     explanation = explain(model, args.image, options)
     save_figure(explanation, output)
     print(explanation.text)

@@ -243,11 +243,11 @@ def _layer(node: Node) -> nn.Module:
 # --- a network in two parts ----------------------------------------------------------------
 
 
-def narrowest_cut(network: GraphNetwork, example: Tensor) -> int:
+def last_cut(network: GraphNetwork, example: Tensor) -> int:
     """How many layers can run once and for all because no parameter up to there is trained.
 
-    Among the places where everything behind reads nothing from before but one map, the one with
-    the smallest map, and of several such the last.
+    Among the places where everything behind reads nothing from before but one map, the last whose
+    map is at most twice the smallest: little is kept, and little is run again.
 
     Args:
         network: some of its parameters may be trained.
@@ -267,7 +267,8 @@ def narrowest_cut(network: GraphNetwork, example: Tensor) -> int:
     cuts = [
         n for n in range(min(trained, default=len(nodes)) + 1) if min(reads[n:], default=n) >= n
     ]
-    return min(reversed(cuts), key=lambda n: sizes[n])
+    smallest = min(sizes[n] for n in cuts)
+    return max(n for n in cuts if sizes[n] <= 2 * smallest)
 
 
 def first_layers(network: GraphNetwork, count: int) -> GraphNetwork:

@@ -424,13 +424,12 @@ class CaptionDataModule(pl.LightningDataModule):
         # Of several sources, those with a dev split of their own validate for all.
         if not any("dev" in data.splits for data in loaded.values()):
             loaded = {
-                name: data.with_random_split(self.dev_fraction)
+                name: data if data.format == TEXT else data.with_random_split(self.dev_fraction)
                 for name, data in loaded.items()
-                if data.format != TEXT
             }
         for name, data in loaded.items():
             for warning in data.warnings:
-                rank_zero_info(f"{name}: {warning}")
+                rank_zero_info(f"{data.root}: {warning}")
             counts = ", ".join(f"{split} {count}" for split, count in data.splits.items())
             rank_zero_info(f"{name}: {data.format} data, images: {counts}")
         return loaded

@@ -17,6 +17,7 @@ import hashlib
 import os
 import posixpath
 from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -112,6 +113,26 @@ class CaptionData:
                 f"without an image (sizes now: {data.splits}); give another fraction or more images"
             )
         return data
+
+
+def joined(sets: Sequence[CaptionData]) -> CaptionData:
+    """Several data sets as one; their images are then named ``SET/IMAGE``.
+
+    Raises:
+        CaptionerError: two sets have the same name.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    names = [each.name for each in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CaptionerError(f"two data sets are called {twice!r}; rename one of the folders")
+    examples = tuple(
+        replace(example, image_id=f"{each.name}/{example.image_id}")
+        for each in sets
+        for example in each.examples
+    )
+    formats = dict.fromkeys(each.format for each in sets)
+    return CaptionData(" + ".join(formats), Path(" + ".join(names)), examples)
 
 
 def _hash_fraction(image_id: str, seed: int) -> float:

@@ -219,6 +219,24 @@ class Decoder(nn.Module):
         states = states.reshape(images, captions * length, -1)
         return self.read_out(states, memory).view(images, captions, length, -1)
 
+    def style_numbers(self, style: str | None, images: int) -> Tensor | None:
+        """The style of each of B images' captions, as :meth:`start` takes them; (B,) int64.
+
+        Args:
+            style: its name; None for the decoder's own.
+            images: B.
+
+        Raises:
+            CaptionerError: when the decoder does not know the style.
+        """
+        if style is None:
+            return None
+        if style not in self.config.styles:
+            known = ", ".join(self.config.styles) or "no styles; leave it out"
+            raise CaptionerError(f"style {style!r}: this model knows {known}")
+        number = self.config.styles.index(style)
+        return torch.full((images,), number, device=self.embedding.weight.device)
+
     def logits(self, readout: Tensor) -> Tensor:
         """Scores of every word: (..., E) -> (..., V)."""
         scores: Tensor = self.output(readout)

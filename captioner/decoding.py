@@ -53,6 +53,8 @@ class DecodingOptions:
             The caller turns them into `prompt` ids.
         must_include: words that every caption says, each at least once, anywhere; those of the
             prompt count. Beam search only. The caller turns them into `required` ids.
+        style: how the captions are written, one of the model's styles; None: its first. The caller
+            starts the decoder in it.
     """
 
     beam_size: int = 3
@@ -68,6 +70,7 @@ class DecodingOptions:
     banned_words: tuple[str, ...] = ()
     prompt: str | None = None
     must_include: tuple[str, ...] = ()
+    style: str | None = None
 
     def __post_init__(self) -> None:
         for name, least in (
@@ -116,6 +119,8 @@ class DecodingOptions:
             object.__setattr__(self, name, tuple(words))
         if self.prompt is not None and not (isinstance(self.prompt, str) and self.prompt.strip()):
             raise ValueError(f"prompt={self.prompt!r}: give the first words, such as 'two dogs'")
+        if self.style is not None and not (isinstance(self.style, str) and self.style):
+            raise ValueError(f"style={self.style!r}: give the name of a style, or None")
         if self.must_include and self.sample:
             raise ValueError(
                 f"must_include={self.must_include!r} works on the search only: leave it or sample "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from captioner.cnn_graph import CnnGraph, GraphNetwork, as_graph, graph_of, narrowest_cut
+from captioner.cnn_graph import CnnGraph, GraphNetwork, as_graph, graph_of, last_cut
 from captioner.errors import CaptionerError
 from captioner.pretrained import (
     WEIGHT_PACKAGES,
@@ -178,7 +178,7 @@ class Encoder(nn.Module):
         if not isinstance(self.backbone, GraphNetwork):
             return 0
         blank = _blank_image(self.transform).to(next(self.parameters()).device)
-        return narrowest_cut(self.backbone, blank)
+        return last_cut(self.backbone, blank)
 
     @cached_property
     def frozen_shape(self) -> tuple[int, int, int]:

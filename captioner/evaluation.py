@@ -97,7 +97,7 @@ def evaluate(
     Args:
         model: the captioner.
         examples: images with their references; every one is scored or none.
-        options: how to decode; the defaults of :class:`DecodingOptions` otherwise.
+        options: how to decode; otherwise as the model does unless told otherwise.
         data: what the protocol shall say of the data besides the counts, JSON primitives: its
             ``format``, its ``split``.
         metrics: metrics beyond the standard ones: ``METEOR``, ``SPICE`` (they need Java).
@@ -109,7 +109,7 @@ def evaluate(
         CaptionerError: when there is nothing to score, an image is there twice, has no reference
             or cannot be read, or a metric is unknown or cannot run.
     """
-    options = options or DecodingOptions()
+    options = options or model.decoding
     _check_examples(examples)
     # A metric that cannot run here shall say so now and not after an hour of captioning.
     score_captions({"": "a trial"}, {"": ("a trial",)}, tokenize=tokenize, extra=tuple(metrics))

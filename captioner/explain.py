@@ -74,7 +74,7 @@ def explain(
         captioner.images.ImageError: the photo cannot be read.
         CaptionerError: a banned word is more than one word.
     """
-    options = options or DecodingOptions()
+    options = options or model.decoding
     options = replace(options, num_captions=options.beam_size)
     image = read_image(path, min_side=model.transform.min_side)
     with torch.inference_mode():

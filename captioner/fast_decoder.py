@@ -69,9 +69,14 @@ class FastDecoder:
         """Whether it still is made of this decoder's weights."""
         return self.made_of == versions(decoder)
 
-    def start(self, features: ImageFeatures) -> FastState:
-        """The state before the first word, with one caption (K = 1) for each picture."""
-        state = self._decoder.start(features)
+    def start(self, features: ImageFeatures, styles: Tensor | None = None) -> FastState:
+        """The state before the first word, with one caption (K = 1) for each image.
+
+        Args:
+            features: of B images.
+            styles: (B,) int64, of the captions; None: the decoder's own.
+        """
+        state = self._decoder.start(features, styles)
         memory = state.memory
         bias = self._bias_ih if self._cell == "gru" else self._bias_ih + self._bias_hh
         pooled = memory.pooled if self._of_picture.shape[1] else memory.pooled[:, :0]

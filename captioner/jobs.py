@@ -145,4 +145,6 @@ def describe_decoding(options: DecodingOptions) -> dict[str, Any]:
         values["prompt"] = prompt
     if included:
         values["must_include"] = list(included)
+    if options.style is None:
+        del values["style"]
     return values

@@ -56,6 +56,9 @@ from captioner.tokenizer import (
 from captioner.transform import ImageTransform
 from captioner.weight_tools import ShapesOnly, ZerosOnly
 
+KEPT_OPTIONS = ("beam_size", "max_length", "length_penalty", "no_repeat_ngram", "style")
+"""Options of the search that a model file can have values of its own for."""
+
 
 @dataclass(frozen=True)
 class Candidate:
@@ -157,6 +160,8 @@ class CaptionModel(nn.Module):
         self.tag_calibration = tag_calibration
         self.familiarity = familiarity
         self.tag_head = tag_head
+        self.decoding = DecodingOptions()
+        """How it captions unless it is told otherwise; the file keeps :data:`KEPT_OPTIONS`."""
         self.precision = "fp32"
         self.path: Path | None = None
         self._fast: FastEncoder | None = None
@@ -301,6 +306,15 @@ class CaptionModel(nn.Module):
         ids = iter(known_ids(said, self.tokenizer, f"sentence {sentence!r}"))
         return words, tuple(None if word is None else next(ids) for word in words)
 
+    def check_options(self, options: DecodingOptions) -> None:
+        """Look at options before a long job.
+
+        Raises:
+            CaptionerError: when their words or their style do not suit the model.
+        """
+        find_constraints(options, self.tokenizer)
+        self.decoder.style_numbers(options.style, 1)
+
     def read(self, path: str | Path) -> Tensor:
         """Read a picture as this model looks at it: float32 (3, height, width).
 
@@ -346,7 +360,7 @@ class CaptionModel(nn.Module):
             CaptionerError: when the options' words do not suit the model; see
                 :func:`captioner.constraints.find_constraints`.
         """
-        wanted = options or DecodingOptions()
+        wanted = options or self.decoding
         options = self._with_evidence(wanted)
         words = find_constraints(options, self.tokenizer)
         if len(features.grid) == 0:
@@ -356,7 +370,9 @@ class CaptionModel(nn.Module):
         with self._evaluating():
             found = decode(
                 decoder.step,
-                decoder.start(features),
+                decoder.start(
+                    features, self.decoder.style_numbers(options.style, len(features.grid))
+                ),
                 len(features.grid),
                 options,
                 bos=BOS_ID,
@@ -455,6 +471,12 @@ class CaptionModel(nn.Module):
             "transform": self.transform.to_dict(),
             "provenance": self.provenance,
         }
+        if kept := {
+            name: getattr(self.decoding, name)
+            for name in KEPT_OPTIONS
+            if getattr(self.decoding, name) != getattr(DecodingOptions(), name)
+        }:
+            description["decoding"] = kept
         # Not all models have these three, and readers that do not know them pass over them.
         if self.encoder.graph is not None:
             description["encoder_graph"] = self.encoder.graph.to_dict()
@@ -502,6 +524,7 @@ class CaptionModel(nn.Module):
             # Where another version of timm has another one, the model's own counts.
             model.transform = model.encoder.transform = transform
             model.provenance = provenance
+            model.decoding = _read_decoding(description.get("decoding", {}))
             model.lexicon, model.tag_calibration = lexicon, tag_calibration
             model.familiarity = _read_familiarity(tensors, model.encoder.feature_size)
             model.tag_head = _read_tag_head(tensors, lexicon, model.encoder.feature_size)
@@ -588,6 +611,17 @@ def load_model(
         model = CaptionModel.load(path, device=device, precision=precision)
         _ = model.sha256  # Out of a zipped package, the file is gone later.
     return model
+
+
+def _read_decoding(kept: Mapping[str, Any]) -> DecodingOptions:
+    """The model's own way of captioning.
+
+    Raises:
+        ValueError: an option is not one that a file keeps, or has a value that cannot be used.
+    """
+    if unknown := sorted(set(kept) - set(KEPT_OPTIONS)):
+        raise ValueError(f"decoding has the unknown option {unknown[0]!r}")
+    return DecodingOptions(**kept)
 
 
 def _read_tagging(

@@ -1,4 +1,4 @@
-"""Several data sets in one training: which images, how often, with which captions in which style."""
+"""Several data sets in one training: which images, how often, with captions in which style."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from pathlib import Path
 
 from captioner.datasets import CaptionData, Example, load_caption_data
 from captioner.errors import CaptionerError
-
 
 TEXT = "text"
 """Format of a source that has sentences and no images."""

@@ -16,8 +16,8 @@ from torch.nn import functional
 from captioner.errors import CaptionerError
 from captioner.lexicon import Lexicon
 
-LEAST_FREQUENCY = 0.005
-"""Share of the training pictures that a lemma must be named in: thirty of Flickr8k's."""
+LEAST_IMAGES = 20
+"""Training images that a lemma must be named in to be learnt from them."""
 RIDGE = 0.05
 """Pull of a lemma's weights to 0, where features are scaled to a spread of 1. Chosen on Flickr8k's
 validation images, whose mean average precision is the same within 1% from 0.03 to 0.1."""
@@ -96,9 +96,9 @@ class TagHead(nn.Module):
         return head.requires_grad_(False)
 
 
-def learnable(lexicon: Lexicon) -> int:
-    """How many of its lemmas occur often enough to be learnt from pictures."""
-    return sum(lemma.frequency >= LEAST_FREQUENCY for lemma in lexicon.lemmas)
+def learnable(lexicon: Lexicon, images: int) -> int:
+    """How many of its lemmas occur often enough to be learnt from so many images."""
+    return sum(lemma.frequency * images >= LEAST_IMAGES for lemma in lexicon.lemmas)
 
 
 def named_lemmas(

@@ -170,7 +170,7 @@ def tag_videos(
         files: what `captioner.video.find_videos` lists.
         sampling: which frames are looked at; the defaults of `SamplingOptions` otherwise.
         tagging: which tags are kept; the defaults of `TagOptions` otherwise.
-        decoding: how frames are captioned; the defaults of `DecodingOptions` otherwise, with which
+        decoding: how frames are captioned; the model's own way otherwise, with which
             tags were calibrated.
         batch_size: frames that the model sees at once.
         on_progress: called after each frame that was read.
@@ -183,7 +183,7 @@ def tag_videos(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 frame is captioned at once")
     return _tag_videos(
-        _Captioner(model, decoding or DecodingOptions(), batch_size),
+        _Captioner(model, decoding or model.decoding, batch_size),
         files,
         sampling or SamplingOptions(),
         tagging or TagOptions(),

@@ -193,7 +193,9 @@ class CaptionTask(pl.LightningModule):
         features: ImageFeatures = self.model.encoder(pictures)
         return features
 
-    def loss(self, features: ImageFeatures, captions: Tensor, styles: Tensor) -> Tensor:
+    def loss(
+        self, features: ImageFeatures, captions: Tensor, styles: Tensor | None = None
+    ) -> Tensor:
         """Cross-entropy of the next word, the mean over all words of captions (B, C, T + 1)."""
         inputs, targets = shift(captions)
         readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)

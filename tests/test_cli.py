@@ -400,6 +400,41 @@ def test_export_refuses_what_is_no_checkpoint(run, photos: Path) -> None:
     assert "checkpoint no.ckpt: no such file" in err
 
 
+def test_a_model_file_has_decoding_defaults_of_its_own(run, photos: Path) -> None:
+    tokenizer = Tokenizer(["a", "dog", "runs"])
+    encoder = EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64)
+    shape = {"hidden_size": 16, "embed_size": 16, "heads": 2}
+    torch.manual_seed(0)
+    model = CaptionModel.build(encoder, DecoderConfig(**shape, styles=("people", "web")), tokenizer)
+    for parameter in model.decoder.parameters():
+        parameter.data.mul_(3)  # as decided as trained ones
+    torch.nn.init.normal_(model.decoder.style_embedding.weight, std=5.0)
+    state = {f"model.{name}": tensor for name, tensor in model.state_dict().items()}
+    torch.save({"captioner": model.description(), "state_dict": state}, "last.ckpt")
+    own = ["--style", "web", "--beam-size", "2", "--max-length", "4", "--no-repeat-ngram", "0"]
+    assert run("export", "--checkpoint", "last.ckpt", "--output", "own.safetensors", *own)[0] == 0
+    assert run("export", "--checkpoint", "last.ckpt", "--output", "plain.safetensors")[0] == 0
+
+    def caption(*options: str) -> str:
+        code, out, _ = run("caption", "photos/a.png", *options)
+        assert code == 0
+        return str(out)
+
+    plain, kept = ["--model", "plain.safetensors"], ["--model", "own.safetensors"]
+    assert caption(*kept) == caption(*plain, *own)
+    assert caption(*kept) != caption(*plain)
+    given = ["--style", "people", "--max-length", "3"]
+    assert caption(*kept, *given) == caption(*plain, *own, *given)
+    loaded = CaptionModel.load("own.safetensors", device="cpu")
+    assert loaded.caption([photos / "a.png"])[0].text in caption(*kept)
+    for command in (["caption", "photos/a.png", *plain], ["export", "--checkpoint", "last.ckpt"]):
+        more = ["--output", "x.jsonl", "--style", "film"]
+        code, _, err = run(*command, *more)
+        assert code == 2
+        assert "style 'film': this model knows people, web" in err
+        assert not Path("x.jsonl").exists()
+
+
 # --- help ----------------------------------------------------------------------------------
 
 
@@ -410,7 +445,8 @@ def test_the_help_states_the_decoders_defaults() -> None:
         for name, _, _, text in (*DECODING_ARGUMENTS, *SAMPLING_ARGUMENTS)
         if (match := re.search(r"\(default: (.*)\)$", text))
     }
-    without_number = {"num_captions", "sample", "banned_words", "prompt", "must_include"}
+    without_number = {"num_captions", "sample", "banned_words", "prompt", "must_include", "style"}
+    assert stated.pop("style") == "its first"
     assert stated == {n: d for n, d in defaults.items() if n not in without_number}
     assert defaults["num_captions"] == "1"
     assert "(jsonl and tsv; default: 1)" in " ".join(help_of("caption").split())

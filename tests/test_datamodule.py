@@ -20,6 +20,7 @@ from captioner.datamodule import (
     CaptionedImages,
     EpochSampler,
     LazyLoader,
+    Part,
     RandomView,
     collate,
 )
@@ -29,6 +30,7 @@ from captioner.encoder import Encoder, EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.images import read_image
 from captioner.model import CaptionModel
+from captioner.sources import DataSource
 from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from captioner.transform import ImageTransform
 
@@ -75,12 +77,22 @@ def example(*captions: str, name: str = "a.png") -> Example:
     return Example(name, Path(name), captions, "train")
 
 
+def images(*sizes: int, weights: tuple[float, ...] = ()) -> list[Part]:
+    """So many images of each source."""
+    sources = [
+        DataSource("here", f"source{number}", weight=weight)
+        for number, weight in enumerate(weights or [1.0] * len(sizes))
+    ]
+    firsts = [sum(sizes[:number]) for number in range(len(sizes))]
+    return [Part(*each) for each in zip(firsts, sizes, sources, strict=True)]
+
+
 # --- the order of the images ---------------------------------------------------------------
 
 
 def test_the_order_depends_on_seed_and_epoch_alone() -> None:
     def order(seed: int, epoch: int) -> list[tuple[int, int]]:
-        sampler = EpochSampler(50, seed, shuffle=True)
+        sampler = EpochSampler(images(50), seed, shuffle=True)
         sampler.set_epoch(epoch)
         return list(sampler)
 
@@ -93,25 +105,25 @@ def test_the_order_depends_on_seed_and_epoch_alone() -> None:
 
 def test_this_very_order() -> None:
     # Written down, so that a change which breaks the resuming of old runs is seen.
-    sampler = EpochSampler(6, 1, shuffle=True)
+    sampler = EpochSampler(images(6), 1, shuffle=True)
     assert [i for _, i in sampler] == [2, 1, 0, 4, 3, 5]
 
 
 def test_without_shuffling_the_order_is_that_of_the_split() -> None:
-    sampler = EpochSampler(4, 0, shuffle=False)
+    sampler = EpochSampler(images(4), 0, shuffle=False)
     sampler.set_epoch(3)
     assert list(sampler) == [(3, 0), (3, 1), (3, 2), (3, 3)]
     assert len(sampler) == 4
 
 
 def test_an_epoch_resumed_within_leaves_out_what_it_has_seen() -> None:
-    whole = list(EpochSampler(20, 0, shuffle=True))
-    assert list(EpochSampler(20, 0, shuffle=True, start=lambda: 8)) == whole[8:]
+    whole = list(EpochSampler(images(20), 0, shuffle=True))
+    assert list(EpochSampler(images(20), 0, shuffle=True, start=lambda: 8)) == whole[8:]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_iterator_made_early_still_has_the_right_epoch(workers: int) -> None:
-    sampler = EpochSampler(6, 0, shuffle=True)
+    sampler = EpochSampler(images(6), 0, shuffle=True)
     loader = LazyLoader(Pairs(), batch_size=3, sampler=sampler, num_workers=workers)
     batches = iter(loader)  # Lightning does this before it tells the epoch
     sampler.set_epoch(7)
@@ -204,7 +216,7 @@ def test_captions_become_ids_and_long_ones_do_not_end() -> None:
 
 def test_a_batch_is_padded_to_its_longest_caption_and_most_captions() -> None:
     one, two = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
-    batch = collate([(one, [[1, 4, 2]], 7), (two, [[1, 4, 5, 2], [1, 2]], 3)])
+    batch = collate([(one, [[1, 4, 2]], 7, 1), (two, [[1, 4, 5, 2], [1, 2]], 3, 0)])
     assert torch.equal(batch.pictures, torch.stack([one, two]))
     assert batch.captions.tolist() == [
         [[1, 4, 2, 0], [0, 0, 0, 0]],
@@ -213,6 +225,7 @@ def test_a_batch_is_padded_to_its_longest_caption_and_most_captions() -> None:
     assert batch.captions.dtype == torch.int64
     assert PAD_ID == 0
     assert batch.indices.tolist() == [7, 3]
+    assert batch.styles.tolist() == [1, 0]
 
 
 # --- the data module -----------------------------------------------------------------------

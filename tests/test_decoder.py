@@ -12,6 +12,8 @@ from torch import Tensor
 from captioner.decoder import Decoder, DecoderConfig, DecoderState, shift
 from captioner.encoder import ImageFeatures
 from captioner.errors import CaptionerError
+from captioner.fast_decoder import FastDecoder
+from captioner.tokenizer import PAD_ID
 
 B, R, D, C, T, V, H, E = 3, 6, 10, 2, 5, 23, 12, 8  # all different, so that no axis can be mixed up
 KINDS = list(product(("rnn", "gru", "lstm"), ("none", "spatial"), (1, 2), (True, False)))
@@ -35,7 +37,7 @@ def make_features(seed: int = 1, images: int = B) -> ImageFeatures:
 
 
 def make_words(seed: int = 2) -> Tensor:
-    return torch.randint(0, V, (B, C, T), generator=torch.Generator().manual_seed(seed))
+    return torch.randint(1, V, (B, C, T), generator=torch.Generator().manual_seed(seed))
 
 
 def only(features: ImageFeatures, image: int) -> ImageFeatures:
@@ -266,6 +268,45 @@ def test_dropout_works_in_training_only() -> None:
         assert not torch.equal(decoder(features, words), decoder(features, words))
 
 
+@pytest.mark.parametrize("attention", ["none", "spatial"])
+@torch.no_grad()
+def test_a_style_is_learnt_by_itself_and_the_first_one_is_the_default(attention: str) -> None:
+    decoder = make_decoder(attention=attention, styles=("people", "web"))
+    torch.nn.init.normal_(decoder.style_embedding.weight)
+    features, words = make_features(), make_words()
+    people = decoder(features, words, torch.zeros(B, dtype=torch.long))
+    web = decoder(features, words, torch.ones(B, dtype=torch.long))
+    assert torch.equal(decoder(features, words), people)
+    assert not torch.allclose(web, people)
+    # Each image has its own, whole sentences equal word by word, and so does the fast decoder.
+    mixed = torch.tensor([0, 1, 0])
+    readout = decoder(features, words, mixed)
+    assert torch.allclose(readout[1], web[1], atol=1e-6)
+    assert torch.allclose(readout[2], people[2], atol=1e-6)
+    state = widen(decoder.start(features, mixed), C)
+    fast = widen(FastDecoder(decoder).start(features, mixed), C)
+    for t in range(T):
+        logits, state = decoder.step(words[:, :, t], state)
+        fast_logits, fast = FastDecoder(decoder).step(words[:, :, t], fast)
+        assert torch.allclose(logits, decoder.logits(readout)[:, :, t], atol=1e-5)
+        assert torch.allclose(fast_logits, logits, atol=1e-5)
+    assert decoder.style_numbers("web", 2).tolist() == [1, 1]
+    assert decoder.style_numbers(None, 2) is None
+    with pytest.raises(CaptionerError, match="style 'film': this model knows people, web"):
+        decoder.style_numbers("film", 2)
+
+
+@torch.inference_mode()
+def test_captions_that_are_not_there_change_nothing() -> None:
+    decoder = make_decoder()
+    features, words = make_features(), make_words()
+    words[0, 1] = words[2, 0] = PAD_ID
+    together = decoder(features, words)
+    for image, caption in ((0, 0), (1, 0), (1, 1), (2, 1)):
+        alone = decoder(only(features, image), words[image : image + 1, caption : caption + 1])
+        assert torch.allclose(together[image, caption], alone[0, 0], atol=1e-6)
+
+
 def test_shift() -> None:
     captions = torch.tensor([[[1, 7, 8, 2], [1, 9, 2, 0]]])
     inputs, targets = shift(captions)
@@ -313,6 +354,9 @@ def test_the_shipped_shape_is_the_default() -> None:
         ({"dropout": float("nan")}, "dropout=nan"),
         ({"dropout": "half"}, "dropout='half'"),
         ({"tied": "no"}, "tied='no': use true or false"),
+        ({"styles": "people"}, "styles='people': give a list of names"),
+        ({"styles": ("web", "")}, "styles=.*: give a list of names"),
+        ({"styles": ("web", "web")}, "styles=.*: a name comes twice"),
     ],
 )
 def test_bad_options_are_named(options: dict[str, Any], message: str) -> None:

@@ -13,7 +13,7 @@ from captioner.errors import CaptionerError
 from captioner.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.model import CaptionModel
 from captioner.tag_head import (
-    LEAST_FREQUENCY,
+    LEAST_IMAGES,
     RIDGE,
     TagHead,
     learnable,
@@ -26,8 +26,8 @@ LEXICON = Lexicon(
     WORDS,
     [
         Lemma("dog", "noun", 0.5),
-        Lemma("run", "verb", LEAST_FREQUENCY),
-        Lemma("unicorn", "noun", LEAST_FREQUENCY / 2),
+        Lemma("run", "verb", LEAST_IMAGES / 1000),
+        Lemma("unicorn", "noun", LEAST_IMAGES / 2000),
     ],
     [NO_LEMMA, 0, 0, 1, 2],
 )
@@ -76,7 +76,7 @@ def test_names_that_everyone_and_nobody_says_are_fitted() -> None:
 
 
 def test_lemmas_are_looked_up_in_all_captions_of_a_picture() -> None:
-    assert learnable(LEXICON) == 2
+    assert [learnable(LEXICON, images) for images in (999, 1000, 2000)] == [1, 2, 3]
     captions = [("Two DOGS", "it runs"), ("a unicorn",), ("a dog and a dog",)]
     assert named_lemmas(captions, LEXICON, 2).tolist() == (
         [[True, True], [False, False], [True, False]]
