@@ -13,13 +13,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from captioner.blanks import FillOptions
-    from captioner.captioning import caption_images
-    from captioner.decoding import DecodingOptions
+    from captioner.captioning.batches import caption_images
+    from captioner.captioning.fill import fill_images
+    from captioner.decoding.blanks import FillOptions
+    from captioner.decoding.search import DecodingOptions
     from captioner.errors import CaptionerError
-    from captioner.fill import fill_images
-    from captioner.model import CaptionModel, load_model
-    from captioner.tagging import VideoTags, tag_video, tag_videos
+    from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 
 __version__ = "0.1.0"
 
@@ -38,16 +38,16 @@ __all__ = [
 ]
 
 _MODULE_OF = {
-    "CaptionModel": "captioner.model",
+    "CaptionModel": "captioner.model.caption_model",
     "CaptionerError": "captioner.errors",
-    "DecodingOptions": "captioner.decoding",
-    "FillOptions": "captioner.blanks",
-    "caption_images": "captioner.captioning",
-    "fill_images": "captioner.fill",
-    "load_model": "captioner.model",
-    "VideoTags": "captioner.tagging",
-    "tag_video": "captioner.tagging",
-    "tag_videos": "captioner.tagging",
+    "DecodingOptions": "captioner.decoding.search",
+    "FillOptions": "captioner.decoding.blanks",
+    "caption_images": "captioner.captioning.batches",
+    "fill_images": "captioner.captioning.fill",
+    "load_model": "captioner.model.caption_model",
+    "VideoTags": "captioner.tagging.videos",
+    "tag_video": "captioner.tagging.videos",
+    "tag_videos": "captioner.tagging.videos",
 }
 
 

@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
-from browser import chromium, open_page, watch  # noqa: F401
+from helpers.browser import chromium, open_page, watch  # noqa: F401
 from PIL import Image
 
 if TYPE_CHECKING:
-    from captioner.model import CaptionModel
+    from captioner.model.caption_model import CaptionModel
 
 WIDTH, HEIGHT = 64, 48
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
@@ -204,10 +204,10 @@ def tiny_model() -> CaptionModel:
     """A real captioner of 64 x 64 pixels without training. Do not change it."""
     import torch
 
-    from captioner.decoder import DecoderConfig
-    from captioner.encoder import EncoderConfig
-    from captioner.model import CaptionModel
-    from captioner.tokenizer import Tokenizer, tokenize
+    from captioner.model.caption_model import CaptionModel
+    from captioner.networks.decoder import DecoderConfig
+    from captioner.networks.encoder import EncoderConfig
+    from captioner.text.tokenizer import Tokenizer, tokenize
 
     torch.manual_seed(0)
     model = CaptionModel.build(
@@ -226,8 +226,8 @@ def tagging_model(
     tiny_model: CaptionModel, tmp_path_factory: pytest.TempPathFactory
 ) -> CaptionModel:
     """The tiny captioner out of a file, with a lexicon. Do not change it."""
-    from captioner.lexicon import Lemma, Lexicon
-    from captioner.model import CaptionModel
+    from captioner.model.caption_model import CaptionModel
+    from captioner.text.lexicon import Lemma, Lexicon
 
     path = tmp_path_factory.mktemp("model") / "tagging.safetensors"
     tiny_model.save(path, half=False)

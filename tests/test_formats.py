@@ -13,10 +13,10 @@ import jsonschema
 import pytest
 from conftest import noise
 
-from captioner import cli
-from captioner.model import CaptionModel
-from captioner.tag_writers import TAG_WRITERS
-from captioner.writers import WRITERS
+from captioner.captioning.writers import WRITERS
+from captioner.cli import entry as cli
+from captioner.model.caption_model import CaptionModel
+from captioner.tagging.writers import TAG_WRITERS
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

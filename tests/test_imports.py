@@ -15,96 +15,141 @@ PACKAGE = Path(captioner.__file__).parent
 
 # Left may import right, and what right may import. Everything may import `errors`.
 MAY_IMPORT = {
-    "errors": "",
-    "tokenizer": "",
-    "transform": "",
-    "pretrained": "",
-    "encoder": "transform pretrained cnn_graph weight_tools",
-    "decoder": "",
-    "decoding": "",
-    "constraints": "decoding tokenizer",
-    "blanks": "decoding tokenizer",
-    "metrics": "",
-    "finding": "",
-    "jobs": "finding",
-    "limited_file": "",
-    "tiff_parts": "",
-    "images": "finding limited_file tiff_parts",
-    "files": "",
-    "pages": "",
-    "xmp": "__init__",
-    "writers": "files finding images xmp",
-    "tag_writers": "files writers video_page",
-    "video_page": "pages files __init__",
-    "thumbnails": "transform",
-    "tag_pages": "video_page thumbnails pages files finding __init__",
-    "dataset_formats": "",
-    "datasets": "dataset_formats",
-    "feature_cache": "encoder images",
-    "lexicon": "tokenizer",
-    "tags": "lexicon",
-    "familiarity": "",
-    "tag_head": "lexicon",
-    "weight_tools": "",
-    "cnn_graph": "weight_tools",
-    "onnx_runtime": "cnn_graph",
-    "fast_encoder": "encoder cnn_graph weight_tools onnx_runtime",
-    "fast_decoder": "decoder encoder weight_tools",
-    "model_file": "files",
-    "model": (
-        "encoder decoder decoding constraints blanks tokenizer transform images lexicon tags "
-        "familiarity tag_head model_file fast_encoder fast_decoder cnn_graph weight_tools"
+    "errors": (""),
+    "text.tokenizer": (""),
+    "images.transform": (""),
+    "networks.pretrained": (""),
+    "networks.encoder": (
+        "images.transform networks.pretrained networks.cnn_graph networks.weights"
     ),
-    "checkpoints": "model model_file",
-    "captioning": "images model tags encoder",
-    "fill": "model blanks images finding",
-    "fill_writers": "writers files finding",
-    "journal": "jobs files",
-    "attention": "tokenizer",
-    "explain": "attention model decoding files images",
-    "report_pictures": "attention captioning files images",
-    "report": "report_pictures pages journal files model tokenizer __init__",
-    "caption_output": "journal writers files finding",
-    "caption_job": "caption_output journal jobs captioning images model writers files __init__",
-    "video": "finding",
-    "sampling": "video",
-    "video_process": "sampling video transform finding",
-    "timeline": "lexicon tags",
-    "tagging": (
-        "timeline video_process video sampling model tags decoding finding encoder thumbnails"
+    "networks.decoder": (""),
+    "decoding.search": (""),
+    "decoding.constraints": ("decoding.search text.tokenizer"),
+    "decoding.blanks": ("decoding.search text.tokenizer"),
+    "text.metrics": (""),
+    "files.finding": (""),
+    "files.resume": ("files.finding"),
+    "images.limits": (""),
+    "images.tiff_parts": (""),
+    "images.reading": ("files.finding images.limits images.tiff_parts"),
+    "files.writing": (""),
+    "pages.render": (""),
+    "captioning.xmp": ("__init__"),
+    "captioning.writers": ("files.writing files.finding images.reading captioning.xmp"),
+    "tagging.writers": ("files.writing captioning.writers pages.video_page"),
+    "pages.video_page": ("pages.render files.writing __init__"),
+    "images.thumbnails": ("images.transform"),
+    "pages.video_index": (
+        "pages.video_page images.thumbnails pages.render files.writing files.finding __init__"
     ),
-    "tag_job": (
-        "jobs tagging tag_writers tag_pages writers files video sampling timeline decoding finding "
+    "data.formats": (""),
+    "data.datasets": ("data.formats"),
+    "training.feature_cache": ("networks.encoder images.reading"),
+    "text.lexicon": ("text.tokenizer"),
+    "model.tags": ("text.lexicon"),
+    "model.familiarity": (""),
+    "model.tag_head": ("text.lexicon"),
+    "networks.weights": (""),
+    "networks.cnn_graph": ("networks.weights"),
+    "networks.onnx_runtime": ("networks.cnn_graph"),
+    "networks.fast_encoder": (
+        "networks.encoder networks.cnn_graph networks.weights networks.onnx_runtime"
+    ),
+    "networks.fast_decoder": ("networks.decoder networks.encoder networks.weights"),
+    "model.model_file": ("files.writing"),
+    "model.caption_model": (
+        "networks.encoder networks.decoder decoding.search decoding.constraints "
+        "decoding.blanks text.tokenizer images.transform images.reading text.lexicon "
+        "model.tags model.familiarity model.tag_head model.model_file "
+        "networks.fast_encoder networks.fast_decoder networks.cnn_graph networks.weights"
+    ),
+    "model.checkpoints": ("model.caption_model model.model_file"),
+    "captioning.batches": ("images.reading model.caption_model model.tags networks.encoder"),
+    "captioning.fill": ("model.caption_model decoding.blanks images.reading files.finding"),
+    "captioning.fill_writers": ("captioning.writers files.writing files.finding"),
+    "files.journal": ("files.resume files.writing"),
+    "model.attention": ("text.tokenizer"),
+    "pages.explain": (
+        "model.attention model.caption_model decoding.search files.writing images.reading"
+    ),
+    "pages.report_pictures": ("model.attention captioning.batches files.writing images.reading"),
+    "pages.report": (
+        "pages.report_pictures pages.render files.journal files.writing "
+        "model.caption_model text.tokenizer __init__"
+    ),
+    "captioning.output": ("files.journal captioning.writers files.writing files.finding"),
+    "captioning.job": (
+        "captioning.output files.journal files.resume captioning.batches images.reading "
+        "model.caption_model captioning.writers files.writing __init__"
+    ),
+    "video.frames": ("files.finding"),
+    "video.sampling": ("video.frames"),
+    "video.process": ("video.sampling video.frames images.transform files.finding"),
+    "tagging.timeline": ("text.lexicon model.tags"),
+    "tagging.videos": (
+        "tagging.timeline video.process video.frames video.sampling model.caption_model "
+        "model.tags decoding.search files.finding networks.encoder images.thumbnails"
+    ),
+    "tagging.job": (
+        "files.resume tagging.videos tagging.writers pages.video_index captioning.writers "
+        "files.writing video.frames video.sampling tagging.timeline decoding.search "
+        "files.finding __init__"
+    ),
+    "evaluation.evaluate": (
+        "captioning.batches data.datasets text.metrics model.caption_model files.writing __init__"
+    ),
+    "evaluation.calibrate": (
+        "evaluation.evaluate data.datasets text.metrics model.caption_model model.tags "
+        "text.lexicon model.familiarity model.tag_head images.reading text.tokenizer "
         "__init__"
     ),
-    "evaluation": "captioning datasets metrics model files __init__",
-    "calibration": (
-        "evaluation datasets metrics model tags lexicon familiarity tag_head images tokenizer "
+    "training.datamodule": (
+        "data.datasets model.caption_model model.checkpoints networks.encoder "
+        "text.tokenizer images.transform images.reading training.feature_cache "
+        "text.lexicon"
+    ),
+    "training.self_critical": (
+        "networks.decoder decoding.search networks.encoder text.metrics text.tokenizer"
+    ),
+    "training.callbacks": (""),
+    "training.task": (
+        "training.callbacks training.datamodule decoding.search text.metrics "
+        "model.caption_model training.self_critical"
+    ),
+    "training.lightning_cli": (
+        "training.callbacks training.task training.datamodule model.checkpoints"
+    ),
+    "training.report": ("files.writing text.tokenizer"),
+    "training.plots": ("training.report files.writing"),
+    "cli.options": ("decoding.search"),
+    "cli.report": ("cli.options pages.report pages.explain model.caption_model"),
+    "cli.report_training": ("cli.options training.plots training.report files.writing"),
+    "cli.caption": (
+        "cli.options cli.report captioning.job model.caption_model captioning.writers pages.report"
+    ),
+    "cli.fill": ("cli.options captioning.fill captioning.fill_writers model.caption_model"),
+    "cli.entry": (
+        "cli.options cli.caption cli.fill cli.report cli.report_training tagging.job "
+        "evaluation.evaluate evaluation.calibrate data.datasets captioning.writers "
+        "training.lightning_cli model.caption_model model.checkpoints model.model_file "
         "__init__"
     ),
-    "datamodule": (
-        "datasets model checkpoints encoder tokenizer transform images feature_cache lexicon"
+    "__main__": ("cli.entry"),
+    "__init__": (
+        "captioning.batches tagging.videos captioning.fill model.caption_model decoding.search"
     ),
-    "self_critical": "decoder decoding encoder metrics tokenizer",
-    "averaging": "",
-    "training": "averaging datamodule decoding metrics model self_critical",
-    "training_cli": "averaging training datamodule checkpoints",
-    "training_report": "files tokenizer",
-    "training_plots": "training_report files",
-    "cli_options": "decoding",
-    "cli_report": "cli_options report explain model",
-    "cli_training_report": "cli_options training_plots training_report files",
-    "cli_caption": "cli_options cli_report caption_job model writers report",
-    "cli_fill": "cli_options fill fill_writers model",
-    "cli": (
-        "cli_options cli_caption cli_fill cli_report cli_training_report tag_job evaluation "
-        "calibration datasets writers training_cli model checkpoints model_file __init__"
-    ),
-    "__main__": "cli",
-    "__init__": "captioning tagging fill model decoding",
 }
-USE_LIGHTNING = {"averaging", "datamodule", "training", "training_cli"}
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+USE_LIGHTNING = {
+    "training.callbacks",
+    "training.datamodule",
+    "training.task",
+    "training.lightning_cli",
+}
+MODULES = sorted(
+    ".".join(path.relative_to(PACKAGE).with_suffix("").parts)
+    for path in PACKAGE.rglob("*.py")
+    if path.name != "__init__.py" or path.parent == PACKAGE
+)
 
 
 def reachable(module: str) -> set[str]:
@@ -123,7 +168,7 @@ def reachable(module: str) -> set[str]:
 def imported(module: str) -> set[str]:
     """Full names of what a module imports when it runs, inside functions as well."""
     names = set()
-    tree = ast.parse((PACKAGE / f"{module}.py").read_text(encoding="utf-8"))
+    tree = ast.parse((PACKAGE / f"{module.replace('.', '/')}.py").read_text(encoding="utf-8"))
     waiting: list[ast.AST] = [tree]
     while waiting:
         node = waiting.pop()
@@ -144,8 +189,9 @@ def ours(module: str) -> set[str]:
     for name in imported(module):
         top, _, rest = name.partition(".")
         if top == "captioner":
-            first = rest.partition(".")[0]
-            found.add(first if (PACKAGE / f"{first}.py").is_file() else "__init__")
+            parts = rest.split(".")
+            ways = (".".join(parts[:n]) for n in (2, 1))
+            found.add(next((way for way in ways if way in MODULES), "__init__"))
     return found
 
 
@@ -196,14 +242,14 @@ def modules_after(code: str, cwd: Path) -> set[str]:
 )
 def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
     code = (
-        "from captioner.cli import main\n"
+        "from captioner.cli.entry import main\n"
         "try:\n"
         f"    main({arguments!r})\n"
         "except SystemExit as end:\n"
         "    assert end.code == 0, end.code\n"
     )
     loaded = modules_after(code, tmp_path)
-    assert "captioner.cli" in loaded
+    assert "captioner.cli.entry" in loaded
     assert (
         loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning", "jinja2"}
         == set()
@@ -214,7 +260,10 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:
     loaded = modules_after("import captioner; assert captioner.__version__", tmp_path)
     assert "captioner" in loaded
-    assert loaded & {"torch", "numpy", "PIL", "pytorch_lightning", "captioner.model"} == set()
+    assert (
+        loaded & {"torch", "numpy", "PIL", "pytorch_lightning", "captioner.model.caption_model"}
+        == set()
+    )
 
 
 def test_captioning_a_photo_loads_no_lightning(tmp_path: Path) -> None:
@@ -223,10 +272,10 @@ def test_captioning_a_photo_loads_no_lightning(tmp_path: Path) -> None:
 from pathlib import Path
 from PIL import Image
 import captioner
-from captioner.cli import main
-from captioner.decoder import DecoderConfig
-from captioner.encoder import EncoderConfig
-from captioner.tokenizer import Tokenizer
+from captioner.cli.entry import main
+from captioner.networks.decoder import DecoderConfig
+from captioner.networks.encoder import EncoderConfig
+from captioner.text.tokenizer import Tokenizer
 model = captioner.CaptionModel.build(
     EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),
     DecoderConfig(hidden_size=16, embed_size=16, heads=1),
@@ -237,32 +286,35 @@ Image.new("RGB", (80, 60), "red").save("red.png")
 assert main(["caption", "red.png", "--model", "tiny.safetensors", "--device", "cpu"]) == 0
 """
     loaded = modules_after(code, tmp_path)
-    assert "captioner.captioning" in loaded
+    assert "captioner.captioning.batches" in loaded
     assert loaded & {"pytorch_lightning", "lightning", "torchmetrics", "jsonargparse"} == set()
-    assert loaded & {"captioner.training", "captioner.datamodule", "tensorboard"} == set()
+    assert (
+        loaded & {"captioner.training.task", "captioner.training.datamodule", "tensorboard"}
+        == set()
+    )
 
 
 def test_the_shipped_model_needs_no_library_of_cnns(tmp_path: Path) -> None:
     code = """
 from PIL import Image
-from captioner.cli import main
+from captioner.cli.entry import main
 Image.new("RGB", (80, 60), "red").save("red.png")
 assert main(["caption", "red.png", "--device", "cpu"]) == 0
 """
     loaded = modules_after(code, tmp_path)
-    assert "captioner.cnn_graph" in loaded
+    assert "captioner.networks.cnn_graph" in loaded
     # These take as long to import as torch itself.
     assert loaded & {"timm", "torchvision", "torch._dynamo", "sympy"} == set()
 
 
 def test_the_public_names_are_what_the_modules_define() -> None:
-    from captioner.blanks import FillOptions
-    from captioner.captioning import caption_images
-    from captioner.decoding import DecodingOptions
+    from captioner.captioning.batches import caption_images
+    from captioner.captioning.fill import fill_images
+    from captioner.decoding.blanks import FillOptions
+    from captioner.decoding.search import DecodingOptions
     from captioner.errors import CaptionerError
-    from captioner.fill import fill_images
-    from captioner.model import CaptionModel, load_model
-    from captioner.tagging import VideoTags, tag_video, tag_videos
+    from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 
     assert captioner.load_model is load_model
     assert captioner.CaptionModel is CaptionModel
