@@ -12,6 +12,8 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from captioner.version import __version__
+
 if TYPE_CHECKING:
     from captioner.captioning.batches import caption_images
     from captioner.captioning.fill import fill_images
@@ -20,8 +22,6 @@ if TYPE_CHECKING:
     from captioner.errors import CaptionerError
     from captioner.model.caption_model import CaptionModel, load_model
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
-
-__version__ = "0.1.0"
 
 __all__ = [
     "CaptionModel",

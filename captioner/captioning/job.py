@@ -24,7 +24,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-import captioner
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.output import Output, make_output
 from captioner.captioning.writers import WRITERS, XMP_NAMINGS, Writer, is_sidecar
@@ -36,6 +35,7 @@ from captioner.files.resume import Fingerprint, changes, describe_decoding, desc
 from captioner.files.writing import make_folder, shown
 from captioner.images.reading import IMAGES, find_images
 from captioner.model.caption_model import CaptionModel
+from captioner.version import __version__
 
 SYNC_RECORDS = 64
 SYNC_S = 1.0
@@ -452,7 +452,7 @@ def _saying(remedy: str) -> Generator[None, None, None]:
 def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     # Neither the size of batches nor the threads: who runs out of memory may go on with less.
     return {
-        "captioner": captioner.__version__,
+        "captioner": __version__,
         "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
         "decoding": describe_decoding(job.decoding),
         "candidates": job.candidates,

@@ -14,7 +14,7 @@ from pathlib import Path
 from xml.sax.saxutils import escape
 from zlib import crc32
 
-import captioner
+from captioner.version import __version__
 
 # What XML 1.0 (section 2.2, `Char`) has no way to hold, not even as a reference.
 _NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
@@ -46,7 +46,7 @@ def render_xmp(text: str, tags: Iterable[str] = ()) -> str:
     Characters that XML cannot hold become U+FFFD.
     """
     caption = _escaped(text)
-    lines = [_HEAD.format(version=_escaped(captioner.__version__), checksum=_UNKNOWN)]
+    lines = [_HEAD.format(version=_escaped(__version__), checksum=_UNKNOWN)]
     for name in ("dc:description", "Iptc4xmpCore:AltTextAccessibility"):
         item = f'     <rdf:li xml:lang="x-default">{caption}</rdf:li>\n'
         lines.append(f"   <{name}>\n    <rdf:Alt>\n{item}    </rdf:Alt>\n   </{name}>\n")

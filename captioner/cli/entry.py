@@ -17,7 +17,6 @@ from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from captioner import __version__
 from captioner.cli.caption import CAPTION_EXAMPLES, add_caption
 from captioner.cli.fill import FILL_EXAMPLES, add_fill
 from captioner.cli.options import (
@@ -35,6 +34,7 @@ from captioner.cli.options import (
 from captioner.cli.report import EXPLAIN_EXAMPLES, REPORT_EXAMPLES, add_explain, add_report
 from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
 from captioner.errors import CaptionerError
+from captioner.version import __version__
 
 if TYPE_CHECKING:
     from captioner.files.finding import SourceFile

@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 import torch
 
-import captioner
 from captioner.data.datasets import CaptionData, Example, canonical_split
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
@@ -34,6 +33,7 @@ from captioner.model.tags import (
 from captioner.text.lexicon import Lexicon
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import tokenize
+from captioner.version import __version__
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel, CaptionResult
@@ -281,7 +281,7 @@ def calibrate(
     calibration, scores = fit_calibration(observed, fitted_on)
     model.tag_calibration = calibration
     protocol = {
-        "captioner": captioner.__version__,
+        "captioner": __version__,
         "model": {"sha256": None if model.path is None else model.sha256},
         "precision": model.precision,
         "data": fitted_on,

@@ -14,7 +14,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import captioner
 from captioner.captioning.batches import caption_images
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
@@ -22,6 +21,7 @@ from captioner.files.finding import SourceFile
 from captioner.files.writing import replace_file
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import TOKENIZER_RULE, tokenize
+from captioner.version import __version__
 
 if TYPE_CHECKING:
     from captioner.data.datasets import Example
@@ -134,7 +134,7 @@ def evaluate(
         for image_id, result in results.items()
     )
     protocol = {
-        "captioner": captioner.__version__,
+        "captioner": __version__,
         "data": {
             **(data or {}),
             "images": len(examples),

@@ -16,7 +16,6 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
 
-import captioner
 from captioner.errors import CaptionerError
 from captioner.files.journal import sources_of
 from captioner.files.writing import (
@@ -30,6 +29,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.pages.render import render_page
 from captioner.pages.report_pictures import Look, Lookout, Picture
 from captioner.text.tokenizer import tokenize
+from captioner.version import __version__
 
 SAME_PROB = 0.02
 """A word's probability in the captions and by the report's model differ by less, or it is not that
@@ -359,7 +359,7 @@ def _page(
 ) -> str:
     failed = sum(record.get("error") is not None for record in records)
     about = [f"{len(records):,} pictures"] + ([f"{failed:,} could not be read"] if failed else [])
-    about.append(f"captioner {captioner.__version__}")
+    about.append(f"captioner {__version__}")
     if model is not None:
         about.append(f"model {model.sha256[:12]}")
     return render_page(

@@ -16,13 +16,13 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote_to_bytes
 
-import captioner
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.writing import check_no_folder, replace_bytes, replace_file, shown
 from captioner.images.thumbnails import within
 from captioner.pages.render import render_page
 from captioner.pages.video_page import href, is_of, page_data, read_data, render
+from captioner.version import __version__
 
 INDEX, FOLDER = "index.html", "index_files"
 PAUSE_S = 10.0
@@ -170,7 +170,7 @@ class TagPages:
         return render_page(
             "videos.html",
             title="Videos",
-            about=" · ".join([*about, f"captioner {captioner.__version__}"]),
+            about=" · ".join([*about, f"captioner {__version__}"]),
             generator=_GENERATOR,
             data={"videos": videos},
         )

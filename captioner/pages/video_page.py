@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-import captioner
 from captioner.files.writing import shown
 from captioner.pages.render import render_page
+from captioner.version import __version__
 
 Record = Mapping[str, Any]
 
@@ -56,7 +56,7 @@ def page_data(
     return {
         "src": video,
         "index": index,
-        "version": captioner.__version__,
+        "version": __version__,
         "model": record["model"].get("sha256", "")[:12],
         **{key: record[key] for key in ("status", "error", "video", "shots")},
         "segments": [_without_frames(segment) for segment in record["segments"]],

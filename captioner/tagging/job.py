@@ -22,7 +22,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import captioner
 from captioner.captioning.writers import output_stem
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
@@ -40,6 +39,7 @@ from captioner.pages.video_index import INDEX, TagPages
 from captioner.tagging.timeline import TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
 from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
+from captioner.version import __version__
 from captioner.video.frames import VIDEOS
 from captioner.video.sampling import SamplingOptions
 
@@ -391,7 +391,7 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
     sampling = asdict(job.sampling)
     del sampling["time_limit_s"]  # It changes no result that it does not prevent.
     return {
-        "captioner": captioner.__version__,
+        "captioner": __version__,
         "sampling": sampling,
         "tagging": asdict(job.tagging),
         "decoding": describe_decoding(job.decoding),
