@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,13 +19,10 @@ from captioner.decoding.constraints import find_constraints
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
-from captioner.images.reading import ImageError
+from captioner.images.reading import ImageError, read_ahead
 from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.encoder import ImageFeatures
-
-Given = TypeVar("Given")
-Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -335,26 +332,6 @@ def _read(model: CaptionModel, numbered: tuple[int, SourceFile]) -> _Read:
         return _Read(place, file, model.read(file.path))
     except ImageError as error:
         return _Read(place, file, error=error.reason)
-
-
-def read_ahead(
-    read: Callable[[Given], Found], files: Iterable[Given], workers: int, ahead: int
-) -> Generator[Found, None, None]:
-    """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
-    if workers == 0:
-        yield from map(read, files)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
-    waiting: deque[Future[Found]] = deque()
-    try:
-        for file in files:
-            waiting.append(pool.submit(read, file))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
 
 
 def _candidate_dict(candidate: Candidate) -> dict[str, Any]:

@@ -27,14 +27,15 @@ from typing import Any, Self
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.output import Output, make_output
 from captioner.captioning.writers import WRITERS, XMP_NAMINGS, Writer, is_sidecar
+from captioner.decoding.options import describe_decoding
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile, base_folder
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
-from captioner.files.resume import Fingerprint, changes, describe_decoding, describe_model, locked
+from captioner.files.resume import Fingerprint, changes, locked
 from captioner.files.writing import make_folder, shown
 from captioner.images.reading import IMAGES, find_images
-from captioner.model.caption_model import CaptionModel
+from captioner.model.caption_model import CaptionModel, describe_model
 from captioner.version import __version__
 
 SYNC_RECORDS = 64

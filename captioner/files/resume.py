@@ -9,18 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Generator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from filelock import FileLock, Timeout
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile, printable
-
-if TYPE_CHECKING:
-    from captioner.decoding.search import DecodingOptions
-    from captioner.model.caption_model import CaptionModel
 
 
 @contextmanager
@@ -115,34 +111,3 @@ def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[f"{prefix}{key}"] = value
     return flat
-
-
-# --- what produced it ----------------------------------------------------------------------
-
-
-def describe_model(model: CaptionModel) -> dict[str, Any]:
-    """What tells a model from others, JSON primitives.
-
-    Raises:
-        CaptionerError: it was not loaded from a file.
-    """
-    tags = "none" if model.lexicon is None else "raw"
-    if model.lexicon is not None and model.tag_calibration is not None:
-        tags = "calibrated"
-    return {
-        "sha256": model.sha256,
-        "encoder": model.encoder.config.name,
-        "tag_confidence": tags,
-    }
-
-
-def describe_decoding(options: DecodingOptions) -> dict[str, Any]:
-    """The options as JSON primitives, as they are when they were read from a file."""
-    values = {**asdict(options), "banned_words": list(options.banned_words)}
-    # Jobs without them are those of versions that did not know them.
-    prompt, included = values.pop("prompt"), values.pop("must_include")
-    if prompt is not None:
-        values["prompt"] = prompt
-    if included:
-        values["must_include"] = list(included)
-    return values

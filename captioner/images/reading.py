@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
@@ -16,6 +18,9 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
 from captioner.images.limits import LimitedFile, TooMuchWork
 from captioner.images.tiff_parts import count_parts
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -339,3 +344,26 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if channels == 1:
         array = array.reshape(shape[:2])
     return Image.fromarray(np.ascontiguousarray(array))
+
+
+# --- many images ---------------------------------------------------------------------------
+
+
+def read_ahead(
+    read: Callable[[T], R], files: Iterable[T], workers: int, ahead: int
+) -> Generator[R, None, None]:
+    """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
+    if workers == 0:
+        yield from map(read, files)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for file in files:
+            waiting.append(pool.submit(read, file))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

@@ -679,3 +679,19 @@ def _find_precision(precision: str, device: torch.device) -> str:
     if precision not in PRECISIONS:
         raise CaptionerError(f"precision {precision!r}: use one of auto, {', '.join(PRECISIONS)}")
     return precision
+
+
+def describe_model(model: CaptionModel) -> dict[str, Any]:
+    """What tells a model from others, JSON primitives.
+
+    Raises:
+        CaptionerError: it was not loaded from a file.
+    """
+    tags = "none" if model.lexicon is None else "raw"
+    if model.lexicon is not None and model.tag_calibration is not None:
+        tags = "calibrated"
+    return {
+        "sha256": model.sha256,
+        "encoder": model.encoder.config.name,
+        "tag_confidence": tags,
+    }

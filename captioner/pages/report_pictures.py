@@ -26,10 +26,9 @@ from typing import IO, TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from captioner.captioning.batches import read_ahead
 from captioner.errors import CaptionerError
 from captioner.files.writing import cannot_write, make_folder, replace_bytes, temporary_of
-from captioner.images.reading import ImageError, read_image
+from captioner.images.reading import ImageError, read_ahead, read_image
 from captioner.model.attention import attend, grid_window
 
 if TYPE_CHECKING:

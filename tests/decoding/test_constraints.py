@@ -27,9 +27,9 @@ from torch import Tensor
 
 from captioner.cli import entry as cli
 from captioner.decoding.constraints import find_constraints
+from captioner.decoding.options import describe_decoding
 from captioner.decoding.search import DecodingOptions, Hypothesis
 from captioner.errors import CaptionerError
-from captioner.files.resume import describe_decoding
 from captioner.model.caption_model import CaptionModel, load_model
 from captioner.text.tokenizer import Tokenizer, tokenize
 
