@@ -11,12 +11,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import noise
 
 from captioner.captioning.writers import WRITERS
 from captioner.cli import entry as cli
 from captioner.model.caption_model import CaptionModel
 from captioner.tagging.writers import TAG_WRITERS
+from helpers.images import noise
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"

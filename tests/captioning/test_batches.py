@@ -10,7 +10,6 @@ from pathlib import Path
 
 import PIL
 import pytest
-from conftest import noise
 
 from captioner.captioning.batches import CaptionRecord, caption_images
 from captioner.captioning.writers import open_writer
@@ -20,6 +19,7 @@ from captioner.files.finding import SourceFile
 from captioner.images.reading import find_images
 from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
 from captioner.model.tags import Tag, tags_of
+from helpers.images import noise
 
 OPTIONS = DecodingOptions(beam_size=2, num_captions=2, max_length=6)
 

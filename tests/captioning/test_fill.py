@@ -10,16 +10,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from decoding.test_search import (
-    BOS,
-    EOS,
-    SPECIAL,
-    Recurrent,
-    Table,
-    chain_log_probs,
-    table_step,
-    tables,
-)
 
 import captioner
 from captioner.captioning.fill import fill_images
@@ -37,6 +27,16 @@ from captioner.decoding.blanks import (
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.model.caption_model import CaptionModel, load_model
+from helpers.step_functions import (
+    BOS,
+    EOS,
+    SPECIAL,
+    Recurrent,
+    Table,
+    chain_log_probs,
+    table_step,
+    tables,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
 NAMES = ["<pad>", "<bos>", "<eos>", "<unk>", "d", "e", "f", "g", "h"]

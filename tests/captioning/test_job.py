@@ -20,11 +20,8 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
-import numpy as np
 import pytest
-from conftest import noise
 from filelock import FileLock
-from PIL import Image
 
 import captioner
 from captioner.captioning import job as caption_job
@@ -40,6 +37,7 @@ from captioner.files.journal import Journal
 from captioner.files.resume import Fingerprint
 from captioner.images.reading import find_images
 from captioner.model.caption_model import CaptionModel
+from helpers.images import draw, noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -52,14 +50,6 @@ def model_file(tiny_model: CaptionModel, tmp_path_factory: pytest.TempPathFactor
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     tiny_model.save(path, half=False)
     return path
-
-
-def draw(folder: Path, names: list[str], first_seed: int = 0) -> None:
-    for seed, name in enumerate(names, start=first_seed):
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        pixels = np.random.default_rng(seed).integers(0, 256, (3, 4, 3), dtype=np.uint8)
-        Image.fromarray(pixels).resize((32, 24)).save(path)
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
-from captioning.test_job import draw
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
+from helpers.images import draw
 
 RDF = "{http://www.w3.org/1999/02/22-rdf-syntax-ns#}"
 DC = "{http://purl.org/dc/elements/1.1/}"

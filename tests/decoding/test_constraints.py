@@ -13,16 +13,6 @@ from typing import Any
 
 import pytest
 import torch
-from decoding.test_search import (
-    BOS,
-    EOS,
-    SPECIAL,
-    Recurrent,
-    chain_log_probs,
-    decode_table,
-    repeats,
-    tables,
-)
 from torch import Tensor
 
 from captioner.cli import entry as cli
@@ -32,6 +22,16 @@ from captioner.decoding.search import DecodingOptions, Hypothesis
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel, load_model
 from captioner.text.tokenizer import Tokenizer, tokenize
+from helpers.step_functions import (
+    BOS,
+    EOS,
+    SPECIAL,
+    Recurrent,
+    chain_log_probs,
+    decode_table,
+    repeats,
+    tables,
+)
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
 

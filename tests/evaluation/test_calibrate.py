@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import noise
 from safetensors.torch import load_file
 
 import captioner
@@ -39,6 +38,7 @@ from captioner.model.tags import FEATURES, TagCalibration, caption_confidence, e
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import tokenize
+from helpers.images import noise
 
 TRUE_WEIGHTS = np.array([-0.5, -0.7, 1.5, 0.8, 0.6, 1.0, -0.4, 0.9, -0.3])
 

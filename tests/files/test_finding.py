@@ -6,11 +6,11 @@ import os
 from pathlib import Path
 
 import pytest
-from conftest import HEIGHT, WIDTH, noise
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile, printable
 from captioner.images.reading import IMAGES, ImageError, find_images, read_image
+from helpers.images import HEIGHT, WIDTH, noise
 
 
 @pytest.fixture

@@ -10,6 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from PIL import Image
+
+from captioner.images import reading as images
+from captioner.images.limits import LimitedFile, TooMuchWork
+from captioner.images.reading import FORMATS, ImageError, read_image
+from captioner.images.tiff_parts import ENDLESS, count_parts
+from captioner.images.transform import ImageTransform
 from fuzz.mutations import (
     MAKERS,
     PNG_START,
@@ -21,13 +28,6 @@ from fuzz.mutations import (
     tiled_tiff,
     whole_files,
 )
-from PIL import Image
-
-from captioner.images import reading as images
-from captioner.images.limits import LimitedFile, TooMuchWork
-from captioner.images.reading import FORMATS, ImageError, read_image
-from captioner.images.tiff_parts import ENDLESS, count_parts
-from captioner.images.transform import ImageTransform
 
 CASES = 60  # for each format; `python tests/fuzz/fuzz_images.py` runs as many as you like
 GREY_8 = {

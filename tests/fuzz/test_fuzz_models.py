@@ -12,10 +12,10 @@ from typing import Any
 
 import pytest
 import torch
-from conftest import noise
 
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
+from helpers.images import noise
 
 CASES = 60  # of every kind
 

@@ -9,7 +9,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import (
+from PIL import Image
+
+from captioner.images.reading import (
+    ImageError,
+    read_image,
+    to_rgb,
+)
+from helpers.images import (
     BLUE,
     HEIGHT,
     RED,
@@ -19,13 +26,6 @@ from conftest import (
     noise,
     quadrants,
     stored_for_orientation,
-)
-from PIL import Image
-
-from captioner.images.reading import (
-    ImageError,
-    read_image,
-    to_rgb,
 )
 
 

@@ -6,12 +6,12 @@ import io
 
 import numpy as np
 import pytest
-from conftest import noise, quadrants
 from PIL import Image
 
 from captioner.images import thumbnails
 from captioner.images.thumbnails import LONG_SIDE, Filmstrip, within
 from captioner.images.transform import ImageTransform
+from helpers.images import noise, quadrants
 
 SIZE = (320, 200)
 

@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import noise, quadrants
 from PIL import Image
 
 from captioner.errors import CaptionerError
 from captioner.images.transform import INTERPOLATIONS, ImageTransform
+from helpers.images import noise, quadrants
 
 QUARTERS = quadrants()
 IDENTITY: dict[str, Any] = {"mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}

@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import noise
 from PIL import Image
 
 from captioner.decoding.search import DecodingOptions
@@ -15,6 +14,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.networks.decoder import DecoderConfig
 from captioner.networks.encoder import EncoderConfig, ImageFeatures
 from captioner.text.tokenizer import BOS_ID, Tokenizer
+from helpers.images import noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

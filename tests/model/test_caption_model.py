@@ -21,7 +21,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import noise
 from PIL import Image
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -40,6 +39,7 @@ from captioner.model.tags import TagCalibration
 from captioner.networks.decoder import DecoderConfig, shift
 from captioner.networks.encoder import EncoderConfig, ImageFeatures
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
+from helpers.images import noise
 
 CAPTIONS = [
     "a dog runs in the snow",

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from networks.test_fast_encoder import difference, make_encoder, trained_norms
 from torch import Tensor, nn
 
 from captioner.networks.cnn_graph import (
@@ -19,6 +18,7 @@ from captioner.networks.cnn_graph import (
     without_batch_norm,
 )
 from captioner.networks.encoder import Encoder, EncoderConfig
+from helpers.encoders import difference, make_encoder, trained_norms
 
 EXAMPLE = torch.zeros(1, 3, 64, 64)
 CNNS = {

@@ -7,7 +7,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from conftest import noise
 from PIL import Image
 
 from captioner.cli.entry import main
@@ -17,6 +16,7 @@ from captioner.networks.decoder import DecoderConfig
 from captioner.networks.encoder import EncoderConfig
 from captioner.pages.explain import WIDTH, draw_figure, explain, overlaid
 from captioner.text.tokenizer import Tokenizer
+from helpers.images import noise
 
 
 @pytest.fixture

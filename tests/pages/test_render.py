@@ -9,10 +9,10 @@ from pathlib import Path
 
 import jinja2
 import pytest
-from helpers.browser import OpenPage, Watch
 from PIL import Image
 
 from captioner.pages import render as pages
+from helpers.browser import OpenPage, Watch
 
 ATTACK = "</script><script>document.title='owned'</script><img src=x onerror=alert(1)> & \u2028"
 

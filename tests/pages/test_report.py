@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import noise
 from PIL import Image
 
 from captioner.cli.entry import main
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.report_pictures import LONG_SIDE
+from helpers.images import noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import noise
-from helpers.browser import OpenPage, wait_until
 
 from captioner.captioning.writers import CsvWriter
 from captioner.cli.entry import main
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.report import ReportJob, write_report
+from helpers.browser import OpenPage, wait_until
+from helpers.images import noise
 
 ATTACK = "<img src=x onerror=alert(1)>.jpg"
 NAMES = [ATTACK, "a1.png", "a10.png", "a2.png", "=sum(1).png", "sub/ü b.png", "zero.png"]

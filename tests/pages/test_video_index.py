@@ -12,12 +12,12 @@ from typing import Any
 from urllib.parse import unquote
 
 import pytest
-from helpers.videos import numbered_video, photo, write_video
 
 from captioner.cli import entry as cli
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.video_index import TagPages
 from captioner.pages.video_page import href, read_data
+from helpers.videos import numbered_video, photo, write_video
 
 
 @pytest.fixture(scope="module")

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import noise
-from helpers.browser import OpenPage, Watch, wait_until
-from helpers.videos import EXAMPLES, photo, write_video
 
 from captioner.cli.entry import main
 from captioner.pages.video_index import TagPages
 from captioner.pages.video_page import page_data, render
+from helpers.browser import OpenPage, Watch, wait_until
+from helpers.images import noise
+from helpers.videos import EXAMPLES, photo, write_video
 
 ATTACK = "<img src=x onerror=alert(1)>.mp4"
 NOW = "document.getElementById('video').currentTime"

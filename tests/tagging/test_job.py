@@ -22,15 +22,6 @@ import pytest
 import srt
 import webvtt
 from filelock import FileLock
-from helpers.videos import (
-    cut_off,
-    numbered_video,
-    photo,
-    real_clip,
-    write_header_only,
-    write_sound,
-    write_video,
-)
 
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
@@ -40,6 +31,15 @@ from captioner.tagging.timeline import TagOptions
 from captioner.tagging.writers import TAG_WRITERS
 from captioner.video.frames import READERS
 from captioner.video.sampling import SamplingOptions
+from helpers.videos import (
+    cut_off,
+    numbered_video,
+    photo,
+    real_clip,
+    write_header_only,
+    write_sound,
+    write_video,
+)
 
 FORMATS = ["json", "srt", "vtt", "csv", "txt", "html"]
 SCHEMA = Path(__file__).parents[2] / "docs" / "video-tags.schema.json"

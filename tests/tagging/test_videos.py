@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from helpers.videos import photo, real_clip, write_video
 from PIL import Image
 
 import captioner
@@ -24,6 +23,7 @@ from captioner.tagging.timeline import TagOptions
 from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 from captioner.video.frames import VideoError
 from captioner.video.sampling import SamplingOptions
+from helpers.videos import photo, real_clip, write_video
 
 EVERY_TAG = TagOptions(min_confidence=0.0, min_coverage=0.0)
 PHOTOS = ("stairs", "coffee", "cat", "rocket")

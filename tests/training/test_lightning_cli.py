@@ -28,18 +28,10 @@ from captioner.training import lightning_cli as training_cli
 from captioner.training.callbacks import CURRENT
 from captioner.training.datamodule import Batch
 from captioner.training.task import CaptionTask
+from helpers.training import QUIET, TINY, arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-TINY = (
-    "--model.encoder.name=timm/test_resnet",
-    "--model.encoder.weights=none",
-    "--model.encoder.image_size=32",
-    "--model.decoder.hidden_size=16",
-    "--model.decoder.embed_size=16",
-    "--data.min_count=1",
-)
-QUIET = ("--trainer.enable_progress_bar=false", "--trainer.enable_model_summary=false")
 SELF_CRITICAL = ("--model.objective=self_critical", "--average.decay=0.8")
 FROZEN: tuple[str, ...] = ()
 TRAINED = ("--model.encoder.trainable=all", "--data.augment=true", "--data.workers=1")
@@ -92,12 +84,6 @@ def fit(shapes: Path, tmp_path: Path) -> Callable[..., int]:
         return cli.main(arguments(shapes, tmp_path, run_dir, *options))
 
     return fit
-
-
-def arguments(shapes: Path, tmp_path: Path, run_dir: Path, *options: str) -> list[str]:
-    places = [f"--data.root={shapes}", f"--run_dir={run_dir}", f"--data.cache_dir={tmp_path / 'c'}"]
-    more = ["--data.batch_size=8", "--trainer.max_epochs=4", "--trainer.log_every_n_steps=1"]
-    return ["fit", *TINY, *QUIET, "--model.decoder.heads=2", *places, *more, *options]
 
 
 def in_child(act: Callable[[], object], output: Path) -> int:

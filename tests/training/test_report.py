@@ -14,7 +14,6 @@ from xml.etree import ElementTree
 
 import pytest
 from PIL import Image
-from training.test_lightning_cli import arguments as fit_arguments
 
 import captioner
 from captioner.cli import entry as cli
@@ -26,6 +25,7 @@ from captioner.training.report import (
     read_comparison,
     read_runs,
 )
+from helpers.training import arguments as fit_arguments
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[2]

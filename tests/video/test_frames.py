@@ -11,6 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from PIL import Image
+
+from captioner.errors import CaptionerError
+from captioner.video.frames import READERS, Video, VideoError, VideoInfo, find_videos, open_video
 from helpers.videos import (
     HEIGHT,
     MS,
@@ -28,10 +32,6 @@ from helpers.videos import (
     write_sound,
     write_video,
 )
-from PIL import Image
-
-from captioner.errors import CaptionerError
-from captioner.video.frames import READERS, Video, VideoError, VideoInfo, find_videos, open_video
 
 readers = pytest.mark.parametrize("reader", READERS)
 UNEVEN_MS = [0, 40, 80, 200, 210, 500, 540, 1000, 1001, 1500]

@@ -18,20 +18,6 @@ from typing import Any
 import av
 import numpy as np
 import pytest
-from helpers.videos import (
-    MS,
-    cut_off,
-    damage,
-    evenly,
-    number_of,
-    numbered,
-    numbered_video,
-    photo,
-    real_clip,
-    write_header_only,
-    write_sound,
-    write_video,
-)
 from PIL import Image
 
 import captioner
@@ -50,6 +36,20 @@ from captioner.video.process import (
     _receive,
 )
 from captioner.video.sampling import Cut, SamplingOptions
+from helpers.videos import (
+    MS,
+    cut_off,
+    damage,
+    evenly,
+    number_of,
+    numbered,
+    numbered_video,
+    photo,
+    real_clip,
+    write_header_only,
+    write_sound,
+    write_video,
+)
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 readers = pytest.mark.parametrize("reader", READERS)

@@ -10,10 +10,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from helpers.videos import evenly, numbered_video, photo, real_clip, write_header_only, write_video
 
 from captioner.video.frames import READERS, Frame, VideoError, open_video
 from captioner.video.sampling import FLASH_S, SETTLE_S, Cut, SamplingOptions, find_cuts, sample
+from helpers.videos import evenly, numbered_video, photo, real_clip, write_header_only, write_video
 
 readers = pytest.mark.parametrize("reader", READERS)
 
