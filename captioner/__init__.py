@@ -17,13 +17,20 @@ from captioner.version import __version__
 if TYPE_CHECKING:
     from captioner.captioning.batches import caption_images
     from captioner.captioning.fill import fill_images
+    from captioner.captioning.job import CaptionJob, open_caption_job
+    from captioner.cli.entry import main
+    from captioner.data.datasets import load_caption_data
     from captioner.decoding.blanks import FillOptions
     from captioner.decoding.search import DecodingOptions
     from captioner.errors import CaptionerError
+    from captioner.evaluation.evaluate import evaluate
+    from captioner.images.reading import find_images
     from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.model.checkpoints import export_checkpoint
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 
 __all__ = [
+    "CaptionJob",
     "CaptionModel",
     "CaptionerError",
     "DecodingOptions",
@@ -31,21 +38,34 @@ __all__ = [
     "VideoTags",
     "__version__",
     "caption_images",
+    "evaluate",
+    "export_checkpoint",
     "fill_images",
+    "find_images",
+    "load_caption_data",
     "load_model",
+    "main",
+    "open_caption_job",
     "tag_video",
     "tag_videos",
 ]
 
 _MODULE_OF = {
+    "CaptionJob": "captioner.captioning.job",
     "CaptionModel": "captioner.model.caption_model",
     "CaptionerError": "captioner.errors",
     "DecodingOptions": "captioner.decoding.search",
     "FillOptions": "captioner.decoding.blanks",
-    "caption_images": "captioner.captioning.batches",
-    "fill_images": "captioner.captioning.fill",
-    "load_model": "captioner.model.caption_model",
     "VideoTags": "captioner.tagging.videos",
+    "caption_images": "captioner.captioning.batches",
+    "evaluate": "captioner.evaluation.evaluate",
+    "export_checkpoint": "captioner.model.checkpoints",
+    "fill_images": "captioner.captioning.fill",
+    "find_images": "captioner.images.reading",
+    "load_caption_data": "captioner.data.datasets",
+    "load_model": "captioner.model.caption_model",
+    "main": "captioner.cli.entry",
+    "open_caption_job": "captioner.captioning.job",
     "tag_video": "captioner.tagging.videos",
     "tag_videos": "captioner.tagging.videos",
 }

@@ -119,6 +119,11 @@ def test_the_records_on_the_page_are_valid() -> None:
         RECORDS.validate(json.loads(line))
 
 
+def test_the_python_examples_import_nothing_but_the_package() -> None:
+    imports = re.findall(r"^(?:import|from) captioner.*", "".join(EXAMPLES), re.M)
+    assert set(imports) == {"import captioner"}
+
+
 @pytest.mark.usefixtures("one_thread")
 def test_the_python_examples_run(
     tmp_path: Path,

@@ -106,22 +106,40 @@ assert main(["caption", "red.png", "--device", "cpu"]) == 0
 def test_the_public_names_are_what_the_modules_define() -> None:
     from captioner.captioning.batches import caption_images
     from captioner.captioning.fill import fill_images
+    from captioner.captioning.job import CaptionJob, open_caption_job
+    from captioner.cli.entry import main
+    from captioner.data.datasets import load_caption_data
     from captioner.decoding.blanks import FillOptions
     from captioner.decoding.search import DecodingOptions
     from captioner.errors import CaptionerError
+    from captioner.evaluation.evaluate import evaluate
+    from captioner.images.reading import find_images
     from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.model.checkpoints import export_checkpoint
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
+    from captioner.version import __version__
 
-    assert captioner.load_model is load_model
-    assert captioner.CaptionModel is CaptionModel
-    assert captioner.DecodingOptions is DecodingOptions
-    assert captioner.CaptionerError is CaptionerError
-    assert captioner.caption_images is caption_images
-    assert captioner.fill_images is fill_images
-    assert captioner.FillOptions is FillOptions
-    assert captioner.tag_video is tag_video
-    assert captioner.tag_videos is tag_videos
-    assert captioner.VideoTags is VideoTags
+    expected = {
+        "__version__": __version__,
+        "CaptionJob": CaptionJob,
+        "CaptionModel": CaptionModel,
+        "CaptionerError": CaptionerError,
+        "DecodingOptions": DecodingOptions,
+        "FillOptions": FillOptions,
+        "VideoTags": VideoTags,
+        "caption_images": caption_images,
+        "evaluate": evaluate,
+        "export_checkpoint": export_checkpoint,
+        "fill_images": fill_images,
+        "find_images": find_images,
+        "load_caption_data": load_caption_data,
+        "load_model": load_model,
+        "main": main,
+        "open_caption_job": open_caption_job,
+        "tag_video": tag_video,
+        "tag_videos": tag_videos,
+    }
+    assert {name: getattr(captioner, name) for name in captioner.__all__} == expected
     assert set(captioner.__all__) <= set(dir(captioner))
     with pytest.raises(AttributeError, match="no attribute 'tag_audio'"):
         captioner.tag_audio  # noqa: B018
