@@ -7,8 +7,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from captioner.captioning.writers import JsonlWriter, LineWriter, Record
+from captioner.files.escaping import escaped
 from captioner.files.finding import printable
-from captioner.files.writing import escaped
 
 
 class FillTextWriter(LineWriter):

@@ -30,10 +30,11 @@ from captioner.captioning.writers import WRITERS, XMP_NAMINGS, Writer, is_sideca
 from captioner.decoding.options import describe_decoding
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, base_folder
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
-from captioner.files.writing import make_folder, shown
+from captioner.files.writing import make_folder
 from captioner.images.reading import IMAGES, find_images
 from captioner.model.caption_model import CaptionModel, describe_model
 from captioner.version import __version__

@@ -16,6 +16,7 @@ from zlib import crc32
 
 from captioner.captioning.writers import WRITERS, LineWriter, SidecarWriter, XmpWriter
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
 from captioner.files.journal import (
     Checksum,
@@ -35,7 +36,6 @@ from captioner.files.writing import (
     exists,
     replace_bytes,
     replace_file,
-    shown,
 )
 
 TORN_BYTES = 1 << 20  # What lies behind the last whole line is no longer than that.

@@ -22,19 +22,17 @@ from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
+from captioner.files.escaping import encode_text, escaped, safe_cell, shown, without_steering
 from captioner.files.finding import FileKind
 from captioner.files.writing import (
     cannot_write,
     check_folder,
     check_no_folder,
     create_file,
-    encode_text,
-    escaped,
     exists,
     make_folder,
     rename_file,
     replace_file,
-    shown,
     sync_file,
     temporary_of,
 )
@@ -202,7 +200,7 @@ class LineWriter(Writer):
     def _put(self, text: str) -> None:
         assert self._stream is not None, "write() outside of open() and close()"
         if self.output is None and sys.stdout.isatty():
-            text = _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
+            text = without_steering(text)
         data = encode_text(text, self._encoding)
         try:
             if isinstance(self._stream, io.TextIOBase):
@@ -562,19 +560,6 @@ def _check_output(path: Path, overwrite: bool) -> None:
 
 
 # --- text ----------------------------------------------------------------------------------
-
-
-# What steers a terminal, line ends and tabs aside; as \u009b it is the same in JSON.
-_STEERING = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069]")
-# OWASP's "CSV Injection", full-width forms included.
-_FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
-
-
-def safe_cell(value: object) -> object:
-    """The value of a CSV cell, with a leading ``'`` if a spreadsheet would run it as a formula."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
-        return "'" + value
-    return value
 
 
 def _coco_id(file_name: str) -> int | str:

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.cli.options import say
 from captioner.errors import CaptionerError
-from captioner.files.writing import check_folder, make_folder, replace_file, shown
+from captioner.files.escaping import shown
+from captioner.files.writing import check_folder, make_folder, replace_file
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, Any, Self
 
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.files.resume import Fingerprint
-from captioner.files.writing import cannot_read, cannot_write, replace_bytes, shown, sync_file
+from captioner.files.writing import cannot_read, cannot_write, replace_bytes, sync_file
 
 SCHEMA = "captioner-captions-1"
 

@@ -1,10 +1,9 @@
-"""Files and what is said of them: written whole or not at all, named on one line."""
+"""Files written whole or not at all, and the errors that name them."""
 
 from __future__ import annotations
 
 import errno
 import os
-import re
 import secrets
 from collections.abc import Iterable
 from contextlib import suppress
@@ -12,25 +11,7 @@ from pathlib import Path
 from typing import IO
 
 from captioner.errors import CaptionerError
-
-# Control characters, line separators, the marks that reverse the writing direction (a terminal
-# would show another name than the file has) and halves of surrogate pairs.
-_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
-
-
-def escaped(text: str) -> str:
-    r"""The text as one line that is safe to show: a tab becomes ``\t``, an escape ``\x1b``."""
-    return _UNSAFE.sub(lambda found: found.group().encode("unicode_escape").decode(), text)
-
-
-def shown(path: str | Path) -> str:
-    """A path as messages show it, on one line."""
-    return escaped(str(path))
-
-
-def encode_text(text: str, encoding: str = "utf-8") -> bytes:
-    r"""The text as bytes; what no encoding holds is shown escaped (``\udcfc``): valid in JSON."""
-    return text.encode(encoding, "backslashreplace")
+from captioner.files.escaping import encode_text, shown
 
 
 def cannot_write(path: str | Path, error: OSError) -> CaptionerError:

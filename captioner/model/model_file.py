@@ -17,7 +17,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from captioner.errors import CaptionerError
-from captioner.files.writing import escaped, replace_bytes
+from captioner.files.escaping import escaped
+from captioner.files.writing import replace_bytes
 
 FILE_FORMAT = "captioner-model-1"
 

@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from captioner.decoding.search import DecodingOptions
-from captioner.files.writing import replace_bytes, shown
+from captioner.files.escaping import shown
+from captioner.files.writing import replace_bytes
 from captioner.images.reading import read_image
 from captioner.model.attention import CaptionAttention, Window, attend, grid_window
 from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult

@@ -17,14 +17,9 @@ from typing import Any
 from urllib.parse import quote
 
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.files.journal import sources_of
-from captioner.files.writing import (
-    cannot_read,
-    check_folder,
-    check_no_folder,
-    replace_file,
-    shown,
-)
+from captioner.files.writing import cannot_read, check_folder, check_no_folder, replace_file
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.render import render_page
 from captioner.pages.report_pictures import Look, Lookout, Picture

@@ -17,8 +17,9 @@ from typing import Any
 from urllib.parse import unquote_to_bytes
 
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
-from captioner.files.writing import check_no_folder, replace_bytes, replace_file, shown
+from captioner.files.writing import check_no_folder, replace_bytes, replace_file
 from captioner.images.thumbnails import within
 from captioner.pages.render import render_page
 from captioner.pages.video_page import href, is_of, page_data, read_data, render

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from captioner.files.writing import shown
+from captioner.files.escaping import shown
 from captioner.pages.render import render_page
 from captioner.version import __version__
 

@@ -19,8 +19,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
-from captioner.captioning.writers import safe_cell
-from captioner.files.writing import escaped
+from captioner.files.escaping import escaped, safe_cell
 
 Record = Mapping[str, Any]
 

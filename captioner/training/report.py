@@ -19,7 +19,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.errors import CaptionerError
-from captioner.files.writing import cannot_read, shown
+from captioner.files.escaping import shown
+from captioner.files.writing import cannot_read
 from captioner.text.tokenizer import tokenize
 
 EVENTS = "events.out.tfevents"
