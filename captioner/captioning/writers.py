@@ -15,7 +15,6 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path, PurePosixPath
 from types import TracebackType
 from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
@@ -23,7 +22,7 @@ from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, escaped, safe_cell, shown, without_steering
-from captioner.files.finding import FileKind
+from captioner.files.naming import output_stems
 from captioner.files.writing import (
     cannot_write,
     check_folder,
@@ -380,7 +379,7 @@ class SidecarWriter(Writer):
         folder = os.path.abspath(path.parent)
         if folder != self._folder:
             # One folder's names at a time: images come folder by folder.
-            self._folder, self._stems = folder, _output_stems(folder, IMAGES)
+            self._folder, self._stems = folder, output_stems(folder, IMAGES)
         return self._stems
 
     def text(self, record: Record) -> str:
@@ -565,47 +564,3 @@ def _check_output(path: Path, overwrite: bool) -> None:
 def _coco_id(file_name: str) -> int | str:
     found = re.fullmatch(r"(?:COCO_.+_)?([0-9]+)", PurePosixPath(file_name).stem)
     return int(found[1]) if found else file_name
-
-
-def output_stem(path: Path, kind: FileKind) -> str:
-    """What the output files of an input file are called, without their suffix.
-
-    Of several files of the kind with one stem the first by name keeps it; the others, and files
-    without a suffix of the kind, go by their full name: ``a`` for ``a.mkv``, ``a.mp4`` for
-    ``a.mp4``. That depends on the folder alone and not on which of its files are worked on, so
-    that a second run finds the files of the first.
-    """
-    folder = os.path.abspath(path.parent)
-    try:
-        changed_ns = os.stat(folder).st_mtime_ns
-    except OSError:
-        changed_ns = 0
-    return _cached_stems(folder, kind, changed_ns).get(path.name, path.name)
-
-
-@lru_cache(maxsize=1)  # One folder at a time: files come folder by folder.
-def _cached_stems(folder: str, kind: FileKind, _changed_ns: int) -> dict[str, str]:
-    return _output_stems(folder, kind)
-
-
-def _output_stems(folder: str, kind: FileKind) -> dict[str, str]:
-    """File name -> stem of its output files, for all files of the kind in a folder."""
-    try:
-        with os.scandir(folder) as scan:
-            names = sorted(entry.name for entry in scan if kind.lists(entry.name))
-    except OSError:
-        return {}
-    stems: dict[str, str] = {}
-    taken: set[str] = set()
-    for short in (True, False):
-        for name in names:
-            stem = os.path.splitext(name)[0] if short else name
-            # Compared as Windows and macOS do, so that the names are the same everywhere.
-            if name in stems or (short and stem.casefold() in taken):
-                continue
-            number = 2
-            while stem.casefold() in taken:
-                stem, number = f"{name}.{number}", number + 1
-            stems[name] = stem
-            taken.add(stem.casefold())
-    return stems

@@ -22,11 +22,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.captioning.writers import output_stem
 from captioner.decoding.options import describe_decoding
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
+from captioner.files.naming import output_stem
 from captioner.files.resume import Fingerprint, changes, locked
 from captioner.files.writing import check_folder, make_folder, replace_file
 from captioner.model.caption_model import CaptionModel, describe_model

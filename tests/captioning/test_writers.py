@@ -14,8 +14,9 @@ from typing import Any
 
 import pytest
 
-from captioner.captioning.writers import WRITERS, SidecarWriter, open_writer, output_stem
+from captioner.captioning.writers import WRITERS, SidecarWriter, open_writer
 from captioner.errors import CaptionerError
+from captioner.files.naming import output_stem
 from captioner.files.writing import replace_file
 from captioner.images.reading import IMAGES, find_images
 from captioner.video.frames import VIDEOS
