@@ -12,7 +12,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from captioner.captioning.writers import WRITERS
+from captioner.captioning.formats import WRITERS
 from captioner.cli import entry as cli
 from captioner.model.caption_model import CaptionModel
 from captioner.tagging.writers import TAG_WRITERS

@@ -25,8 +25,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
+from captioner.captioning.formats import WRITERS, is_sidecar
 from captioner.captioning.output import Output, make_output
-from captioner.captioning.writers import WRITERS, XMP_NAMINGS, Writer, is_sidecar
+from captioner.captioning.sidecars import XMP_NAMINGS
+from captioner.captioning.writers import Writer
 from captioner.decoding.options import describe_decoding
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
@@ -51,7 +53,7 @@ class CaptionJob:
         paths: images, folders and patterns; see `captioner.files.finding.find_files`.
         output: the file to write, or the folder for text files and XMP sidecars; None for
             standard output (those: beside the images).
-        format: a key of `captioner.captioning.writers.WRITERS`.
+        format: a key of `captioner.captioning.formats.WRITERS`.
         decoding: how images are captioned.
         candidates: whether records list all captions with the probabilities of their words.
         min_confidence: captions that are less sure, in [0, 1], are left out.
@@ -61,7 +63,7 @@ class CaptionJob:
         workers: threads that read images while the model works.
         overwrite: start anew, and replace what is there.
         append: keep all that is in the output, and add the images that are not.
-        xmp_name: how XMP sidecars are called, one of `captioner.captioning.writers.XMP_NAMINGS`.
+        xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
     """
 
     paths: tuple[str, ...]

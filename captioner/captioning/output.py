@@ -14,7 +14,9 @@ from pathlib import Path
 from typing import IO, ClassVar
 from zlib import crc32
 
-from captioner.captioning.writers import WRITERS, LineWriter, SidecarWriter, XmpWriter
+from captioner.captioning.formats import WRITERS
+from captioner.captioning.sidecars import SidecarWriter, XmpWriter
+from captioner.captioning.writers import LineWriter
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
@@ -128,13 +130,13 @@ class Output(ABC):
 
 
 def make_output(format: str, output: Path | None, base: Path, xmp_name: str) -> Output:
-    """The output of a format of `captioner.captioning.writers.WRITERS`.
+    """The output of a format of `captioner.captioning.formats.WRITERS`.
 
     Args:
         format: its name.
         output: the file, or the folder for sidecars; None for sidecars beside the images.
         base: the folder that holds all images.
-        xmp_name: one of `captioner.captioning.writers.XMP_NAMINGS`.
+        xmp_name: one of `captioner.captioning.sidecars.XMP_NAMINGS`.
     """
     if format == XmpWriter.format:
         return _Sidecars(XmpWriter(output, naming=xmp_name), base)

@@ -76,7 +76,8 @@ An XMP sidecar that another program has written or changed is never replaced, no
 
 def add_caption(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    from captioner.captioning.writers import WRITERS, XMP_NAMINGS
+    from captioner.captioning.formats import WRITERS
+    from captioner.captioning.sidecars import XMP_NAMINGS
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
@@ -248,7 +249,7 @@ def _page_job(args: argparse.Namespace, page: ReportJob) -> CaptionJob:
 
 
 def _caption_job(args: argparse.Namespace) -> CaptionJob:
-    from captioner.captioning.writers import open_writer
+    from captioner.captioning.formats import open_writer
 
     options = decoding_options(args)
     writer = open_writer(args.output, args.format)

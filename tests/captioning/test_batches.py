@@ -12,7 +12,7 @@ import PIL
 import pytest
 
 from captioner.captioning.batches import CaptionRecord, caption_images
-from captioner.captioning.writers import open_writer
+from captioner.captioning.formats import open_writer
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile

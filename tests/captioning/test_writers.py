@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from captioner.captioning.writers import WRITERS, SidecarWriter, open_writer
+from captioner.captioning.formats import WRITERS, open_writer
+from captioner.captioning.sidecars import SidecarWriter
 from captioner.errors import CaptionerError
 from captioner.files.naming import output_stem
 from captioner.files.writing import replace_file
@@ -164,7 +165,7 @@ def test_other_formats_on_standard_output(
 def test_a_terminal_that_is_not_utf8(tmp_path: Path) -> None:
     script = (
         "import sys\n"
-        "from captioner.captioning.writers import open_writer\n"
+        "from captioner.captioning.formats import open_writer\n"
         "print('before')\n"
         "with open_writer(None, sys.argv[1]) as writer:\n"
         "    writer.write({'file_name': 'k\\u00e4se.jpg', 'text': '\\u732b', 'confidence': 1.0})\n"

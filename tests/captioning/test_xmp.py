@@ -15,8 +15,9 @@ from hypothesis import strategies as st
 
 import captioner
 from captioner.captioning import output as caption_output
+from captioner.captioning.formats import open_writer
 from captioner.captioning.job import CaptionJob
-from captioner.captioning.writers import XmpWriter, open_writer
+from captioner.captioning.sidecars import XmpWriter
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
