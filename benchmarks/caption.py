@@ -28,10 +28,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from captioner.decoding import DecodingOptions, decode
-from captioner.encoder import ImageFeatures
-from captioner.model import CaptionModel, load_model
-from captioner.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
+from captioner.decoding.search import DecodingOptions, decode
+from captioner.model.caption_model import CaptionModel, load_model
+from captioner.networks.encoder import ImageFeatures
+from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
 SIZES = [(500, 375), (500, 333), (375, 500), (500, 400), (480, 360), (640, 480)]

@@ -21,9 +21,9 @@ import numpy as np
 from PIL import Image
 
 from captioner import load_model
-from captioner.caption_job import CaptionJob, _KeptRun, open_caption_job
-from captioner.captioning import caption_batches
-from captioner.images import find_images
+from captioner.captioning.batches import caption_batches
+from captioner.captioning.job import CaptionJob, _KeptRun, open_caption_job
+from captioner.images.reading import find_images
 
 
 def make_photos(folder: Path, count: int) -> None:

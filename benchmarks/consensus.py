@@ -4,7 +4,7 @@
 
 Five crops of a photo stand for five frames of a shot. Every way of choosing one caption for them is
 scored against the photo's references. Below the table stands how alike the CNN's features of crops
-of one photo are, and of two photos, which is what `captioner.tagging.SAME_THING` divides.
+of one photo are, and of two photos, which is what `captioner.tagging.videos.SAME_THING` divides.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from PIL import Image
 from torch.nn import functional
 from tqdm import tqdm
 
-from captioner.datasets import load_caption_data
-from captioner.encoder import ImageFeatures
-from captioner.images import read_image
-from captioner.metrics import score_captions
-from captioner.model import CaptionModel, CaptionResult, load_model
-from captioner.tagging import SAME_THING
-from captioner.timeline import CaptionedFrame, choose_caption
-from captioner.tokenizer import tokenize
+from captioner.data.datasets import load_caption_data
+from captioner.images.reading import read_image
+from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
+from captioner.networks.encoder import ImageFeatures
+from captioner.tagging.timeline import CaptionedFrame, choose_caption
+from captioner.tagging.videos import SAME_THING
+from captioner.text.metrics import score_captions
+from captioner.text.tokenizer import tokenize
 
 CROPS = 5
 AREA = (0.4, 0.9)  # shares of the photo's area that a crop can have

@@ -2,9 +2,9 @@
 
     python benchmarks/largest_images.py [--pixels 178000000] [NAME ...]
 
-Pictures of as many pixels as `captioner.images` takes are made in every format, in the kinds that
-cost most there, and each is read in a process of its own. Compare the rows, not the seconds: other
-work on the machine counts.
+Pictures of as many pixels as `captioner.images.reading` takes are made in every format, in the
+kinds that cost most there, and each is read in a process of its own. Compare the rows, not the
+seconds: other work on the machine counts.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
-from captioner.images import MAX_PIXELS, ImageError, read_image
-from captioner.transform import ImageTransform
+from captioner.images.reading import MAX_PIXELS, ImageError, read_image
+from captioner.images.transform import ImageTransform
 
 Maker = Callable[[Path, int, int], None]
 

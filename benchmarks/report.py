@@ -25,8 +25,8 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from captioner.model import load_model
-from captioner.report import ReportJob, write_report
+from captioner.model.caption_model import load_model
+from captioner.pages.report import ReportJob, write_report
 
 WORDS = ["a", "man", "dog", "child", "woman", "red", "ball", "runs", "jumps", "in", "on", "the"]
 WORDS += ["of", "grass", "snow", "water", "street", "with"]

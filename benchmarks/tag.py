@@ -23,11 +23,11 @@ import av
 import numpy as np
 from PIL import Image
 
-from captioner.finding import SourceFile
-from captioner.model import CaptionModel, load_model
-from captioner.sampling import Cut, SamplingOptions, sample
-from captioner.tagging import tag_videos
-from captioner.video import READERS, open_video
+from captioner.files.finding import SourceFile
+from captioner.model.caption_model import CaptionModel, load_model
+from captioner.tagging.videos import tag_videos
+from captioner.video.frames import READERS, open_video
+from captioner.video.sampling import Cut, SamplingOptions, sample
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
 SIZE = (1280, 720)  # (width, height) in pixels
@@ -36,7 +36,7 @@ FPS, SHOT_S = 25, 6
 # ru_maxrss of a child counts what its parent held when it was forked: hence Linux' own books.
 MEASURE_MEMORY = """
 import os, pathlib, re, sys, threading, time
-from captioner.cli import main
+from captioner.cli.entry import main
 def peak_mb(pid):
     status = pathlib.Path(f"/proc/{pid}/status").read_text()
     return int(re.search(r"VmHWM:\\s*(\\d+)", status)[1]) / 1024

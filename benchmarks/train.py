@@ -22,9 +22,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.decoder import CELLS, Decoder, DecoderConfig, shift
-from captioner.encoder import ImageFeatures
-from captioner.tokenizer import PAD_ID
+from captioner.networks.decoder import CELLS, Decoder, DecoderConfig, shift
+from captioner.networks.encoder import ImageFeatures
+from captioner.text.tokenizer import PAD_ID
 
 VOCABULARY, FEATURES, CELLS_IN_GRID, CAPTIONS = 2540, 1280, 64, 5  # of the shipped model
 LENGTHS = (7, 20)

@@ -12,18 +12,25 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-if TYPE_CHECKING:
-    from captioner.blanks import FillOptions
-    from captioner.captioning import caption_images
-    from captioner.decoding import DecodingOptions
-    from captioner.errors import CaptionerError
-    from captioner.fill import fill_images
-    from captioner.model import CaptionModel, load_model
-    from captioner.tagging import VideoTags, tag_video, tag_videos
+from captioner.version import __version__
 
-__version__ = "0.1.0"
+if TYPE_CHECKING:
+    from captioner.captioning.batches import caption_images
+    from captioner.captioning.fill import fill_images
+    from captioner.captioning.job import CaptionJob, open_caption_job
+    from captioner.cli.entry import main
+    from captioner.data.datasets import load_caption_data
+    from captioner.decoding.blanks import FillOptions
+    from captioner.decoding.search import DecodingOptions
+    from captioner.errors import CaptionerError
+    from captioner.evaluation.evaluate import evaluate
+    from captioner.images.reading import find_images
+    from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.model.checkpoints import export_checkpoint
+    from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 
 __all__ = [
+    "CaptionJob",
     "CaptionModel",
     "CaptionerError",
     "DecodingOptions",
@@ -31,23 +38,36 @@ __all__ = [
     "VideoTags",
     "__version__",
     "caption_images",
+    "evaluate",
+    "export_checkpoint",
     "fill_images",
+    "find_images",
+    "load_caption_data",
     "load_model",
+    "main",
+    "open_caption_job",
     "tag_video",
     "tag_videos",
 ]
 
 _MODULE_OF = {
-    "CaptionModel": "captioner.model",
+    "CaptionJob": "captioner.captioning.job",
+    "CaptionModel": "captioner.model.caption_model",
     "CaptionerError": "captioner.errors",
-    "DecodingOptions": "captioner.decoding",
-    "FillOptions": "captioner.blanks",
-    "caption_images": "captioner.captioning",
-    "fill_images": "captioner.fill",
-    "load_model": "captioner.model",
-    "VideoTags": "captioner.tagging",
-    "tag_video": "captioner.tagging",
-    "tag_videos": "captioner.tagging",
+    "DecodingOptions": "captioner.decoding.search",
+    "FillOptions": "captioner.decoding.blanks",
+    "VideoTags": "captioner.tagging.videos",
+    "caption_images": "captioner.captioning.batches",
+    "evaluate": "captioner.evaluation.evaluate",
+    "export_checkpoint": "captioner.model.checkpoints",
+    "fill_images": "captioner.captioning.fill",
+    "find_images": "captioner.images.reading",
+    "load_caption_data": "captioner.data.datasets",
+    "load_model": "captioner.model.caption_model",
+    "main": "captioner.cli.entry",
+    "open_caption_job": "captioner.captioning.job",
+    "tag_video": "captioner.tagging.videos",
+    "tag_videos": "captioner.tagging.videos",
 }
 
 

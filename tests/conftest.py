@@ -1,4 +1,4 @@
-"""Images made for the tests: every kind that can be read, and every kind that cannot."""
+"""Fixtures of several folders: models, folders of images, files that cannot be read."""
 
 from __future__ import annotations
 
@@ -13,26 +13,14 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
 import pytest
-from browser import chromium, open_page, watch  # noqa: F401
 from PIL import Image
 
+from helpers.browser import chromium, open_page, watch  # noqa: F401
+from helpers.images import noise
+
 if TYPE_CHECKING:
-    from captioner.model import CaptionModel
-
-WIDTH, HEIGHT = 64, 48
-RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
-
-
-def quadrants(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """Red, green, blue and white quarters, uint8 (height, width, 3): no two sides alike."""
-    pixels = np.empty((height, width, 3), np.uint8)
-    pixels[: height // 2, : width // 2] = RED
-    pixels[: height // 2, width // 2 :] = GREEN
-    pixels[height // 2 :, : width // 2] = BLUE
-    pixels[height // 2 :, width // 2 :] = WHITE
-    return pixels
+    from captioner.model.caption_model import CaptionModel
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -67,45 +55,6 @@ def make_shapes() -> Callable[[Path, int], Path]:
         return folder
 
     return make
-
-
-def noise(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """A picture with some texture, different for each seed."""
-    coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((width, height))
-
-
-def stored_for_orientation(upright: np.ndarray, orientation: int) -> np.ndarray:
-    """The pixels a camera stores with this EXIF orientation, after the standard's definition.
-
-    JEITA CP-3451, tag 274: which visual side the stored row 0 and column 0 are.
-    """
-    height, width = upright.shape[:2]
-    row, column = {
-        1: ("top", "left"),
-        2: ("top", "right"),
-        3: ("bottom", "right"),
-        4: ("bottom", "left"),
-        5: ("left", "top"),
-        6: ("right", "top"),
-        7: ("right", "bottom"),
-        8: ("left", "bottom"),
-    }[orientation]
-    swapped = row in ("left", "right")
-    stored = np.empty((width, height, 3) if swapped else (height, width, 3), np.uint8)
-    for i in range(stored.shape[0]):
-        for j in range(stored.shape[1]):
-            side = {row: i, column: j}
-            y = side["top"] if "top" in side else height - 1 - side["bottom"]
-            x = side["left"] if "left" in side else width - 1 - side["right"]
-            stored[i, j] = upright[y, x]
-    return stored
-
-
-def exif_with(orientation: int) -> Image.Exif:
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    return exif
 
 
 @pytest.fixture
@@ -204,10 +153,10 @@ def tiny_model() -> CaptionModel:
     """A real captioner of 64 x 64 pixels without training. Do not change it."""
     import torch
 
-    from captioner.decoder import DecoderConfig
-    from captioner.encoder import EncoderConfig
-    from captioner.model import CaptionModel
-    from captioner.tokenizer import Tokenizer, tokenize
+    from captioner.model.caption_model import CaptionModel
+    from captioner.networks.decoder import DecoderConfig
+    from captioner.networks.encoder import EncoderConfig
+    from captioner.text.tokenizer import Tokenizer, tokenize
 
     torch.manual_seed(0)
     model = CaptionModel.build(
@@ -226,8 +175,8 @@ def tagging_model(
     tiny_model: CaptionModel, tmp_path_factory: pytest.TempPathFactory
 ) -> CaptionModel:
     """The tiny captioner out of a file, with a lexicon. Do not change it."""
-    from captioner.lexicon import Lemma, Lexicon
-    from captioner.model import CaptionModel
+    from captioner.model.caption_model import CaptionModel
+    from captioner.text.lexicon import Lemma, Lexicon
 
     path = tmp_path_factory.mktemp("model") / "tagging.safetensors"
     tiny_model.save(path, half=False)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from safetensors import safe_open
 
-from captioner.cli import main
-from captioner.lexicon import Lexicon
-from captioner.tags import TagCalibration
+from captioner.cli.entry import main
+from captioner.model.tags import TagCalibration
+from captioner.text.lexicon import Lexicon
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "data" / "examples"
@@ -27,7 +27,7 @@ import socket, sys
 def refuse(*args, **kwargs):
     raise AssertionError("the network was used")
 socket.socket.connect = socket.create_connection = socket.getaddrinfo = refuse
-from captioner.cli import main
+from captioner.cli.entry import main
 sys.exit(main(["caption", sys.argv[1]]))
 """
 

@@ -11,12 +11,12 @@ from typing import Any
 
 import jsonschema
 import pytest
-from conftest import noise
 
-from captioner import cli
-from captioner.model import CaptionModel
-from captioner.tag_writers import TAG_WRITERS
-from captioner.writers import WRITERS
+from captioner.captioning.formats import WRITERS
+from captioner.cli import entry as cli
+from captioner.model.caption_model import CaptionModel
+from captioner.tagging.writers import TAG_WRITERS
+from helpers.images import noise
 
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
@@ -117,6 +117,11 @@ def test_the_records_on_the_page_are_valid() -> None:
     assert len(lines) == 2
     for line in lines:
         RECORDS.validate(json.loads(line))
+
+
+def test_the_python_examples_import_nothing_but_the_package() -> None:
+    imports = re.findall(r"^(?:import|from) captioner.*", "".join(EXAMPLES), re.M)
+    assert set(imports) == {"import captioner"}
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from captioner.datasets import load_caption_data
+from captioner.data.datasets import load_caption_data
 
 SCRIPT = Path(__file__).parents[1] / "data" / "make_shapes.py"
 PHRASE = r"a (?:small|large) (?:red|green|blue|yellow|purple|black) (?:circle|square|triangle)"

@@ -1,0 +1,1 @@
+"""`captioner caption` and `fill`: images to records to files, resumable."""

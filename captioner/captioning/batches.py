@@ -1,0 +1,345 @@
+"""Caption many images: read ahead, caption in batches, one record for each file."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from captioner.decoding.search import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.files.finding import SourceFile
+from captioner.images.reading import ImageError, read_ahead
+from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
+from captioner.model.tags import Tag, tags_of
+from captioner.networks.encoder import ImageFeatures
+
+
+@dataclass(frozen=True)
+class CaptionRecord:
+    """What became of one file: a result or an error.
+
+    Attributes:
+        file_name: `captioner.files.finding.SourceFile.name`.
+        path: where the file is.
+        result: its captions, None if it could not be read.
+        error: why not, in a few words without the path; None if it could.
+        tags: what it shows, surest first; None where tags were not asked for.
+        unsure: whether the caption is less sure than was asked for: it is to be left out.
+    """
+
+    file_name: str
+    path: Path
+    result: CaptionResult | None
+    error: str | None
+    tags: tuple[Tag, ...] | None = None
+    unsure: bool = False
+
+    @property
+    def status(self) -> str:
+        """``ok``, ``unsure`` or ``failed``."""
+        return "failed" if self.error is not None else "unsure" if self.unsure else "ok"
+
+    def to_dict(self, candidates: bool = False) -> dict[str, Any]:
+        """The record that `captioner.captioning.writers` write, JSON primitives.
+
+        Args:
+            candidates: add the list of all captions, best first, each with its ``text``,
+                ``log_prob`` (natural, with the end of the sentence), ``avg_logprob`` (for each
+                word and the end) and ``words``: pairs of word and probability. The end of the
+                sentence, where it was reached, is the last pair; its word is None.
+
+        An unsure caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
+        are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each.
+        """
+        record: dict[str, Any] = {
+            "file_name": self.file_name,
+            "text": None if self.result is None or self.unsure else self.result.text,
+            "confidence": None if self.result is None else round(self.result.confidence, 4),
+        }
+        if candidates:
+            found = () if self.result is None or self.unsure else self.result.candidates
+            record["candidates"] = [_candidate_dict(candidate) for candidate in found]
+        if self.tags is not None:
+            record["tags"] = [tag.to_dict() for tag in self.tags]
+        record["error"] = self.error
+        return record
+
+
+def caption_images(
+    model: CaptionModel,
+    files: Iterable[SourceFile],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    min_confidence: float = 0.0,
+    min_tag_confidence: float | None = None,
+) -> Generator[CaptionRecord, None, None]:
+    """Caption files lazily, in their order; one that cannot be read becomes a record with an error.
+
+    Memory does not grow with the number of files. Closing the generator, or an exception such as
+    KeyboardInterrupt inside it, ends the threads; an image being decoded is finished first.
+
+    Args:
+        model: the captioner.
+        files: what `captioner.images.find_images` lists.
+        options: how to decode the captions; otherwise as the model does unless told otherwise.
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+        min_confidence: captions that are less sure, in [0, 1], are marked to be left out.
+        min_tag_confidence: give each image the tags that are at least so sure, in [0, 1]; None
+            gives none. See `captioner.model.tags.tags_of` for what that means.
+
+    Raises:
+        ValueError: batch_size or workers is too small, or a least confidence is not in [0, 1];
+            raised by the call itself.
+        CaptionerError: the options do not suit the model; raised by the call itself.
+    """
+    batches = caption_batches(
+        model,
+        enumerate(files),
+        options,
+        batch_size=batch_size,
+        workers=workers,
+        min_confidence=min_confidence,
+        min_tag_confidence=min_tag_confidence,
+    )
+    return _one_by_one(batches)
+
+
+def _one_by_one(
+    batches: Generator[list[CaptionRecord], None, None],
+) -> Generator[CaptionRecord, None, None]:
+    with closing(batches):
+        for batch in batches:
+            yield from batch
+
+
+def caption_batches(
+    model: CaptionModel,
+    numbered_files: Iterable[tuple[int, SourceFile]],
+    options: DecodingOptions | None = None,
+    *,
+    batch_size: int = 32,
+    workers: int = 0,
+    min_confidence: float = 0.0,
+    min_tag_confidence: float | None = None,
+    fixed_shape: bool = False,
+) -> Generator[list[CaptionRecord], None, None]:
+    """Caption files as `caption_images` does, and yield the records of each batch together.
+
+    Args:
+        model: the captioner.
+        numbered_files: each file with its place in the whole, by which samples are drawn.
+        options: see `caption_images`, as for the next four.
+        batch_size: images that the model sees at once.
+        workers: threads that read images.
+        min_confidence: of captions.
+        min_tag_confidence: of tags.
+        fixed_shape: fill up every batch to its full size, so that an image gets the very same
+            numbers, to the last bit, whatever is captioned beside it.
+
+    Raises:
+        ValueError: as `caption_images`, by the call itself.
+        CaptionerError: the same.
+    """
+    options = options or model.decoding
+    check_caption_options(model, options, batch_size, workers, min_confidence, min_tag_confidence)
+    batches = _read_batches(model, numbered_files, batch_size, workers)
+    captioner = _Captioner(
+        model,
+        options,
+        batch_size if fixed_shape else None,
+        min_confidence,
+        min_tag_confidence,
+    )
+    return _caption(captioner, batches)
+
+
+def check_caption_options(
+    model: CaptionModel,
+    options: DecodingOptions,
+    batch_size: int,
+    workers: int,
+    min_confidence: float,
+    min_tag_confidence: float | None,
+) -> None:
+    """Refuse what `caption_images` refuses, before anything else is done.
+
+    Raises:
+        ValueError: a number is out of its range.
+        CaptionerError: tags are wanted of a model without a lexicon or of captions whose words
+            were given, or the options' words do not suit the model.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
+    if workers < 0:
+        raise ValueError(f"workers={workers}: give 0 or the number of threads that read images")
+    for name, least in (
+        ("min_confidence", min_confidence),
+        ("min_tag_confidence", min_tag_confidence or 0.0),
+    ):
+        if not 0 <= least <= 1:
+            raise ValueError(f"{name}={least!r}: give a number from 0 to 1")
+    if min_tag_confidence is not None and model.lexicon is None:
+        raise CaptionerError(
+            "tags: this model has no lexicon of what its words mean; `captioner calibrate` gives "
+            "it one"
+        )
+    if min_tag_confidence is not None and (options.prompt or options.must_include):
+        raise CaptionerError(
+            "tags: they are read from captions that the model chose; leave out the tags, or the "
+            "prompt and the words to include"
+        )
+    model.check_options(options)
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A file, its place in the whole, and its pixels (3, height, width), or why it has none."""
+
+    place: int
+    file: SourceFile
+    pixels: Tensor | None = None
+    error: str | None = None
+
+
+def _read_batches(
+    model: CaptionModel,
+    numbered_files: Iterable[tuple[int, SourceFile]],
+    batch_size: int,
+    workers: int,
+) -> Generator[list[_Read], None, None]:
+    # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
+    with closing(
+        read_ahead(partial(_read, model), numbered_files, workers, ahead=batch_size + workers)
+    ) as images:
+        batch: list[_Read] = []
+        readable = 0
+        for image in images:
+            batch.append(image)
+            readable += image.pixels is not None
+            # The second bound: a run of bad files must not pile up behind one good one.
+            if readable == batch_size or len(batch) == 2 * batch_size:
+                yield batch
+                batch, readable = [], 0
+        if batch:
+            yield batch
+
+
+def _caption(
+    captioner: _Captioner, batches: Generator[list[_Read], None, None]
+) -> Generator[list[CaptionRecord], None, None]:
+    """The records of each batch; the CNN sees the next batch while this one's words are found."""
+    with closing(batches), closing(_encode_ahead(captioner, batches)) as encoded:
+        for batch, features in encoded:
+            yield captioner.caption(batch, features)
+
+
+def _encode_ahead(
+    captioner: _Captioner, batches: Iterator[list[_Read]]
+) -> Generator[tuple[list[_Read], ImageFeatures | None], None, None]:
+    pool = ThreadPoolExecutor(1, thread_name_prefix="captioner-encode")
+    waiting: deque[tuple[list[_Read], Future[ImageFeatures | None]]] = deque()
+    failure: Exception | None = None
+    try:
+        while True:
+            try:
+                batch = next(batches, None)
+            except Exception as error:
+                failure, batch = error, None  # Raised behind what was read before.
+            if batch is None:
+                break
+            waiting.append((batch, pool.submit(captioner.encode, batch)))
+            if len(waiting) > 1:
+                done, features = waiting.popleft()
+                yield done, features.result()
+        for done, features in waiting:
+            yield done, features.result()
+        if failure is not None:
+            raise failure
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class _Captioner:
+    """Turns what was read into records; `shape` is the batch size to fill up to, if any."""
+
+    model: CaptionModel
+    options: DecodingOptions
+    shape: int | None
+    min_confidence: float
+    min_tag_confidence: float | None
+
+    def encode(self, batch: list[_Read]) -> ImageFeatures | None:
+        """Features of a batch's readable images, filled up to its shape; None if there are none."""
+        readable = [image.pixels for image in batch if image.pixels is not None]
+        if not readable:
+            return None
+        pixels = torch.stack(readable)
+        if self.shape is not None:
+            pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.shape - len(readable)))
+        return self.model.encode(pixels)
+
+    def caption(self, batch: list[_Read], features: ImageFeatures | None) -> list[CaptionRecord]:
+        results = iter(() if features is None else self._results(batch, features))
+        return [
+            CaptionRecord(image.file.name, image.file.path, None, image.error)
+            if image.pixels is None
+            else self._record(image.file, next(results))
+            for image in batch
+        ]
+
+    def _results(self, batch: list[_Read], features: ImageFeatures) -> list[CaptionResult]:
+        # Samples are drawn by the file's place in the whole run: they depend on no batch size.
+        streams = [image.place for image in batch if image.pixels is not None]
+        count = len(streams)
+        streams += [0] * (len(features.grid) - count)
+        fixed = self.shape is not None
+        results = self.model.caption_features(features, self.options, streams, fixed_shape=fixed)
+        return results[:count]
+
+    def _record(self, file: SourceFile, result: CaptionResult) -> CaptionRecord:
+        tags = _tags(self.model, result, self.min_tag_confidence)
+        unsure = result.confidence < self.min_confidence
+        return CaptionRecord(file.name, file.path, result, None, tags, unsure)
+
+
+def _tags(
+    model: CaptionModel, result: CaptionResult, least: float | None
+) -> tuple[Tag, ...] | None:
+    if least is None or model.lexicon is None:
+        return None
+    found = tags_of(result, model.lexicon, model.tag_calibration)
+    return tuple(tag for tag in found if tag.confidence >= least)
+
+
+def _read(model: CaptionModel, numbered: tuple[int, SourceFile]) -> _Read:
+    place, file = numbered
+    try:
+        return _Read(place, file, model.read(file.path))
+    except ImageError as error:
+        return _Read(place, file, error=error.reason)
+
+
+def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+    # One probability more than words where the sentence was ended.
+    words = [*candidate.words, None][: len(candidate.word_probs)]
+    probs = (round(prob, 4) for prob in candidate.word_probs)
+    return {
+        "text": candidate.text,
+        "log_prob": round(candidate.log_prob, 4),
+        "avg_logprob": round(candidate.log_prob / len(candidate.word_probs), 4),
+        "words": [[word, prob] for word, prob in zip(words, probs, strict=True)],
+    }

@@ -1,0 +1,63 @@
+"""The output formats of captions: one registry, and how one of them is chosen."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from captioner.captioning.sidecars import SidecarWriter, XmpWriter
+from captioner.captioning.writers import CsvWriter, JsonlWriter, JsonWriter, TsvWriter, Writer
+from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
+
+WRITERS: dict[str, type[Writer]] = {
+    writer.format: writer
+    for writer in (TsvWriter, JsonlWriter, CsvWriter, JsonWriter, SidecarWriter, XmpWriter)
+}
+"""Format name -> class; the command line's choices."""
+
+
+def is_sidecar(format: str) -> bool:
+    """Whether a format of `WRITERS` has a file for each image."""
+    return issubclass(WRITERS[format], SidecarWriter)
+
+
+def open_writer(
+    output: str | Path | None, format: str | None = None, overwrite: bool = False
+) -> Writer:
+    """Choose the writer; it is opened by entering its context.
+
+    Args:
+        output: the file to write, by whose suffix the format is chosen if none is given; the
+            folder for text files; None or ``-`` for standard output (text files: beside the
+            images).
+        format: a key of `WRITERS`; None without output is ``tsv``.
+        overwrite: whether existing output may be replaced.
+
+    Raises:
+        CaptionerError: the format is unknown or missing; lists the valid ones.
+    """
+    path = None if output is None or str(output) == "-" else Path(output)
+    if format is None:
+        format = "tsv" if path is None else _format_of(path)
+    if format not in WRITERS:
+        raise CaptionerError(f"format {format!r} is unknown: choose from {', '.join(WRITERS)}")
+    return WRITERS[format](path, overwrite=overwrite)
+
+
+def _format_of(path: Path) -> str:
+    by_suffix = {suffix: name for name, writer in WRITERS.items() for suffix in writer.suffixes}
+    suffix = path.suffix.lower()
+    is_folder = os.path.isdir(path)
+    if suffix in by_suffix and not is_folder:
+        return by_suffix[suffix]
+    if is_folder or suffix == ".txt":
+        what = "is a folder" if is_folder else "could mean two things"
+        raise CaptionerError(
+            f"output {shown(path)} {what}: --format txt writes a text file for each image into a"
+            " folder, a name such as captions.tsv one file with a line for each image"
+        )
+    raise CaptionerError(
+        f"output {shown(path)} does not say the format: end it in one of"
+        f" {' '.join(by_suffix)} or add --format with one of {', '.join(WRITERS)}"
+    )

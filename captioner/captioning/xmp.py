@@ -1,0 +1,81 @@
+"""XMP sidecars: the caption and the tags of one picture, as photo programs read them.
+
+Adobe's XMP specification (ISO 16684-1) says how RDF is written: a description is a language
+alternative, keywords are a bag. The alternative text is IPTC's (Photo Metadata Standard 2021.1).
+A sidecar of ours is one fixed text with few places to fill, so nothing but escaping is needed to
+write it, and none is ever parsed: whether a file is ours and untouched says a checksum in it.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from pathlib import Path
+from xml.sax.saxutils import escape
+from zlib import crc32
+
+from captioner.version import __version__
+
+# What XML 1.0 (section 2.2, `Char`) has no way to hold, not even as a reference.
+_NO_XML = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+
+_HEAD = """\
+<?xml version="1.0" encoding="UTF-8"?>
+<x:xmpmeta xmlns:x="adobe:ns:meta/" x:xmptk="captioner {version} crc32 {checksum}">
+ <rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+  <rdf:Description rdf:about=""
+    xmlns:dc="http://purl.org/dc/elements/1.1/"
+    xmlns:Iptc4xmpCore="http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/">
+"""
+_TAIL = """\
+  </rdf:Description>
+ </rdf:RDF>
+</x:xmpmeta>
+"""
+_UNKNOWN = "0" * 8  # in the place of the checksum while it is taken
+_STAMP = re.compile(rb'(x:xmptk="captioner [^"<\n]* crc32 )([0-9a-f]{8})(?=")')
+
+
+def render_xmp(text: str, tags: Iterable[str] = ()) -> str:
+    """The whole sidecar of a picture.
+
+    Args:
+        text: its caption, which becomes ``dc:description`` and the IPTC alternative text.
+        tags: become ``dc:subject``, in this order; without any it is left out.
+
+    Characters that XML cannot hold become U+FFFD.
+    """
+    caption = _escaped(text)
+    lines = [_HEAD.format(version=_escaped(__version__), checksum=_UNKNOWN)]
+    for name in ("dc:description", "Iptc4xmpCore:AltTextAccessibility"):
+        item = f'     <rdf:li xml:lang="x-default">{caption}</rdf:li>\n'
+        lines.append(f"   <{name}>\n    <rdf:Alt>\n{item}    </rdf:Alt>\n   </{name}>\n")
+    items = "".join(f"     <rdf:li>{_escaped(tag)}</rdf:li>\n" for tag in tags)
+    if items:
+        lines.append(f"   <dc:subject>\n    <rdf:Bag>\n{items}    </rdf:Bag>\n   </dc:subject>\n")
+    lines.append(_TAIL)
+    unsigned = "".join(lines)
+    checksum = f"crc32 {crc32(unsigned.encode()):08x}"
+    return unsigned.replace(f"crc32 {_UNKNOWN}", checksum, 1)
+
+
+def is_untouched(path: Path) -> bool:
+    """Whether a file is a sidecar of `render_xmp`, of whatever caption, and holds nothing else.
+
+    A program that adds to it writes all of it anew, with its own name in the place of ours; what
+    somebody changes in it with an editor no longer has the checksum.
+    """
+    try:
+        data = path.read_bytes() if path.is_file() else b""  # a pipe would never end
+    except OSError:
+        return False
+    found = _STAMP.search(data[:1024])
+    if found is None:
+        return False
+    unsigned = data[: found.start(2)] + _UNKNOWN.encode() + data[found.end(2) :]
+    return int(found[2], 16) == crc32(unsigned)
+
+
+def _escaped(text: str) -> str:
+    # A carriage return would be read as the end of a line, which is one character less.
+    return escape(_NO_XML.sub("\ufffd", text), {"\r": "&#13;"})

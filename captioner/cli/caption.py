@@ -1,0 +1,337 @@
+"""`captioner caption`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.cli.options import (
+    SAMPLING_ARGUMENTS,
+    add_arguments,
+    add_decoding,
+    add_model,
+    decoding_options,
+    say,
+    share,
+    shown,
+)
+from captioner.cli.report import run_report
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.captioning.batches import CaptionRecord
+    from captioner.captioning.job import CaptionJob, CaptionRun
+    from captioner.decoding.search import DecodingOptions
+    from captioner.model.caption_model import CaptionModel
+    from captioner.pages.report import ReportJob
+
+PAGE = "html"
+"""A format that is none of the writers': the captions are kept as JSONL, and a page shows them."""
+PAGE_SUFFIXES = (".html", ".htm")
+PAGE_CAPTIONS = 3
+"""Captions of each image on a page, if nothing else is said: the best one, and what else it is."""
+
+TAG_CONFIDENCE = 0.25
+"""Of the tags, unless another is asked for."""
+
+CAPTION_EXAMPLES = """\
+examples:
+  captioner caption dog.jpg                               one line on standard output
+  captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
+  captioner caption photos/ --output captions.csv         one file; its suffix decides the format
+  captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --output report.html          a page to look at; opens in any browser
+  captioner caption photos/ --format xmp                  XMP sidecars beside the photos
+  captioner caption new/ --output captions.csv --append   and others to the same file
+  captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
+  captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
+  captioner caption photos/ --ban snow --no-repeat-ngram 2
+  captioner caption dog.jpg --prompt "two dogs"           go on from these words
+  captioner caption dog.jpg --must-include ball --must-include grass
+  captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
+
+Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
+tabs. An image that cannot be read is named on standard error, the others are captioned, and the
+exit code is 1.
+
+Stopped, killed or out of disk, the same command goes on: what is finished stays and is not looked
+into again; images that failed, changed or are new are captioned and put in their places. Other
+options, another model or other images are refused: --append adds other images at the end and
+touches nothing else, --overwrite starts anew (to go on after that, leave it out). What is known of
+the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing can be
+added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this holds
+for them; `captioner report --help` tells of the page. Standard output keeps nothing: there, every
+run starts from the beginning.
+
+An XMP sidecar that another program has written or changed is never replaced, not even by
+--overwrite, and pictures are never touched. docs/formats.md explains all formats.
+"""
+
+
+def add_caption(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    from captioner.captioning.formats import WRITERS
+    from captioner.captioning.sidecars import XMP_NAMINGS
+
+    parser.set_defaults(command=_caption)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
+    output.add_argument(
+        "--format",
+        choices=[*WRITERS, PAGE],
+        help="of the output; without it the suffix of PATH decides. "
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items())
+        + f"; {PAGE}: a page on which people look at, find and correct captions",
+    )
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--append",
+        action="store_true",
+        help="keep all that is in PATH, and add the images that are not yet in it",
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="start anew, and replace what is there already"
+    )
+    output.add_argument(
+        "--candidates",
+        action="store_true",
+        help="with jsonl: the probability of every word of every caption",
+    )
+    output.add_argument(
+        "--min-confidence",
+        type=share,
+        default=0.0,
+        metavar="P",
+        help="leave out captions that are less sure, from 0 to 1 (default: 0)",
+    )
+    tags = output.add_mutually_exclusive_group()
+    tags.add_argument(
+        "--tags",
+        nargs="?",
+        type=share,
+        const=TAG_CONFIDENCE,
+        metavar="P",
+        help="with jsonl and xmp: what each image shows, as words that are right with a "
+        "probability of at least P (default: 0.25); xmp has them anyway, if the model has any",
+    )
+    tags.add_argument("--no-tags", action="store_true", help="with xmp and html: the caption only")
+    output.add_argument(
+        "--xmp-name",
+        choices=XMP_NAMINGS,
+        help="with xmp: darktable (default): a.jpg.xmp, as darktable and digiKam call them; "
+        "adobe: a.xmp",
+    )
+    output.add_argument(
+        "--no-attention",
+        action="store_true",
+        help="with html: do not show where the captioner looked, for which it reads images twice",
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    decoding = add_decoding(parser)
+    decoding.add_argument(
+        "--num-captions",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="captions for each image, best first; at most the beam size, except with --sample "
+        "(jsonl and tsv; default: 1)",
+    )
+    decoding.add_argument(
+        "--ban",
+        action="append",
+        default=argparse.SUPPRESS,
+        dest="banned_words",
+        metavar="WORD",
+        help="never say this word; may be given again",
+    )
+    decoding.add_argument(
+        "--prompt",
+        default=argparse.SUPPRESS,
+        metavar="TEXT",
+        help="begin every caption with these words; they count in --max-length",
+    )
+    decoding.add_argument(
+        "--must-include",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="WORD",
+        help="say this very word somewhere; may be given again. The search then keeps the beam "
+        "size for each number of words said; not with --sample",
+    )
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
+        "--sample",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="draw the words at random instead of searching for the best caption",
+    )
+    add_arguments(sampling, SAMPLING_ARGUMENTS)
+    add_model(parser)
+
+
+def _caption(args: argparse.Namespace) -> int:
+    from captioner.model.caption_model import load_model
+
+    page = _page(args)
+    _job_of(args, page)  # A mistake is told before the model is loaded.
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    job = _job_of(args, page, model.decoding)
+    tagged = (page is not None or job.format == "xmp") and not args.no_tags
+    if tagged and args.tags is None and model.lexicon is not None:
+        job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
+    code = _run(args, job, model)
+    if page is None:
+        return code
+    return max(code, run_report(page, None if args.no_attention else model, args.quiet))
+
+
+def _job_of(
+    args: argparse.Namespace, page: ReportJob | None, own: DecodingOptions | None = None
+) -> CaptionJob:
+    """The job; what the options leave open is as in the model's own ones."""
+    options = decoding_options(args, own)
+    return _caption_job(args, options) if page is None else _page_job(args, page, options)
+
+
+def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
+    from captioner.captioning.job import open_caption_job
+
+    counts: Counter[str] = Counter()
+    with open_caption_job(job, model) as run, closing(run.records()) as records:
+        counts["done"] = run.done
+        try:
+            for record in _with_progress(records, run, args.quiet):
+                counts[record.status] += 1
+                if record.error is not None:
+                    say(f"captioner: {shown(record.path)}: {record.error}")
+        except KeyboardInterrupt:
+            if run.how_to_go_on:
+                say(f"captioner: {run.how_to_go_on}")
+            raise
+    if not args.quiet:
+        say("captioner: " + _captions_text(counts, args.min_confidence > 0))
+    return 1 if counts["failed"] else 0
+
+
+def _page(args: argparse.Namespace) -> ReportJob | None:
+    """The page that is wanted, checked; None for another output."""
+    output = None if args.output in (None, "-") else Path(args.output)
+    by_suffix = args.format is None and output is not None and not output.is_dir()
+    is_page = args.format == PAGE or (
+        by_suffix and output is not None and output.suffix.lower() in PAGE_SUFFIXES
+    )
+    if not is_page:
+        if args.no_attention:
+            raise CaptionerError("--no-attention is of pages only: add --output report.html")
+        return None
+    if output is None or (output.exists() and not (output.is_file() or output.is_dir())):
+        raise CaptionerError(
+            "--format html: a page is a file with a folder beside it: add --output report.html"
+        )
+    from captioner.pages.report import ReportJob, check_report, folder_of
+
+    page = ReportJob(
+        captions=folder_of(output) / "captions.jsonl",
+        output=output,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        overwrite=args.overwrite,
+    )
+    check_report(page)
+    return page
+
+
+def _page_job(args: argparse.Namespace, page: ReportJob, options: DecodingOptions) -> CaptionJob:
+    """The job that makes the captions of a page."""
+    _check_tags(args, PAGE)
+    if "num_captions" not in vars(args) and not options.sample:
+        options = replace(options, num_captions=min(PAGE_CAPTIONS, options.beam_size))
+    return _job(args, options, page.captions, "jsonl", candidates=True)
+
+
+def _caption_job(args: argparse.Namespace, options: DecodingOptions) -> CaptionJob:
+    from captioner.captioning.formats import open_writer
+
+    writer = open_writer(args.output, args.format)
+    _check_candidates(args.candidates, options.num_captions, writer.format)
+    _check_tags(args, writer.format)
+    candidates = args.candidates or options.num_captions > 1
+    return _job(args, options, writer.output, writer.format, candidates)
+
+
+def _job(
+    args: argparse.Namespace,
+    decoding: DecodingOptions,
+    output: Path | None,
+    format: str,
+    candidates: bool,
+) -> CaptionJob:
+    from captioner.captioning.job import CaptionJob
+
+    try:
+        return CaptionJob(
+            paths=tuple(args.paths),
+            output=output,
+            format=format,
+            decoding=decoding,
+            candidates=candidates,
+            min_confidence=args.min_confidence,
+            min_tag_confidence=args.tags,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            overwrite=args.overwrite,
+            append=args.append,
+            xmp_name=args.xmp_name or "darktable",
+        )
+    except ValueError as error:
+        raise CaptionerError(str(error)) from error
+
+
+def _check_tags(args: argparse.Namespace, format: str) -> None:
+    if args.tags is not None and format not in ("jsonl", "xmp", PAGE):
+        raise CaptionerError(f"--tags: {format} has no place for them; use --format jsonl or xmp")
+    if args.no_tags and format not in ("xmp", PAGE):
+        raise CaptionerError(f"--no-tags: is for --format xmp and html, not for {format}")
+    if args.xmp_name is not None and format != "xmp":
+        raise CaptionerError(f"--xmp-name: is for --format xmp, not for {format}")
+
+
+def _captions_text(counts: Counter[str], some_left_out: bool) -> str:
+    text = f"{counts['ok']} captioned, "
+    if some_left_out:
+        text += f"{counts['unsure']} not sure enough, "
+    if counts["done"]:
+        text += f"{counts['done']} finished before, "
+    return text + f"{counts['failed']} failed"
+
+
+def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:
+    if candidates and format != "jsonl":
+        raise CaptionerError(f"--candidates: {format} has no place for them; use --format jsonl")
+    if num_captions > 1 and format not in ("jsonl", "tsv"):
+        raise CaptionerError(
+            f"--num-captions {num_captions}: {format} holds one caption for each image; use "
+            "--format jsonl or tsv"
+        )
+
+
+def _with_progress(
+    records: Iterable[CaptionRecord], run: CaptionRun, quiet: bool
+) -> Iterable[CaptionRecord]:
+    # Captions and a bar on the same terminal would overwrite each other.
+    to_screen = not run.job.is_kept and sys.stdout.isatty()
+    if quiet or not sys.stderr.isatty() or to_screen:
+        return records
+    from tqdm import tqdm
+
+    bar: Iterable[CaptionRecord] = tqdm(
+        records, unit=" images", file=sys.stderr, total=run.total, initial=run.done
+    )
+    return bar

@@ -1,0 +1,512 @@
+"""The `captioner` command: parse, call, print.
+
+Exit codes: 0 all went well; 1 some images failed; 2 the command cannot be carried out as given;
+130 interrupted; 141 the reader of standard output went away.
+
+What needs torch is imported inside the commands, so that `--help` answers at once.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.cli.caption import CAPTION_EXAMPLES, add_caption
+from captioner.cli.fill import FILL_EXAMPLES, add_fill
+from captioner.cli.options import (
+    add_arguments,
+    add_decoding,
+    add_model,
+    at_least,
+    decoding_options,
+    list_of,
+    options_of,
+    say,
+    shown,
+    shown_lines,
+)
+from captioner.cli.report import EXPLAIN_EXAMPLES, REPORT_EXAMPLES, add_explain, add_report
+from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
+from captioner.errors import CaptionerError
+from captioner.version import __version__
+
+if TYPE_CHECKING:
+    from captioner.files.finding import SourceFile
+
+READERS = ("pyav", "opencv")  # as in video.frames, which loads NumPy; a test compares them
+SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
+
+TRAINING_COMMANDS = {
+    "fit": "train a captioner from a YAML configuration",
+    "validate": "score a training checkpoint on the dev split",
+    "test": "score a training checkpoint on the test split",
+}
+
+FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("fps", float, "N", "look at N frames per second of video (default: 1)"),
+    ("every_n_frames", int, "N", "look at every Nth frame instead"),
+    (
+        "max_frames",
+        int,
+        "N",
+        "most frames of one video; a longer one is sampled more thinly (default: no limit)",
+    ),
+    (
+        "time_limit_s",
+        float,
+        "S",
+        "give up a video whose decoder delivers nothing for S seconds (default: 60)",
+    ),
+)
+TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("min_confidence", float, "P", "least confidence of a tag, from 0 to 1 (default: 0.25)"),
+    ("min_coverage", float, "P", "least share of the time that a tag covers (default: 0.05)"),
+    ("max_tags", int, "N", "most tags of a video (default: 20)"),
+    ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
+)
+
+TAG_EXAMPLES = """\
+examples:
+  captioner tag clip.mp4 --output-dir tags                all formats: tags/clip.json, .srt, ...
+  captioner tag videos/ 'more/*.mkv' --output-dir tags    folders with all in them, patterns
+  captioner tag videos/ --output-dir tags --format json,vtt --fps 2
+  captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
+  captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
+
+Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
+index.html leads to all pages. A page refers to its video, which stays where it is.
+Started again, the job goes on: a finished video is not done twice, one that was being worked on
+is done from its start, one that failed is tried again. A video that cannot be read is named on
+standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
+formats.
+"""
+
+EVALUATE_EXAMPLES = """\
+examples:
+  captioner evaluate --data data/flickr8k --split test
+  captioner evaluate --data data/flickr8k --beam-size 5 --output scores.json
+  captioner evaluate --data captions.jsonl --images photos/ --model mine.safetensors --limit 100
+  captioner evaluate --data data/coco --metrics METEOR SPICE    these two need Java
+
+The JSON file holds the scores, the protocol that produced them and every image's caption.
+An image that cannot be read ends the evaluation: scores on fewer images compare with nothing.
+"""
+
+CALIBRATE_EXAMPLES = """\
+example:
+  captioner calibrate --model mine.safetensors --data data/flickr8k --output tagging.safetensors
+
+The held-out pictures are captioned and their tags compared with what people said. The new file is
+the same captioner with the calibration and, where it had none, the lexicon. The scores are
+cross-validated; give pictures that the model was not trained on. Where the data has a training
+split, it must be the model's: from its pictures come a classifier of what captions name, and the
+knowledge which pictures are strange, of which confidences are lowered.
+"""
+
+EXPORT_EXAMPLES = """\
+example:
+  captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
+  captioner caption photos/ --model mine.safetensors
+  captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
+
+The mean of the weights of several runs can be better than each of them, if they are of one
+configuration and started from the same model (`model.init_from`).
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code.
+
+    Args:
+        argv: the arguments after the program's name; those of the process by default.
+    """
+    arguments = list(sys.argv[1:] if argv is None else argv)
+    try:
+        if arguments and arguments[0] in TRAINING_COMMANDS:
+            return _train(arguments)
+        args = make_parser().parse_args(arguments)
+        command: Callable[[argparse.Namespace], int] = args.command
+        code = command(args)
+        sys.stdout.flush()
+        return code
+    except CaptionerError as error:
+        print(f"captioner: error: {shown_lines(error)}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("captioner: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # Python flushes standard output when it exits, which would fail again and be reported.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+# --- arguments -----------------------------------------------------------------------------
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of all commands; it imports no torch."""
+    parser = argparse.ArgumentParser(
+        prog="captioner",
+        description="Describe photos and videos in words; train and score the models that do.",
+        epilog="`captioner COMMAND --help` shows the options of a command, with examples.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"captioner {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
+    add_fill(_add_command(commands, "fill", "fill in a sentence about a photo", FILL_EXAMPLES))
+    _add_tag(
+        _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
+    )
+    add_report(
+        _add_command(commands, "report", "a page to find and correct captions", REPORT_EXAMPLES)
+    )
+    add_explain(
+        _add_command(commands, "explain", "show where a caption's words look", EXPLAIN_EXAMPLES)
+    )
+    _add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
+    _add_calibrate(
+        _add_command(commands, "calibrate", "measure how sure tags are", CALIBRATE_EXAMPLES)
+    )
+    _add_export(
+        _add_command(commands, "export", "turn a training checkpoint into a model", EXPORT_EXAMPLES)
+    )
+    add_report_training(
+        _add_command(commands, "report-training", "plot training runs", REPORT_TRAINING_EXAMPLES)
+    )
+    for name, purpose in TRAINING_COMMANDS.items():
+        # Only for the list in --help: main() hands these over before it parses.
+        commands.add_parser(name, help=purpose, add_help=False)
+    return parser
+
+
+def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        help=purpose,
+        description=purpose.capitalize() + ".",
+        epilog=examples,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    return parser
+
+
+def _add_tag(parser: argparse.ArgumentParser) -> None:
+    from captioner.tagging.writers import TAG_WRITERS
+
+    parser.set_defaults(command=_tag)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
+    output = parser.add_argument_group("output")
+    output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
+    output.add_argument(
+        "--format",
+        type=list_of(list(TAG_WRITERS)),
+        default=tuple(TAG_WRITERS),
+        metavar="NAME[,NAME...]",
+        help="a file of each for every video (default: all). "
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
+    )
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave finished videos in DIR as they are; this is what happens without it as well",
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="do all again and replace what is in DIR"
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
+    frames = parser.add_argument_group("frames")
+    add_arguments(frames, FRAME_ARGUMENTS)
+    frames.add_argument(
+        "--shots",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="find the cuts, and look at every shot (default); without, all is one shot",
+    )
+    frames.add_argument(
+        "--reader",
+        choices=READERS,
+        default=argparse.SUPPRESS,
+        help="of the files: pyav (default) has exact times and counts damage; opencv for files "
+        "that pyav cannot read",
+    )
+    add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
+    add_decoding(parser)
+    add_model(parser, batch_size=16, workers=False)
+
+
+def _add_evaluate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_evaluate)
+    _add_data(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--metrics",
+        nargs="+",
+        default=[],
+        metavar="NAME",
+        help="besides BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java)",
+    )
+    output.add_argument("--output", type=Path, metavar="FILE", help="scores and protocol, as JSON")
+    output.add_argument(
+        "--coco-results",
+        type=Path,
+        metavar="FILE",
+        help="captions in COCO's results format; image_id is the image's name",
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_decoding(parser)
+    add_model(parser)
+
+
+def _add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    from captioner.data.datasets import FORMATS
+
+    data = parser.add_argument_group("data")
+    more = "; may be given again, for several data sets together" if several else ""
+    data.add_argument(
+        "--data",
+        required=True,
+        action="append" if several else "store",
+        metavar="PATH",
+        help=f"folder or annotation file{more}",
+    )
+    data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
+    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
+    data.add_argument("--split", default="dev", help="which images (default: dev)")
+    data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
+
+
+def _add_calibrate(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_calibrate)
+    _add_data(parser, several=True)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_model(parser)
+
+
+def _add_export(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(command=_export)
+    parser.add_argument(
+        "--checkpoint",
+        required=True,
+        nargs="+",
+        type=Path,
+        metavar="FILE.ckpt",
+        help="of `captioner fit`; the weights of several are averaged",
+    )
+    parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    add_decoding(parser, "What the model does unless it is told otherwise; kept in the file.")
+
+
+# --- tag -----------------------------------------------------------------------------------
+
+
+def _tag(args: argparse.Namespace) -> int:
+    from captioner.model.caption_model import load_model
+    from captioner.tagging.job import TagJob, run_tag_job
+    from captioner.tagging.timeline import TagOptions
+    from captioner.video.frames import find_videos
+    from captioner.video.sampling import SamplingOptions
+
+    job = TagJob(
+        output_dir=args.output_dir,
+        formats=args.format,
+        sampling=options_of(SamplingOptions, "frames", args),
+        tagging=options_of(TagOptions, "tags", args),
+        decoding=decoding_options(args),
+        batch_size=args.batch_size,
+        overwrite=args.overwrite,
+    )
+    files = list(find_videos(args.paths))
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    job = replace(job, decoding=decoding_options(args, model.decoding))
+    if model.lexicon is None and not args.quiet:
+        say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
+    counts: Counter[str] = Counter()
+    with _VideoBars(len(files), args.quiet) as bars:
+        outcomes = run_tag_job(job, model, files, bars.frame)
+        with closing(outcomes):
+            for outcome in outcomes:
+                counts[outcome.status] += 1
+                bars.video()
+                if outcome.error is not None:
+                    partial = "only a part: " if outcome.status == "partial" else ""
+                    say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
+    if not args.quiet:
+        say("captioner: " + _counts_text(counts))
+    return 1 if counts["failed"] else 0
+
+
+def _counts_text(counts: Counter[str]) -> str:
+    text = f"{counts['ok'] + counts['partial']} tagged"
+    if counts["partial"]:
+        text += f" ({counts['partial']} in part)"
+    if counts["done"]:
+        text += f", {counts['done']} finished before"
+    return f"{text}, {counts['failed']} failed"
+
+
+class _VideoBars:
+    """A bar over the videos and one over the seconds of the video that is being read."""
+
+    def __init__(self, videos: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        hidden = quiet or not sys.stderr.isatty()
+        self._videos = tqdm(total=videos, unit=" videos", file=sys.stderr, disable=hidden)
+        self._seconds = tqdm(
+            unit=" s", file=sys.stderr, disable=hidden, leave=False, bar_format=SECONDS_BAR
+        )
+        self._file: Path | None = None
+
+    def frame(self, file: SourceFile, time_s: float, announced_s: float | None) -> None:
+        if file.path != self._file:
+            self._file = file.path
+            self._seconds.reset(total=None if announced_s is None else round(announced_s, 1))
+            self._seconds.set_description(shown(Path(file.path.name)), refresh=False)
+        self._seconds.n = round(time_s, 1)
+        self._seconds.update(0)
+
+    def video(self) -> None:
+        self._videos.update()
+
+    def __enter__(self) -> _VideoBars:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._seconds.close()
+        self._videos.close()
+
+
+# --- evaluate, export, training ------------------------------------------------------------
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from captioner.data.datasets import load_caption_data
+    from captioner.evaluation.evaluate import evaluate, save_json
+    from captioner.model.caption_model import load_model
+
+    decoding_options(args)  # A mistake is told before the model is loaded.
+    outputs = [path for path in (args.output, args.coco_results) if path is not None]
+    _check_outputs(outputs, args.overwrite)
+    data = load_caption_data(args.data, args.format, args.images)
+    for warning in data.warnings:
+        say(f"captioner: {data.root}: {warning}")
+    examples = data.split(args.split)[: args.limit]
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    options = decoding_options(args, model.decoding)
+    hidden = args.quiet or not sys.stderr.isatty()
+    with tqdm(total=len(examples), unit=" images", file=sys.stderr, disable=hidden) as bar:
+        result = evaluate(
+            model,
+            examples,
+            options,
+            data={
+                "format": data.format,
+                "split": examples[0].split,
+                "limit": args.limit,
+                "warnings": list(data.warnings),
+            },
+            metrics=args.metrics,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_image=bar.update,
+        )
+    print(result.table())
+    if args.output is not None:
+        save_json(args.output, result.to_dict())
+    if args.coco_results is not None:
+        save_json(args.coco_results, result.coco_results())
+    return 0
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from captioner.data.datasets import joined, load_caption_data
+    from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
+    from captioner.evaluation.evaluate import save_json
+    from captioner.model.caption_model import load_model
+    from captioner.model.model_file import file_sha256
+
+    _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
+    if args.images is not None and len(args.data) > 1:
+        raise CaptionerError("--images: is for one --data; lay the images out beside each")
+    sets = [load_caption_data(each, args.format, args.images) for each in args.data]
+    for each in sets:
+        for warning in each.warnings:
+            say(f"captioner: {each.root}: {warning}")
+    data = joined(sets)
+    total = images_to_read(data, args.split, args.limit)
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    if model.lexicon is None and not args.quiet:
+        say("captioner: the model has no lexicon; it is built from the training captions")
+    hidden = args.quiet or not sys.stderr.isatty()
+    with tqdm(total=total, unit=" images", file=sys.stderr, disable=hidden) as bar:
+        result = calibrate(
+            model,
+            data,
+            args.split,
+            args.limit,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_image=bar.update,
+        )
+    save_calibrated(model, args.output)
+    if args.report is not None:
+        save_json(args.report, result.to_dict())
+    print(result.table())
+    print(f"{shown(args.output)}: sha256 {file_sha256(args.output)}")
+    return 0
+
+
+def _export(args: argparse.Namespace) -> int:
+    from captioner.model.checkpoints import export_checkpoint
+
+    _check_outputs([args.output], args.overwrite)
+    first, *others = args.checkpoint
+    model = export_checkpoint(first, args.output, *others, decoding=decoding_options(args))
+    size_mb = args.output.stat().st_size / 1e6
+    print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
+    return 0
+
+
+def _check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
+    for path in paths:
+        if path.is_dir():
+            raise CaptionerError(f"output {path} is a folder; name a file")
+        if path.exists() and not path.is_file():
+            # Written under another name and renamed: that would replace a device or a pipe.
+            raise CaptionerError(f"output {path} is no ordinary file; name another")
+        if path.exists() and not overwrite:
+            raise CaptionerError(f"output {path} is there already; --overwrite replaces it")
+
+
+def _train(arguments: Sequence[str]) -> int:
+    try:
+        from captioner.training.lightning_cli import main as train
+    except ModuleNotFoundError as error:
+        if error.name is None or error.name.partition(".")[0] == "captioner":
+            raise
+        raise CaptionerError(
+            f"`captioner {arguments[0]}` needs {error.name}, which is not installed; "
+            'pip install "captioner[train]"'
+        ) from error
+    return train(arguments)

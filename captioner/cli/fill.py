@@ -1,0 +1,91 @@
+"""`captioner fill`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from collections.abc import Iterable
+from contextlib import closing
+from typing import TYPE_CHECKING
+
+from captioner.cli.options import add_arguments, add_model, options_of, say, shown
+
+if TYPE_CHECKING:
+    from captioner.captioning.fill import FillRecord
+
+FILL_EXAMPLES = """\
+examples:
+  captioner fill dog.jpg "a ___ dog"                         the likeliest words, and how likely
+  captioner fill dog.jpg "a ___ dog runs through the ___"    one word for each blank
+  captioner fill photos/ "two ___ in the snow" --top 3       folders with all in them, patterns
+  captioner fill photos/ "a ___ on a ___" --format jsonl     a JSON object for each image
+
+The sentence is the last argument. Each ___ stands for exactly one word of the model's vocabulary;
+the words before and behind it both count: what is compared is the probability of the whole
+sentence, to its end, and the probabilities are those of the fillings among each other. A sentence
+that does not fit the picture at all is filled in too.
+
+With one blank every word is tried, and the probabilities are exact. From the second blank on, the
+K most probable beginnings of the sentence go on (--beam-size), and how much of the probability
+lies in others, at most, is said. An image that cannot be read is named on standard error, the
+others are done, and the exit code is 1.
+"""
+
+# The defaults are FillOptions' own; a test compares the numbers in the help with them.
+FILL_ARGUMENTS = (
+    ("top", int, "N", "list the N likeliest fillings, and words of each blank (default: 5)"),
+    ("beam_size", int, "K", "beginnings that are kept from the second blank on (default: 5000)"),
+)
+FORMATS = ("text", "jsonl")  # as in captioner.captioning.fill_writers; a test compares them
+
+
+def add_fill(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.set_defaults(command=_fill)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
+    parser.add_argument("sentence", metavar="SENTENCE", help="with ___ for each word to be found")
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--format",
+        choices=FORMATS,
+        default="text",
+        help="text: some lines for each image (default); jsonl: one JSON object per line",
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    add_arguments(parser.add_argument_group("search"), FILL_ARGUMENTS)
+    add_model(parser, batch_size=None, workers=False)
+
+
+def _fill(args: argparse.Namespace) -> int:
+    from captioner.captioning.fill import fill_images
+    from captioner.captioning.fill_writers import FILL_WRITERS
+    from captioner.decoding.blanks import FillOptions, parse_blanks
+    from captioner.images.reading import find_images
+    from captioner.model.caption_model import load_model
+
+    options = options_of(FillOptions, "search options", args)
+    parse_blanks(args.sentence)
+    files = find_images(args.paths)
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    counts: Counter[str] = Counter()
+    records = fill_images(model, files, args.sentence, options)
+    with FILL_WRITERS[args.format]() as writer, closing(records):
+        for record in _with_progress(records, args.quiet):
+            writer.write(record.to_dict(), record.path)
+            counts["ok" if record.error is None else "failed"] += 1
+            if record.error is not None:
+                say(f"captioner: {shown(record.path)}: {record.error}")
+    if not args.quiet:
+        say(f"captioner: {counts['ok']} filled in, {counts['failed']} failed")
+    return 1 if counts["failed"] else 0
+
+
+def _with_progress(records: Iterable[FillRecord], quiet: bool) -> Iterable[FillRecord]:
+    # Lines and a bar on the same terminal would overwrite each other.
+    if quiet or not sys.stderr.isatty() or sys.stdout.isatty():
+        return records
+    from tqdm import tqdm
+
+    bar: Iterable[FillRecord] = tqdm(records, unit=" images", file=sys.stderr)
+    return bar

@@ -1,0 +1,202 @@
+"""What several commands of the command line share: options, their types, lines to the user."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.decoding.search import DecodingOptions
+
+Options = TypeVar("Options")
+
+# Option, type, metavar, help. The defaults are DecodingOptions' own: an option that is not given
+# is not passed on, and a test compares the numbers in the help with them.
+DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("beam_size", int, "K", "beams of the search; 1 is greedy (default: 3)"),
+    ("max_length", int, "T", "most words of a caption (default: 20)"),
+    (
+        "length_penalty",
+        float,
+        "A",
+        "score = log-probability / length**A; 0 prefers short captions (default: 0.7)",
+    ),
+    (
+        "no_repeat_ngram",
+        int,
+        "N",
+        "say no N words in a row twice; 0 leaves it to the model (default: 2)",
+    ),
+    (
+        "style",
+        str,
+        "NAME",
+        "how captions are written, for a model that knows several styles (default: its first)",
+    ),
+)
+SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("temperature", float, "X", "below 1 more cautious, above 1 bolder (default: 1.0)"),
+    ("top_k", int, "N", "draw from the N most probable words; 0 for all (default: 0)"),
+    ("top_p", float, "P", "draw from the words that make up P of the probability (default: 1.0)"),
+    ("seed", int, "N", "the same seed gives the same captions (default: 0)"),
+)
+
+
+# --- options -------------------------------------------------------------------------------
+
+
+def add_decoding(
+    parser: argparse.ArgumentParser,
+    explanation: str = "A model file can have defaults of its own, which count instead of these.",
+) -> argparse._ArgumentGroup:
+    """The options of the search for captions; more can be added to the group."""
+    group = parser.add_argument_group("decoding", explanation)
+    add_arguments(group, DECODING_ARGUMENTS)
+    return group
+
+
+def add_arguments(
+    group: argparse._ArgumentGroup, arguments: Iterable[tuple[str, Any, str, str]]
+) -> None:
+    """Options from a table; those that are not given do not appear among the arguments."""
+    for name, kind, metavar, text in arguments:
+        group.add_argument(
+            "--" + name.replace("_", "-"),
+            type=kind,
+            default=argparse.SUPPRESS,
+            metavar=metavar,
+            help=text,
+        )
+
+
+def add_model(
+    parser: argparse.ArgumentParser, batch_size: int | None = 32, workers: bool = True
+) -> None:
+    """The options of model, device and batches; None for what works on one image at a time."""
+    group = parser.add_argument_group("model")
+    group.add_argument(
+        "--model", default="default", metavar="FILE", help="model file (default: the shipped one)"
+    )
+    group.add_argument(
+        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
+    )
+    group.add_argument(
+        "--precision",
+        choices=["auto", "fp32", "bf16", "fp16"],
+        default="auto",
+        help="of the CNN; auto is bf16 on GPUs that have it, else fp32",
+    )
+    if batch_size is None:
+        return
+    group.add_argument(
+        "--batch-size",
+        type=at_least(1),
+        default=batch_size,
+        metavar="B",
+        help=f"images at once (default: {batch_size})",
+    )
+    if not workers:
+        return
+    group.add_argument(
+        "--workers",
+        type=at_least(0),
+        default=2,
+        metavar="N",
+        help="threads that read images while the model works (default: 2)",
+    )
+
+
+def at_least(least: int) -> Callable[[str], int]:
+    """The type of an option that is a whole number."""
+
+    def convert(text: str) -> int:
+        try:
+            value = int(text)
+        except ValueError:
+            value = least - 1
+        if value < least:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
+        return value
+
+    return convert
+
+
+def share(text: str) -> float:
+    """The type of an option from 0 to 1."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
+    return value
+
+
+def list_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:
+    """The type of an option that lists some of these names, with commas between them."""
+
+    def convert(text: str) -> tuple[str, ...]:
+        given = tuple(dict.fromkeys(part.strip() for part in text.split(",")))
+        unknown = [name for name in given if name not in names]
+        if unknown:
+            raise argparse.ArgumentTypeError(
+                f"{', '.join(map(repr, unknown))}: choose from {', '.join(names)}"
+            )
+        return given
+
+    return convert
+
+
+def decoding_options(
+    args: argparse.Namespace, own: DecodingOptions | None = None
+) -> DecodingOptions:
+    """What `add_decoding` found, checked; what is not given is as the model's ``own`` options say.
+
+    Without ``own``, the options can be checked before the model is loaded.
+    """
+    from captioner.decoding.search import DecodingOptions
+
+    return options_of(DecodingOptions, "decoding options", args, own)
+
+
+def options_of(
+    kind: type[Options], what: str, args: argparse.Namespace, base: Options | None = None
+) -> Options:
+    """The options of a dataclass out of the arguments that have its fields' names.
+
+    What is not given is as in ``base``, or by default.
+    """
+    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
+    given = {name: value for name, value in vars(args).items() if name in names}
+    try:
+        return kind(**given) if base is None else replace(base, **given)  # type: ignore[type-var]
+    except ValueError as error:
+        raise CaptionerError(f"{what}: {error}") from error
+
+
+# --- lines ---------------------------------------------------------------------------------
+
+
+def shown(path: str | Path) -> str:
+    """The path on one line: a name may hold line ends and what would steer a terminal."""
+    return "".join(
+        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(path)
+    )
+
+
+def shown_lines(text: object) -> str:
+    """A message, its lines kept: names and values in it may hold what would steer a terminal."""
+    return "\n".join(map(shown, str(text).split("\n")))
+
+
+def say(line: str) -> None:
+    """A line on standard error, also while a progress bar is shown there."""
+    from tqdm import tqdm
+
+    tqdm.write(shown_lines(line), file=sys.stderr)

@@ -1,0 +1,152 @@
+"""`captioner report` and `captioner explain`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from captioner.cli.options import add_decoding, add_model, decoding_options, say, shown
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.model.caption_model import CaptionModel
+    from captioner.pages.report import ReportJob
+
+REPORT_EXAMPLES = """\
+examples:
+  captioner caption photos/ --output report.html          both at once: captions and their page
+  captioner report captions.jsonl                         the page of captions made before
+  captioner report captions.jsonl --output out/july.html --images photos/
+  captioner report captions.jsonl --no-attention          without the maps: no model is needed
+
+The page is report.html, with a folder report_files beside it: keep them together, and they can be
+moved, sent or put on a server. It opens in any browser and asks nothing of a network. Search, sort,
+filter, correct captions, save them as JSONL or CSV; a click on a word of a caption shows where the
+captioner looked when it said it. For that, every picture is read again by the model of the
+captions; with another one, the page says so.
+
+Pictures are looked for where the captions were made, otherwise beside CAPTIONS.jsonl, or in
+--images. One that is gone leaves a card that says why, and the exit code is 1. Run again, the page
+is made anew and what is there already is used; corrections that were made on it stay.
+"""
+
+EXPLAIN_EXAMPLES = """\
+examples:
+  captioner explain dog.jpg                               writes explain.png
+  captioner explain dog.jpg --output dog.png --beam-size 5
+
+The picture shows the photo, for each word of its caption the part of the photo that the decoder
+read from and the word's probability, and the captions that lost the search.
+"""
+
+
+def add_report(parser: argparse.ArgumentParser) -> None:
+    """The options of `captioner report`."""
+    parser.set_defaults(command=_report)
+    parser.add_argument(
+        "captions", type=Path, metavar="CAPTIONS.jsonl", help="what captioner caption wrote"
+    )
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--output",
+        type=Path,
+        default=Path("report.html"),
+        metavar="FILE.html",
+        help="the page (default: report.html)",
+    )
+    output.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures")
+    output.add_argument(
+        "--no-attention",
+        action="store_true",
+        help="do not show where the captioner looked: no model is loaded",
+    )
+    output.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace a file that is no report of these captions",
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+    add_model(parser)
+
+
+def _report(args: argparse.Namespace) -> int:
+    from captioner.model.caption_model import load_model
+    from captioner.pages.report import ReportJob, check_report
+
+    job = ReportJob(
+        captions=args.captions,
+        output=args.output,
+        images=args.images,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        overwrite=args.overwrite,
+    )
+    check_report(job)
+    model = None
+    if not args.no_attention:
+        model = load_model(args.model, device=args.device, precision=args.precision)
+    return run_report(job, model, args.quiet)
+
+
+def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
+    """Write a page, with a progress bar and a summary; the exit code is 1 if pictures are gone."""
+    from tqdm import tqdm
+
+    from captioner.pages.report import read_records, write_report
+
+    records = read_records(job.captions)
+    hidden = quiet or not sys.stderr.isatty()
+    try:
+        with tqdm(
+            total=len(records), desc="report", unit=" images", file=sys.stderr, disable=hidden
+        ) as bar:
+            summary = write_report(job, model, bar.update, records)
+    except KeyboardInterrupt:
+        say("captioner: what was looked at is kept: run the same command again and it goes on")
+        raise
+    for name, reason in summary.unseen:
+        say(f"captioner: {shown(Path(name))}: {reason}")
+    if not quiet:
+        for note in summary.notes:
+            say(f"captioner: {note}")
+        gone = f", {len(summary.unseen)} not found or not read" if summary.unseen else ""
+        say(f"captioner: {shown(job.output)}: {summary.pictures} pictures{gone}")
+    return 1 if summary.unseen else 0
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """The options of `captioner explain`."""
+    parser.set_defaults(command=_explain)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="the photo")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("explain.png"),
+        metavar="FILE.png",
+        help="the picture to write (default: explain.png)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    add_decoding(parser)
+    add_model(parser, batch_size=1, workers=False)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from captioner.model.caption_model import load_model
+    from captioner.pages.explain import explain, save_figure
+
+    output: Path = args.output
+    if output.suffix.lower() != ".png":
+        raise CaptionerError(f"output {shown(output)}: the picture is a PNG; end it in .png")
+    if output.is_dir():
+        raise CaptionerError(f"output {shown(output)} is a folder; name a file")
+    if output.exists() and not args.overwrite:
+        raise CaptionerError(f"output {shown(output)} is there already; --overwrite replaces it")
+    decoding_options(args)  # A mistake is told before the model is loaded.
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    options = decoding_options(args, model.decoding)
+    explanation = explain(model, args.image, options)
+    save_figure(explanation, output)
+    print(explanation.text)
+    return 0

@@ -1,0 +1,1 @@
+"""Captioned images on disk, whatever the layout."""

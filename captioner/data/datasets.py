@@ -1,0 +1,268 @@
+"""Captioned images on disk -> `CaptionData`: Flickr8k/30k, COCO, Karpathy, JSONL, CSV, sidecars.
+
+`load_caption_data("data/flickr8k")` looks at what is in the folder, reads it with the format found
+and returns one `Example` for each image that exists and has at least one caption. What is wrong
+with single entries (a missing image, an empty caption) is counted in `CaptionData.warnings`; what
+makes the whole set doubtful (a broken line, an image in two splits) is a `CaptionerError`.
+
+Every caption has an annotation key: its number in Flickr's files, its id in COCO, its place in a
+Karpathy list, none in JSONL, CSV and sidecars. A caption is a duplicate, and dropped, when image,
+text and key are all the same. So two people who wrote the same sentence about a Flickr or COCO
+image both stay (the published reference sets), and a repeated line in one's own file does not.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import posixpath
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from captioner.data.formats import (
+    FORMATS,
+    IMAGE_FOLDERS,
+    SPLITS,
+    TEXT_FOLDERS,
+    Entries,
+    canonical_split,
+)
+from captioner.errors import CaptionerError
+
+__all__ = ["FORMATS", "CaptionData", "Example", "canonical_split", "load_caption_data"]
+
+
+@dataclass(frozen=True)
+class Example:
+    """One image with its captions: `image_id` is its name relative to the image folder."""
+
+    image_id: str
+    path: Path
+    captions: tuple[str, ...]
+    split: str | None = None
+
+
+@dataclass(frozen=True)
+class CaptionData:
+    """A loaded set of captioned images, in the order of its annotation file.
+
+    `warnings` holds one counted sentence for each kind of entry that was left out.
+    """
+
+    format: str
+    root: Path
+    examples: tuple[Example, ...]
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The folder's (or annotation file's) own name."""
+        return self.root.resolve().name
+
+    @property
+    def splits(self) -> dict[str, int]:
+        """Split name -> number of examples; train, dev, test first. Images without one left out."""
+        counts = Counter(e.split for e in self.examples if e.split is not None)
+        return {s: counts[s] for s in (*SPLITS, *sorted(counts.keys() - set(SPLITS))) if counts[s]}
+
+    def split(self, name: str) -> list[Example]:
+        """The examples of one split; `val`, `valid` and `validation` mean `dev`.
+
+        Raises:
+            CaptionerError: no example has this split.
+        """
+        wanted = canonical_split(name)
+        found = [example for example in self.examples if example.split == wanted]
+        if not found:
+            there = ", ".join(f"{s} ({n} images)" for s, n in self.splits.items())
+            raise CaptionerError(
+                f"{self.root}: there is no split {name!r}; "
+                + (f"choose one of: {there}" if there else "no image here belongs to any split")
+                + ", or have one made (CaptionData.with_random_split)"
+            )
+        return found
+
+    def with_random_split(self, dev_fraction: float, seed: int = 0) -> CaptionData:
+        """Hold out about `dev_fraction` of the training images as `dev`; the rest is `train`.
+
+        The choice is a hash of the image id and the seed, image by image: adding or removing
+        images moves no other image, and the same set splits the same way on every machine. A split
+        that is there stays: with a `dev` split the data is returned as it is; with named splits
+        but no `dev`, only `train` images are moved; images that no split lists stay outside.
+
+        Raises:
+            CaptionerError: `dev_fraction` is not between 0 and 1, or one side would be empty.
+        """
+        if not 0.0 < dev_fraction < 1.0:
+            raise CaptionerError(f"dev_fraction is {dev_fraction}; give a number between 0 and 1")
+        if "dev" in self.splits:
+            return self
+        source = "train" if self.splits else None
+        examples = tuple(
+            replace(e, split="dev" if _hash_fraction(e.image_id, seed) < dev_fraction else "train")
+            if e.split == source
+            else e
+            for e in self.examples
+        )
+        data = replace(self, examples=examples)
+        if not {"train", "dev"} <= data.splits.keys():
+            raise CaptionerError(
+                f"{self.root}: dev_fraction {dev_fraction} leaves the train or the dev split "
+                f"without an image (sizes now: {data.splits}); give another fraction or more images"
+            )
+        return data
+
+
+def joined(sets: Sequence[CaptionData]) -> CaptionData:
+    """Several data sets as one; their images are then named ``SET/IMAGE``.
+
+    Raises:
+        CaptionerError: two sets have the same name.
+    """
+    if len(sets) == 1:
+        return sets[0]
+    names = [each.name for each in sets]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CaptionerError(f"two data sets are called {twice!r}; rename one of the folders")
+    examples = tuple(
+        replace(example, image_id=f"{each.name}/{example.image_id}")
+        for each in sets
+        for example in each.examples
+    )
+    formats = dict.fromkeys(each.format for each in sets)
+    return CaptionData(" + ".join(formats), Path(" + ".join(names)), examples)
+
+
+def _hash_fraction(image_id: str, seed: int) -> float:
+    """A number in [0, 1) that depends on the image id and the seed only."""
+    text = f"{seed}:{image_id}".encode("utf-8", "surrogateescape")
+    return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2.0**48
+
+
+class _ImageIndex:
+    """Answers "is this image there?" from one listing per folder, not one call per image."""
+
+    def __init__(self, folders: list[Path]) -> None:
+        self.folders = folders
+        self._listings: dict[str, frozenset[str]] = {}
+
+    def locate(self, name: str) -> Path | None:
+        for folder in self.folders:
+            parent, base = posixpath.split(posixpath.join(folder.as_posix(), name))
+            if base in self._listing(parent):
+                return folder / name
+        return None
+
+    def _listing(self, folder: str) -> frozenset[str]:
+        if folder not in self._listings:
+            try:
+                with os.scandir(folder) as entries:
+                    self._listings[folder] = frozenset(e.name for e in entries if e.is_file())
+            except (FileNotFoundError, NotADirectoryError):
+                self._listings[folder] = frozenset()
+            except (OSError, ValueError) as error:
+                raise CaptionerError(f"{folder}: cannot list the image folder: {error}") from error
+        return self._listings[folder]
+
+
+def _detect(root: Path) -> str:
+    found = {
+        name: files for name, f in FORMATS.items() if name != "sidecar" and (files := f.find(root))
+    }
+    # Any text may lie beside an image by chance: sidecars count where nothing else is.
+    if not found and FORMATS["sidecar"].find(root):
+        return "sidecar"
+    if len(found) == 1:
+        return next(iter(found))
+    if found:
+        which = "; ".join(f"{name} ({files[0].name})" for name, files in found.items())
+        raise CaptionerError(
+            f"{root}: more than one format fits: {which}; say which with format=, "
+            f"for example format={next(iter(found))!r}"
+        )
+    looked = "".join(f"\n  {name}: {f.looks_for}" for name, f in FORMATS.items())
+    raise CaptionerError(
+        f"{root}: no captions found. Looked for:{looked}\n"
+        f"Give the annotation file itself as the path, or name the format with format="
+    )
+
+
+def load_caption_data(
+    root: str | Path, format: str = "auto", images: str | Path | None = None
+) -> CaptionData:
+    """Load the captioned images of a folder or an annotation file.
+
+    Args:
+        root: the folder, or the annotation file itself (images are then looked for around it).
+        format: a name in `FORMATS`, or `auto`: what the folder holds decides.
+        images: the folder that image names are relative to, where it is not in the usual places.
+
+    Raises:
+        CaptionerError: nothing or more than one thing to read, a broken line (named), an image in
+            two splits, or not a single image found.
+    """
+    root = Path(root).expanduser()
+    if not root.exists():
+        raise CaptionerError(f"{root}: there is no such file or folder")
+    if format not in ("auto", *FORMATS):
+        raise CaptionerError(f"format is {format!r}; give one of: auto, {', '.join(FORMATS)}")
+    name = _detect(root) if format == "auto" else format
+    files = [root] if root.is_file() and name != "sidecar" else FORMATS[name].find(root)
+    if not files:
+        raise CaptionerError(f"{root}: nothing to read as {name}: no {FORMATS[name].looks_for}")
+    here = root if root.is_dir() else root.parent
+    base = here.parent if root.is_file() and here.name in TEXT_FOLDERS else here
+    folders = [
+        *dict.fromkeys((here, base)),
+        *(base / f for f in IMAGE_FOLDERS if (base / f).is_dir()),
+    ]
+    if images is not None:
+        folders = [Path(images).expanduser()]
+        if not folders[0].is_dir():
+            raise CaptionerError(f"images is {str(images)!r}; there is no such folder")
+        if name == "sidecar":
+            raise CaptionerError(
+                "format 'sidecar': the images lie beside their .txt; leave images out"
+            )
+    entries = Entries(base)
+    FORMATS[name].read(files, entries)
+    examples = _examples(entries, folders, files)
+    return CaptionData(name, root, examples, entries.warnings())
+
+
+def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple[Example, ...]:
+    """The images that exist and have captions; everything else is counted."""
+    index = _ImageIndex(folders)
+    examples, missing = [], []
+    for name, captions in entries.captions.items():
+        path = index.locate(name)
+        if path is None and entries.folder_may_lack:
+            path = index.locate(posixpath.basename(name))
+        if path is None:
+            missing.append(name)
+        elif not captions:
+            entries.count("image{s} without a caption left out", name)
+        else:
+            texts = tuple(text for text, _ in captions)
+            examples.append(Example(name, path, texts, entries.splits.get(name)))
+    if missing:
+        entries.count("image{s} not found", missing[0], len(missing))
+    if not examples:
+        looked = ", ".join(str(f) for f in folders)
+        raise CaptionerError(
+            f"{files[0]}: none of its {len(missing)} images was found (the first: {missing[0]}); "
+            f"looked in {looked}; name the image folder with images="
+            if missing
+            else f"{files[0]}: there is no caption in it"
+        )
+    for example in examples:
+        if example.split not in (*SPLITS, None):
+            entries.count(
+                "image{s} in a split that is none of train, dev and test",
+                f"{example.image_id} in {example.split!r}",
+            )
+        elif example.split is None and entries.splits:
+            entries.count("image{s} in no split, so never used", example.image_id)
+    return tuple(examples)

@@ -1,0 +1,87 @@
+"""The words that decoding options name, as ids of a vocabulary: prompt, required, forbidden."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from captioner.decoding.search import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.text.tokenizer import BOS_ID, PAD_ID, UNK_ID, Tokenizer, tokenize
+
+
+@dataclass(frozen=True)
+class Constraints:
+    """What `captioner.decoding.search.decode` takes of them.
+
+    Attributes:
+        prompt: ids that every caption begins with.
+        required: ids that every caption contains; those of the prompt are left out.
+        forbidden: ids that the search never says.
+    """
+
+    prompt: tuple[int, ...]
+    required: tuple[int, ...]
+    forbidden: tuple[int, ...]
+
+
+def find_constraints(options: DecodingOptions, tokenizer: Tokenizer) -> Constraints:
+    """Look the options' words up.
+
+    A banned word that the vocabulary lacks changes nothing; one to be said must be in it.
+
+    Raises:
+        CaptionerError: a word to say is not in the vocabulary, a word to include or to ban is not
+            one word, a word is both to be said and banned, or more words are given than
+            `max_length` admits.
+    """
+    banned = [_single(text, "banned word") for text in options.banned_words]
+    included = dict.fromkeys(_single(text, "word to include") for text in options.must_include)
+    prompt = () if options.prompt is None else tuple(tokenize(options.prompt))
+    if options.prompt is not None and not prompt:
+        raise CaptionerError(f"prompt {options.prompt!r}: it has no letter; give the first words")
+    for word in (*prompt, *included):
+        if word in banned:
+            raise CaptionerError(f"the word {word!r} is to be said and banned; choose one")
+    prompt_ids = known_ids(prompt, tokenizer, f"prompt {options.prompt!r}")
+    required = [word for word in included if word not in prompt]
+    required_ids = [known_ids([word], tokenizer, "words to include")[0] for word in required]
+    if (given := len(prompt) + len(required)) > options.max_length:
+        raise CaptionerError(
+            f"{given} words are to be said ({' '.join((*prompt, *required))}), and a caption has "
+            f"at most {options.max_length}; raise max_length, or give fewer"
+        )
+    forbidden = (PAD_ID, BOS_ID, UNK_ID, *map(tokenizer.id_of, banned))
+    return Constraints(prompt_ids, tuple(required_ids), forbidden)
+
+
+def known_ids(words: Sequence[str], tokenizer: Tokenizer, where: str) -> tuple[int, ...]:
+    """The ids of tokenised words.
+
+    Args:
+        words: as `captioner.text.tokenizer.tokenize` gives them.
+        tokenizer: the vocabulary.
+        where: what the words are of, for the message.
+
+    Raises:
+        CaptionerError: names the first word that is not in the vocabulary, and similar ones.
+    """
+    ids = tuple(tokenizer.id_of(word) for word in words)
+    if UNK_ID in ids:
+        word = words[ids.index(UNK_ID)]
+        similar = difflib.get_close_matches(word, tokenizer.words, n=3)
+        hint = f"; it has {', '.join(map(repr, similar))}" if similar else "; use another word"
+        raise CaptionerError(
+            f"{where}: the word {word!r} is not in the model's vocabulary of "
+            f"{len(tokenizer.words):,} words{hint}"
+        )
+    return ids
+
+
+def _single(text: str, what: str) -> str:
+    words = tokenize(text)
+    if len(words) != 1:
+        found = f"is {len(words)} words ({', '.join(words)})" if words else "has no letter"
+        raise CaptionerError(f"{what} {text!r}: it {found}; give single words")
+    return words[0]

@@ -1,0 +1,236 @@
+"""Caption the images of a data set and score the captions, with the protocol beside the numbers.
+
+A score means nothing without how it was made, so the two travel together: which images, how many
+references, which tokenizer, how the captions were decoded, which model and which versions. Each
+image is captioned once, by free-running decoding, and compared with its raw references.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.captioning.batches import caption_images
+from captioner.decoding.search import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.files.finding import SourceFile
+from captioner.files.writing import replace_file
+from captioner.text.metrics import score_captions
+from captioner.text.tokenizer import TOKENIZER_RULE, tokenize
+from captioner.version import __version__
+
+if TYPE_CHECKING:
+    from captioner.data.datasets import Example
+    from captioner.model.caption_model import CaptionModel, CaptionResult
+
+LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "regex")
+"""Packages whose versions can change a score: they decode, resize, compute or tokenize."""
+
+
+@dataclass(frozen=True)
+class ImageEvaluation:
+    """The caption of one image and what it scored.
+
+    Attributes:
+        image_id: the image's name in the data set.
+        caption: the best caption.
+        confidence: the model's own, in [0, 1].
+        scores: metric name -> score of this image alone. The corpus BLEU is not their mean.
+    """
+
+    image_id: str
+    caption: str
+    confidence: float
+    scores: dict[str, float]
+
+
+@dataclass(frozen=True)
+class EvaluationResult:
+    """Scores, the protocol that produced them, and every image's caption.
+
+    Attributes:
+        scores: metric name -> corpus score; BLEU, ROUGE-L, METEOR and SPICE in [0, 1], CIDEr-D in
+            [0, 10].
+        protocol: everything that another person needs to repeat the numbers, JSON primitives.
+        images: one entry per image, in the order of the examples.
+    """
+
+    scores: dict[str, float]
+    protocol: dict[str, Any]
+    images: tuple[ImageEvaluation, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives: ``scores``, ``protocol`` and ``images``."""
+        return asdict(self)
+
+    def coco_results(self) -> list[dict[str, str]]:
+        """The captions in the shape of COCO's result files; ``image_id`` is the image's name."""
+        return [{"image_id": image.image_id, "caption": image.caption} for image in self.images]
+
+    def table(self) -> str:
+        """The scores for people, times 100 as papers print them."""
+        decoding, data = self.protocol["decoding"], self.protocol["data"]
+        how = "sampling" if decoding["sample"] else f"beam {decoding['beam_size']}"
+        lines = [f"{name:<8} {100 * score:6.2f}" for name, score in self.scores.items()]
+        split = f" of the split {data['split']}" if "split" in data else ""
+        lines.append(f"(times 100; {data['images']} images{split}, {how})")
+        return "\n".join(lines)
+
+
+def evaluate(
+    model: CaptionModel,
+    examples: Sequence[Example],
+    options: DecodingOptions | None = None,
+    *,
+    data: Mapping[str, Any] | None = None,
+    metrics: Sequence[str] = (),
+    batch_size: int = 32,
+    workers: int = 0,
+    on_image: Callable[[], object] | None = None,
+) -> EvaluationResult:
+    """Caption every example once and score the captions against its references.
+
+    Args:
+        model: the captioner.
+        examples: images with their references; every one is scored or none.
+        options: how to decode; otherwise as the model does unless told otherwise.
+        data: what the protocol shall say of the data besides the counts, JSON primitives: its
+            ``format``, its ``split``.
+        metrics: metrics beyond the standard ones: ``METEOR``, ``SPICE`` (they need Java).
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+        on_image: called after each image.
+
+    Raises:
+        CaptionerError: when there is nothing to score, an image is there twice, has no reference
+            or cannot be read, or a metric is unknown or cannot run.
+    """
+    options = options or model.decoding
+    _check_examples(examples)
+    # A metric that cannot run here shall say so now and not after an hour of captioning.
+    score_captions({"": "a trial"}, {"": ("a trial",)}, tokenize=tokenize, extra=tuple(metrics))
+    captioned = caption_examples(
+        model,
+        examples,
+        options,
+        purpose="evaluation",
+        batch_size=batch_size,
+        workers=workers,
+        on_image=on_image,
+    )
+    results = {example.image_id: result for example, result in captioned}
+    scored = score_captions(
+        {image_id: result.text for image_id, result in results.items()},
+        {example.image_id: example.captions for example in examples},
+        tokenize=tokenize,
+        extra=tuple(metrics),
+    )
+    images = tuple(
+        ImageEvaluation(image_id, result.text, result.confidence, scored.per_image[image_id])
+        for image_id, result in results.items()
+    )
+    protocol = {
+        "captioner": __version__,
+        "data": {
+            **(data or {}),
+            "images": len(examples),
+            "references": _reference_counts(examples),
+        },
+        "model": _describe_model(model),
+        "decoding": asdict(options),
+        "metrics": {
+            "tokenizer": TOKENIZER_RULE,
+            "cider_d_document_frequency": "the references of the evaluated images",
+        },
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
+    return EvaluationResult(dict(scored.values), protocol, images)
+
+
+def _check_examples(examples: Sequence[Example]) -> None:
+    if not examples:
+        raise CaptionerError("evaluation: there are no images; choose another split or limit")
+    seen = set()
+    for example in examples:
+        if example.image_id in seen:
+            raise CaptionerError(
+                f"evaluation: {example.image_id} is there twice; each image is scored once"
+            )
+        if not example.captions:
+            raise CaptionerError(
+                f"evaluation: {example.image_id} has no reference caption; add one or remove it"
+            )
+        seen.add(example.image_id)
+
+
+def caption_examples(
+    model: CaptionModel,
+    examples: Sequence[Example],
+    options: DecodingOptions,
+    *,
+    purpose: str,
+    batch_size: int,
+    workers: int,
+    on_image: Callable[[], object] | None,
+) -> Iterator[tuple[Example, CaptionResult]]:
+    """Caption every example, in their order; one that cannot be read ends it.
+
+    Args:
+        model: the captioner.
+        examples: the images.
+        options: how to decode.
+        purpose: of it all, the first word of the message.
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+        on_image: called after each image.
+
+    Raises:
+        CaptionerError: an image cannot be read.
+    """
+    files = (SourceFile(example.path, example.image_id, None) for example in examples)
+    records = caption_images(model, files, options, batch_size=batch_size, workers=workers)
+    for example, record in zip(examples, records, strict=True):
+        if record.result is None:
+            raise unreadable(purpose, example, record.error)
+        yield example, record.result
+        if on_image is not None:
+            on_image()
+
+
+def unreadable(purpose: str, example: Example, reason: str | None) -> CaptionerError:
+    """The error to raise for an image that cannot be read.
+
+    Figures on fewer images than announced could not be compared with anyone's.
+    """
+    return CaptionerError(
+        f"{purpose}: {example.path}: {reason}; repair the image, or take it out of the annotations"
+    )
+
+
+def _reference_counts(examples: Sequence[Example]) -> dict[str, float]:
+    counts = [len(example.captions) for example in examples]
+    return {"min": min(counts), "max": max(counts), "mean": sum(counts) / len(counts)}
+
+
+def _describe_model(model: CaptionModel) -> dict[str, Any]:
+    return {
+        # A model that never was a file (during training, in tests) has no hash.
+        "sha256": None if model.path is None else model.sha256,
+        "encoder": model.encoder.config.name,
+        "device": model.device.type,
+        "precision": model.precision,
+        "provenance": model.provenance,
+    }
+
+
+def save_json(path: Path, value: Any) -> None:
+    """Write JSON primitives as UTF-8, under a temporary name first, so that no half file is left.
+
+    Raises:
+        CaptionerError: when the file cannot be written.
+    """
+    replace_file(path, json.dumps(value, ensure_ascii=False, indent=2) + "\n")

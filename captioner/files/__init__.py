@@ -1,0 +1,1 @@
+"""Find inputs, write outputs whole, remember what is done."""

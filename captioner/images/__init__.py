@@ -1,0 +1,1 @@
+"""From an image file to the network's input, within limits."""

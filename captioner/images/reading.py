@@ -1,0 +1,369 @@
+"""Find image files and decode them; what cannot be decoded says why in one short reason."""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import numpy as np
+from PIL import Image, UnidentifiedImageError
+
+from captioner.errors import CaptionerError
+from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+from captioner.images.limits import LimitedFile, TooMuchWork
+from captioner.images.tiff_parts import count_parts
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
+"""Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
+
+UNSUPPORTED_SUFFIXES = frozenset({".heic", ".heif"})
+"""Listed all the same, so that a folder of phone photos is reported and not passed over."""
+
+_SUPPORTED_SUFFIXES = (
+    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif"
+    " .ppm .pgm .pbm .pnm .pfm"
+)
+
+IMAGES = FileKind(
+    "image", UNSUPPORTED_SUFFIXES | frozenset(_SUPPORTED_SUFFIXES.split()), _SUPPORTED_SUFFIXES
+)
+"""What a folder is searched for."""
+
+MAX_PIXELS = 178_000_000
+"""Images with more pixels than this are refused: decoded they take over half a gigabyte."""
+
+MAX_BYTES = 512_000_000
+"""Longer files are refused unopened: some decoders take all of a file into memory first."""
+
+MAX_SECONDS = 60.0
+"""Processor time after which decoding is given up; the largest photos take a tenth of it."""
+
+MAX_READINGS = 8
+"""How often each byte of a file may be read; twice or three times is usual."""
+
+MAX_SCANS = 100
+"""Scans in a JPEG file. Progressive ones have about ten, and every one goes over the whole
+picture: a file of a few megabytes could keep the decoder busy for hours."""
+
+MAX_PARTS = 1_000_000
+"""Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
+
+_REASON_LENGTH = 120
+_TILE_SIDE = 2048
+
+_ORIENTATION_TAG = 0x0112
+_ORIENTATIONS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+
+# What Pillow was seen to raise on damaged files. Named one by one: a mistake in this module
+# must not turn into "damaged file".
+_DECODE_ERRORS = (
+    OSError,
+    SyntaxError,
+    ValueError,
+    RuntimeError,
+    struct.error,
+    EOFError,
+    MemoryError,
+    TooMuchWork,
+    Image.DecompressionBombError,
+    Image.DecompressionBombWarning,
+)
+
+
+class ImageError(CaptionerError):
+    """One image cannot be used.
+
+    Attributes:
+        reason: why, in a few words, without the path ("truncated file").
+        path: the file, None for an image that was in memory.
+    """
+
+    def __init__(self, reason: str, path: Path | None = None) -> None:
+        """Keep both; the message is ``path: reason``."""
+        super().__init__(reason if path is None else f"{printable(path)}: {reason}")
+        self.reason = reason
+        self.path = path
+
+
+def find_images(paths: str | Path | Sequence[str | Path]) -> Iterator[SourceFile]:
+    """List image files lazily; see `captioner.files.finding.find_files`, also for the errors."""
+    return find_files(paths, IMAGES)
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def read_image(
+    path: str | Path, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+) -> Image.Image:
+    """Decode one file: upright, opaque, 8 bits, first frame.
+
+    EXIF orientation is applied, transparency is laid over white, CMYK and grey become RGB, deeper
+    grey is scaled to 8 bits (see `to_rgb`).
+
+    Args:
+        path: a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF file, whatever its suffix.
+        min_side: pixels that the shorter side needs at least. Large JPEGs are then decoded at
+            1/2, 1/4 or 1/8 of their size where that still leaves this many; None decodes in full.
+        max_pixels: width * height above which the file is refused before it is decoded.
+
+    Returns:
+        An image of mode RGB.
+
+    Raises:
+        ImageError: the file cannot be read, is larger than :data:`MAX_BYTES`, or is not decoded
+            within the other limits; anything but a regular file is refused unopened.
+    """
+    path = Path(path)
+    with _refusing(path):
+        problem = why_unreadable(path)
+        if problem is not None:
+            raise ImageError(problem)
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
+        # Not the path: Pillow would map some files into memory, and reading a page of a mapped
+        # file that another process cuts short ends this one.
+        with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file, _open(file) as image:
+            width, height = image.size
+            if width * height > max_pixels:
+                raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
+            if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
+                raise ImageError(f"more than {MAX_SCANS} scans")
+            if min_side is not None:
+                image.draft(None, (min_side, min_side))
+            return _normalise(image)
+
+
+def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
+    """Bring an image in memory to what `read_image` returns.
+
+    Args:
+        image: a Pillow image, or an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) in the order
+            RGB or RGBA: uint8, uint16 (0 to 65535) or floating (0 to 1).
+
+    Returns:
+        An image of mode RGB. Grey Pillow images of more than 8 bits are taken to range to 255,
+        65535 or (floating) 1, whichever is the first to hold all values; with none they are
+        stretched from their least to their greatest value.
+
+    Raises:
+        ImageError: the image cannot be used; says why.
+    """
+    with _refusing(None):
+        if isinstance(image, Image.Image):
+            return _normalise(image)
+        if isinstance(image, np.ndarray):
+            return _normalise(_from_array(image))
+        raise ImageError(
+            f"a {type(image).__name__} is not an image: pass a path, a Pillow image or an array"
+        )
+
+
+def _open(file: LimitedFile) -> Image.Image:
+    if count_parts(file) > MAX_PARTS:
+        raise ImageError(f"more than {MAX_PARTS} strips or tiles")
+    file.seek(0)
+    return Image.open(file, formats=FORMATS)
+
+
+def _has_too_many_scans(file: LimitedFile) -> bool:
+    # Inside of a scan's data no byte 255 is followed by 218. Thumbnails have scans as well, but
+    # few enough.
+    file.seek(0)
+    count, last = 0, b""
+    while data := file.read(2**20):
+        count += (last + data).count(b"\xff\xda")
+        last = data[-1:]
+    return count > MAX_SCANS
+
+
+@contextmanager
+def _refusing(path: Path | None) -> Iterator[None]:
+    try:
+        yield
+    except ImageError as error:
+        raise ImageError(error.reason, path) from None
+    except _DECODE_ERRORS as error:
+        raise ImageError(_reason(error, path), path) from error
+
+
+def _reason(error: BaseException, path: Path | None) -> str:
+    text = " ".join(str(error).split())
+    text = "".join(each if each.isprintable() else "\ufffd" for each in text)[:_REASON_LENGTH]
+    if isinstance(error, FileNotFoundError):
+        return "file not found"
+    if isinstance(error, PermissionError):
+        return "permission denied"
+    if isinstance(error, UnidentifiedImageError):
+        if path is not None and path.suffix.lower() in UNSUPPORTED_SUFFIXES:
+            return "HEIC is not supported: convert it to JPEG"
+        return "not an image Pillow can read"
+    if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
+        return "too many pixels"
+    if isinstance(error, MemoryError):
+        return "not enough memory to decode it"
+    if isinstance(error, TooMuchWork):
+        return f"too much work to decode ({text})"
+    if isinstance(error, OSError) and error.errno is not None:
+        return (error.strerror or text).lower()
+    if isinstance(error, EOFError) or re.search("truncated", text, re.IGNORECASE):
+        return "truncated file"
+    return f"damaged file ({text})" if text else "damaged file"
+
+
+def _normalise(image: Image.Image) -> Image.Image:
+    # Loaded first: a PNG's EXIF may follow its pixels, and a TIFF turns itself upright on load.
+    try:
+        image.load()
+    except TypeError as error:  # Pillow, of TIFF tags that have another type than they should.
+        raise ImageError("damaged file") from error
+    if image.mode in ("P", "PA") and image.palette is None:
+        raise ImageError("damaged file (it has no palette)")
+    result = image
+    if image.mode.startswith("I") or image.mode == "F":
+        result = _grey8(image)
+    if result.has_transparency_data:
+        result = _in_tiles(result, "RGB", _over_white)
+    elif result.mode != "RGB":
+        result = result.convert("RGB")
+    turn = _ORIENTATIONS.get(_orientation(image))
+    if turn is not None:
+        return result.transpose(turn)
+    # The copy leaves the caller's image, or the open file, behind.
+    return result.copy() if result is image else result
+
+
+def _in_tiles(
+    image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]
+) -> Image.Image:
+    """Change an image part by part: what it takes on the way are not several whole images."""
+    result = Image.new(mode, image.size)
+    for tile, corner in _tiles(image):
+        result.paste(change(tile), corner)
+    return result
+
+
+def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
+    width, height = image.size
+    for top in range(0, height, _TILE_SIDE):
+        for left in range(0, width, _TILE_SIDE):
+            right, bottom = min(left + _TILE_SIDE, width), min(top + _TILE_SIDE, height)
+            yield image.crop((left, top, right, bottom)), (left, top)
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    clear = image.convert("RGBA")
+    result = Image.new("RGB", clear.size, "white")
+    result.paste(clear, mask=clear.getchannel("A"))
+    return result
+
+
+def _orientation(image: Image.Image) -> int:
+    # Not ImageOps.exif_transpose: it writes the EXIF block anew, which fails on an odd tag.
+    try:
+        value = image.getexif().get(_ORIENTATION_TAG, 1)
+    except (*_DECODE_ERRORS, TypeError):
+        return 1  # A damaged EXIF block is no reason to refuse the picture.
+    return value if isinstance(value, int) else 1
+
+
+def _grey8(image: Image.Image) -> Image.Image:
+    """Grey of 16 or 32 bits or floating -> 8 bits."""
+    if image.mode.startswith("I;16"):
+        return _in_tiles(
+            image, "L", lambda tile: Image.fromarray(_scaled(np.asarray(tile), 0.0, 65535.0))
+        )
+    low, high = _range(image)
+    tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
+    if image.format == "PPM" and image.mode == "I":
+        tops = [65535.0]  # Pillow scales deep PGM files to 16 bits, however dark they are.
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    first, last = (low, high) if top is None else (0.0, top)
+
+    def scale(tile: Image.Image) -> Image.Image:
+        values = np.asarray(tile).astype(np.float64)
+        return Image.fromarray(_scaled(np.where(np.isfinite(values), values, low), first, last))
+
+    return _in_tiles(image, "L", scale)
+
+
+def _range(image: Image.Image) -> tuple[float, float]:
+    """The least and the greatest value that are finite, 0 and 0 where none is."""
+    low, high = np.inf, -np.inf
+    for tile, _ in _tiles(image):
+        values = np.asarray(tile)
+        finite = values[np.isfinite(values)]
+        if finite.size:
+            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
+    return (low, high) if low <= high else (0.0, 0.0)
+
+
+def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
+    span = high - low or 1.0
+    return np.rint((values.astype(np.float64) - low) * (255.0 / span)).astype(np.uint8)
+
+
+def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
+    shape = array.shape
+    channels = shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4):
+        hint = ""
+        if array.ndim == 3 and shape[0] in (1, 3, 4):
+            hint = "; channels come last: array.transpose(1, 2, 0)"
+        raise ImageError(f"an array of shape {shape} is not (H, W), (H, W, 3) or (H, W, 4){hint}")
+    if array.size == 0:
+        raise ImageError(f"an array of shape {shape} has no pixels")
+    if array.dtype == np.uint16:
+        array = _scaled(array, 0.0, 65535.0)
+    elif np.issubdtype(array.dtype, np.floating):
+        if not (array.min() >= 0.0 and array.max() <= 1.0):  # Refuses NaN as well.
+            raise ImageError(
+                f"a floating array from {array.min()} to {array.max()} is not in [0, 1]:"
+                " divide it by 255 or convert it to uint8"
+            )
+        array = _scaled(array, 0.0, 1.0)
+    elif array.dtype != np.uint8:
+        raise ImageError(f"an array of {array.dtype} is not uint8, uint16 or floating in [0, 1]")
+    if channels == 1:
+        array = array.reshape(shape[:2])
+    return Image.fromarray(np.ascontiguousarray(array))
+
+
+# --- many images ---------------------------------------------------------------------------
+
+
+def read_ahead(
+    read: Callable[[T], R], files: Iterable[T], workers: int, ahead: int
+) -> Generator[R, None, None]:
+    """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
+    if workers == 0:
+        yield from map(read, files)
+        return
+    pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
+    waiting: deque[Future[R]] = deque()
+    try:
+        for file in files:
+            waiting.append(pool.submit(read, file))
+            if len(waiting) > ahead:
+                yield waiting.popleft().result()
+        while waiting:
+            yield waiting.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)

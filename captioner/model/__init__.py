@@ -1,0 +1,1 @@
+"""The captioner: its parts, its file, what its captions are worth."""

@@ -1,0 +1,166 @@
+"""Training checkpoints: read safely, started from, averaged, exported as a model file."""
+
+from __future__ import annotations
+
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from captioner.decoding.search import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.model.caption_model import CaptionModel
+from captioner.model.model_file import entries_under
+
+
+def load_checkpoint(path: str | Path) -> CaptionModel:
+    """Read the captioner out of a training checkpoint (.ckpt), without Lightning, onto the CPU.
+
+    Raises:
+        CaptionerError: when the file is missing, unsafe or no checkpoint of a captioner.
+    """
+    checkpoint = read_checkpoint(path)
+    try:
+        return CaptionModel.from_description(
+            checkpoint["captioner"], entries_under(checkpoint["state_dict"], "model.")
+        )
+    except CaptionerError as error:
+        raise CaptionerError(f"checkpoint {path}: {error}") from error
+
+
+def read_checkpoint(path: str | Path, *, mmap: bool = False) -> dict[str, Any]:
+    """Read all of a training checkpoint, running none of the code that such a file can hold.
+
+    Args:
+        path: a file that `captioner fit` wrote.
+        mmap: leave the tensors on the disk until they are used.
+
+    Returns:
+        Lightning's entries, among them ``state_dict``, and ``captioner``, the description.
+
+    Raises:
+        CaptionerError: when the file is missing, damaged, unsafe or no checkpoint of a captioner.
+    """
+    if not Path(path).is_file():
+        raise CaptionerError(f"checkpoint {path}: no such file")
+    _check_not_compressed(Path(path))
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True, mmap=mmap)
+    except Exception as error:
+        # A pickle that would run code, a truncated file: torch has many names for "no".
+        raise CaptionerError(
+            f"checkpoint {path}: refused, it is not a plain checkpoint of `captioner fit`, or "
+            "damaged"
+        ) from error
+    parts = ("captioner", "state_dict")
+    if not isinstance(checkpoint, dict) or not all(
+        isinstance(checkpoint.get(part), dict) and all(isinstance(n, str) for n in checkpoint[part])
+        for part in parts
+    ):
+        raise CaptionerError(f"checkpoint {path}: it was not written by `captioner fit`")
+    _check_size(Path(path), checkpoint["state_dict"])
+    return checkpoint
+
+
+def _check_not_compressed(path: Path) -> None:
+    """Refuse what PyTorch never writes: parts that could be a thousand times what the file is."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            parts = archive.infolist()
+    except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError):
+        return  # torch.load says what is wrong with it; before 2020 it wrote another format.
+    if any(part.compress_type != zipfile.ZIP_STORED for part in parts):
+        raise CaptionerError(
+            f"checkpoint {path}: refused, it is compressed, and `captioner fit` writes none such"
+        )
+
+
+def _check_size(path: Path, state: Mapping[Any, Any]) -> None:
+    """Refuse tensors that are larger than the file, such as one number as a billion."""
+    tensors = [tensor for tensor in state.values() if isinstance(tensor, torch.Tensor)]
+    if any(t.layout != torch.strided or t.device.type != "cpu" for t in tensors):
+        raise CaptionerError(f"checkpoint {path}: refused, it has tensors of an unusual kind")
+    # One tensor may have two names, as tied matrices do.
+    storages = {
+        storage.data_ptr(): storage.nbytes()
+        for storage in (tensor.untyped_storage() for tensor in tensors)
+    }
+    expanded = any(t.nbytes > t.untyped_storage().nbytes() for t in tensors)
+    if expanded or sum(storages.values()) > path.stat().st_size:
+        raise CaptionerError(f"checkpoint {path}: refused, its tensors are larger than the file")
+
+
+def load_any(path: str | Path) -> CaptionModel:
+    """Read a model file or a training checkpoint (.ckpt), by its suffix, onto the CPU.
+
+    Raises:
+        CaptionerError: when it cannot be read.
+    """
+    if Path(path).suffix == ".ckpt":
+        return load_checkpoint(path)
+    return CaptionModel.load(path, device="cpu")
+
+
+def export_checkpoint(
+    checkpoint: str | Path,
+    output: str | Path,
+    *others: str | Path,
+    decoding: DecodingOptions | None = None,
+) -> CaptionModel:
+    """Turn a training checkpoint into a model file, and return the model read back from it.
+
+    Args:
+        checkpoint: the file that `captioner fit` wrote.
+        output: the model file.
+        others: further checkpoints, whose weights are averaged with those of the first.
+        decoding: how the model captions unless it is told otherwise.
+
+    Raises:
+        CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
+            cannot be written.
+    """
+    model = load_checkpoint(checkpoint)
+    if others:
+        model = _average(model, [(path, load_checkpoint(path)) for path in others])
+    if decoding is not None:
+        model.decoder.style_numbers(decoding.style, 1)  # A style that it does not know is told now.
+        model.decoding = decoding
+    model.save(output)
+    return CaptionModel.load(output, device="cpu")
+
+
+def _average(
+    first: CaptionModel, others: Sequence[tuple[str | Path, CaptionModel]]
+) -> CaptionModel:
+    """The first model with the mean of all weights (a "soup", Wortsman et al. 2022).
+
+    It works for models that were trained on from one and the same, as several runs of one
+    configuration with other seeds are: between their weights the loss does not rise. The pictures'
+    size is the first one's.
+    """
+    dropout = first.decoder.config.dropout
+    for path, other in others:
+        for part, here, there in (
+            ("vocabulary", first.tokenizer, other.tokenizer),
+            ("encoder", first.encoder.config.name, other.encoder.config.name),
+            # Dropout is no matter any more.
+            ("decoder", first.decoder.config, replace(other.decoder.config, dropout=dropout)),
+        ):
+            if here != there:
+                raise CaptionerError(
+                    f"checkpoint {path}: its {part} is not that of the first checkpoint; average "
+                    "runs of one configuration that started from one model"
+                )
+    states = [model.state_dict() for model in (first, *(other for _, other in others))]
+    # All before any is written: a tied matrix has two names.
+    means = {
+        name: torch.stack([state[name].double() for state in states]).mean(dim=0)
+        for name, tensor in states[0].items()
+        if tensor.is_floating_point()
+    }
+    first.load_state_dict({**states[0], **means})
+    first.provenance = {"averaged": [first.provenance, *(other.provenance for _, other in others)]}
+    return first

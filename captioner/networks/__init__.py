@@ -1,0 +1,1 @@
+"""The torch modules and where their weights come from."""

@@ -1,0 +1,267 @@
+"""What a report needs of the pictures themselves: a thumbnail of each, and where words look.
+
+Each picture is read once, for both. Beside the thumbnails a file keeps the attention of the
+pictures that were looked at: interrupted and started again, the work goes on.
+
+Thumbnails are JPEG files that are not called so: a report often lies among the photos, and the
+next search of that folder shall not find them. They are named after what was seen of the picture
+(its path, size and time of modification) and never by a name from outside.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, suppress
+from dataclasses import dataclass
+from functools import partial
+from hashlib import blake2b
+from itertools import islice
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any, Self
+
+from PIL import Image
+
+from captioner.errors import CaptionerError
+from captioner.files.writing import cannot_write, make_folder, replace_bytes, temporary_of
+from captioner.images.reading import ImageError, read_ahead, read_image
+from captioner.model.attention import attend, grid_window
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from captioner.model.attention import CaptionAttention
+    from captioner.model.caption_model import CaptionModel
+
+LONG_SIDE = 320
+"""Most pixels of a thumbnail's longer side: two device pixels for each one of a card."""
+
+_OURS = re.compile(r"[0-9a-f]{32}\.thumb")
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A picture to look at.
+
+    Attributes:
+        path: where it is; None where it is known that there is none.
+        words: of its caption, empty where it has none.
+        problem: why there is no path.
+    """
+
+    path: Path | None
+    words: tuple[str, ...] = ()
+    problem: str | None = None
+
+
+@dataclass(frozen=True)
+class Look:
+    """What a report shows of a picture.
+
+    Attributes:
+        thumbnail: a file in `Lookout.folder`; None where the picture cannot be read.
+        problem: why not, in a few words.
+        attention: ``p``, the probabilities of the words, ``h``, the weights in 256 steps (T, R) in
+            base64, and ``g``, the part of the picture they lie over, where it is not all of it
+            (`captioner.model.attention.grid_window`); None without a model or a caption.
+    """
+
+    thumbnail: str | None
+    problem: str | None = None
+    attention: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class _Read:
+    """A picture that was read, or is known already."""
+
+    picture: Picture
+    look: Look
+    key: str = ""
+    pixels: Tensor | None = None  # (3, height, width), where its attention is not known yet
+    size: tuple[int, int] = (1, 1)
+
+
+class Lookout:
+    """Looks at pictures, and keeps what it saw; a context manager.
+
+    Attributes:
+        folder: where the thumbnails are.
+
+    Args:
+        folder: of the report's files; the thumbnails get one in it.
+        model: for the attention; None for thumbnails only.
+        batch_size: pictures that the model sees at once.
+        workers: threads that read pictures; 0 reads between the batches.
+    """
+
+    def __init__(
+        self, folder: Path, model: CaptionModel | None, batch_size: int = 32, workers: int = 0
+    ) -> None:
+        self.folder = folder / "thumbnails"
+        self._model = model
+        self._batch_size = batch_size
+        self._workers = workers
+        self._cache_path = folder / ".attention.jsonl"
+        self._known: dict[str, dict[str, Any]] = {}
+        self._used: dict[str, dict[str, Any]] = {}
+        self._thumbnails: set[str] = set()
+        self._cache: IO[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        make_folder(self.folder)
+        if self._model is not None:
+            self._known = dict(_lines_of(self._cache_path))
+            try:
+                self._cache = self._cache_path.open("ab")
+            except OSError as error:
+                raise cannot_write(self._cache_path, error) from None
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        if self._cache is not None:
+            self._cache.close()
+
+    def look(self, pictures: Iterable[Picture]) -> Generator[Look, None, None]:
+        """Look at pictures lazily, in their order.
+
+        Raises:
+            CaptionerError: the folder cannot be written.
+        """
+        ahead = self._batch_size + self._workers
+        with closing(
+            read_ahead(
+                partial(_read, self._model, self.folder, self._known),
+                pictures,
+                self._workers,
+                ahead,
+            )
+        ) as found:
+            while batch := list(islice(found, self._batch_size)):
+                attention = self._attention([each for each in batch if each.pixels is not None])
+                for each in batch:
+                    yield self._finished(each, attention)
+
+    def _finished(self, read: _Read, fresh: dict[str, dict[str, Any]]) -> Look:
+        look = read.look
+        if look.thumbnail is not None:
+            self._thumbnails.add(look.thumbnail)
+        attention = look.attention or fresh.get(read.key)
+        if attention is None:
+            return look
+        self._used[read.key] = attention
+        return Look(look.thumbnail, look.problem, attention)
+
+    def _attention(self, batch: Sequence[_Read]) -> dict[str, dict[str, Any]]:
+        if not batch:
+            return {}
+        import torch
+
+        model = self._model
+        assert model is not None, "without a model no pixels are kept"
+        with torch.inference_mode():
+            pixels = [each.pixels for each in batch if each.pixels is not None]
+            features = model.encode(torch.stack(pixels))
+        found = attend(model, features, [each.picture.words for each in batch])
+        fresh = {
+            each.key: _packed(attention, grid_window(model.transform, each.size))
+            for each, attention in zip(batch, found, strict=True)
+        }
+        self._append(fresh)
+        return fresh
+
+    def _append(self, fresh: dict[str, dict[str, Any]]) -> None:
+        assert self._cache is not None
+        lines = [json.dumps({"key": key, **value}) + "\n" for key, value in fresh.items()]
+        try:
+            self._cache.write("".join(lines).encode("ascii"))
+            self._cache.flush()
+        except OSError as error:
+            raise cannot_write(self._cache_path, error) from None
+
+    def tidy(self) -> None:
+        """Forget, after all pictures of a report, what no picture of it needs."""
+        for path in self.folder.iterdir():
+            if _OURS.fullmatch(path.name) and path.name not in self._thumbnails:
+                path.unlink(missing_ok=True)
+        if self._cache is not None and self._known.keys() - self._used.keys():
+            lines = (json.dumps({"key": key, **value}) + "\n" for key, value in self._used.items())
+            self._cache.close()  # Not everywhere can an open file be replaced.
+            replace_bytes(self._cache_path, (line.encode("ascii") for line in lines))
+
+
+def _read(
+    model: CaptionModel | None, folder: Path, known: dict[str, dict[str, Any]], picture: Picture
+) -> _Read:
+    if picture.path is None:
+        return _Read(picture, Look(None, picture.problem))
+    try:
+        seen = picture.path.stat()
+        said = f"{picture.path.absolute()}\n{seen.st_size}\n{seen.st_mtime_ns}"
+        name = f"{_hash(said)}.thumb"
+        wanted = model is not None and bool(picture.words)
+        key = _hash(f"{name} {model.sha256} {' '.join(picture.words)}") if model and wanted else ""
+        is_there = (folder / name).exists()
+        if is_there and (not wanted or key in known):
+            return _Read(picture, Look(name, attention=known.get(key)), key)
+        # As the model reads it, so that the words get the probabilities they had.
+        side = LONG_SIDE if model is None else model.transform.min_side
+        image = read_image(picture.path, min_side=side)
+    except ImageError as error:
+        return _Read(picture, Look(None, error.reason))
+    except OSError as error:
+        gone = isinstance(error, FileNotFoundError)
+        reason = "file not found" if gone else (error.strerror or str(error)).lower()
+        return _Read(picture, Look(None, reason))
+    pixels = model.transform(image) if model and wanted and key not in known else None
+    size = image.size
+    if not is_there:
+        _write_thumbnail(folder / name, image)
+    return _Read(picture, Look(name, attention=known.get(key)), key, pixels, size)
+
+
+def _write_thumbnail(path: Path, image: Image.Image) -> None:
+    data = io.BytesIO()
+    image.thumbnail((LONG_SIDE, LONG_SIDE))
+    image.save(data, "JPEG", quality=80)
+    temporary = temporary_of(path)
+    try:
+        # Not waiting for the disk, as other files do: it can be made again, and there are many.
+        temporary.write_bytes(data.getvalue())
+        os.replace(temporary, path)
+    except OSError as error:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+        raise cannot_write(path, error) from None
+
+
+def _packed(attention: CaptionAttention, window: tuple[float, ...]) -> dict[str, Any]:
+    probs = [None if prob is None else round(prob, 4) for prob in attention.word_probs]
+    packed: dict[str, Any] = {"p": probs}
+    if attention.weights is not None:
+        packed["h"] = base64.b64encode(attention.levels().tobytes()).decode("ascii")
+        if window != (0.0, 0.0, 1.0, 1.0):
+            packed["g"] = [round(each, 4) for each in window]
+    return packed
+
+
+def _lines_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What was kept; a line that was cut short, or is somebody else's, is not."""
+    try:
+        lines = path.read_bytes().split(b"\n")
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise CaptionerError(f"{path} cannot be read: {error.strerror}; remove it") from None
+    for line in lines:
+        with suppress(ValueError, KeyError, TypeError, AttributeError):
+            value = json.loads(line)
+            yield value.pop("key"), value
+
+
+def _hash(text: str) -> str:
+    return blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).hexdigest()

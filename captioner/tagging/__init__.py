@@ -1,0 +1,1 @@
+"""`captioner tag`: videos to segments and tags, resumable."""

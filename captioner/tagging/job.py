@@ -1,0 +1,396 @@
+"""Tag a batch of videos into a folder that can be left and taken up again at any moment.
+
+The folder mirrors the input's: ``trips/a.mp4`` gives ``trips/a.json`` and so on. At its top stand
+
+- ``.captioner-tag.json``: model and options, the same for all that is in the folder;
+- ``tags.jsonl``: a line for each video that is finished, which is also the job's memory;
+- ``index.html``, of the format ``html``: a page of all these videos
+  (`captioner.pages.video_index`).
+
+A video's files are written under temporary names and renamed, then its line is added: a video with
+a line is finished, one without is done from its start. Whatever ends the process, the next run ends
+with the files, byte for byte, that an undisturbed one would have made.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Generator, Iterable, Mapping, Sequence
+from contextlib import closing, contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from captioner.decoding.options import describe_decoding
+from captioner.decoding.search import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.files.finding import SourceFile
+from captioner.files.naming import output_stem
+from captioner.files.resume import Fingerprint, changes, locked
+from captioner.files.writing import check_folder, make_folder, replace_file
+from captioner.model.caption_model import CaptionModel, describe_model
+from captioner.pages.video_index import INDEX, TagPages
+from captioner.tagging.timeline import TagOptions
+from captioner.tagging.videos import Progress, VideoTags, tag_videos
+from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
+from captioner.version import __version__
+from captioner.video.frames import VIDEOS
+from captioner.video.sampling import SamplingOptions
+
+SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
+
+
+@dataclass(frozen=True)
+class TagJob:
+    """What is to be done. Checked in full when made; ValueError names what is wrong.
+
+    Attributes:
+        output_dir: the folder for the results.
+        formats: names of `captioner.tagging.writers.TAG_WRITERS`; a file each for every video.
+        sampling: which frames are looked at.
+        tagging: which tags are kept.
+        decoding: how frames are captioned.
+        batch_size: frames that the model sees at once.
+        overwrite: do everything again and replace what is there.
+    """
+
+    output_dir: Path
+    formats: tuple[str, ...] = tuple(TAG_WRITERS)
+    sampling: SamplingOptions = SamplingOptions()
+    tagging: TagOptions = TagOptions()
+    decoding: DecodingOptions = DecodingOptions()
+    batch_size: int = 16
+    overwrite: bool = False
+
+    def __post_init__(self) -> None:
+        unknown = [name for name in self.formats if name not in TAG_WRITERS]
+        if unknown or not self.formats:
+            named = ", ".join(unknown) or "none"
+            raise ValueError(f"formats={named!r}: choose from {', '.join(TAG_WRITERS)}")
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size={self.batch_size}: at least 1 frame is captioned at once")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What became of one video.
+
+    Attributes:
+        file: the video.
+        status: ``ok``, ``partial``, ``failed``, or ``done`` if an earlier run finished it.
+        error: why not all of it could be read, in a few words; None if all could.
+    """
+
+    file: SourceFile
+    status: str
+    error: str | None = None
+
+
+def run_tag_job(
+    job: TagJob,
+    model: CaptionModel,
+    files: Sequence[SourceFile],
+    on_progress: Progress | None = None,
+) -> Generator[Outcome, None, None]:
+    """Tag what is not finished yet; yields first what is, then each video when its files are there.
+
+    Closing the generator, or an exception such as KeyboardInterrupt, leaves all finished videos.
+
+    Args:
+        job: what is to be done.
+        model: the captioner, loaded from a file.
+        files: the videos, in the order of the results.
+        on_progress: see `captioner.tagging.videos.tag_videos`.
+
+    Raises:
+        CaptionerError: the folder belongs to another run, holds files of other origin, is in use
+            or cannot be written. Nothing has been changed then, except by a disk that is full.
+    """
+    about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
+    with _locked(job.output_dir):
+        output = _Output(job, about, files)
+        try:
+            yield from _tag(job, model, files, output, on_progress)
+        except BaseException:
+            # What ended it is to be told, and not that the index cannot be written either.
+            with suppress(CaptionerError):
+                output.write_index()
+            raise
+        output.ledger.sort([file.name for file in files])
+        output.write_index()
+
+
+def _tag(
+    job: TagJob,
+    model: CaptionModel,
+    files: Sequence[SourceFile],
+    output: _Output,
+    on_progress: Progress | None,
+) -> Generator[Outcome, None, None]:
+    todo = []
+    for file in files:
+        if output.is_finished(file):
+            yield Outcome(file, "done")
+        else:
+            todo.append(file)
+    videos = tag_videos(
+        model,
+        todo,
+        sampling=job.sampling,
+        tagging=job.tagging,
+        decoding=job.decoding,
+        batch_size=job.batch_size,
+        on_progress=on_progress,
+        thumbnails=HtmlTagWriter.format in job.formats,
+    )
+    with closing(videos):
+        for file, video in zip(todo, videos, strict=True):
+            output.save(file, video)
+            yield Outcome(file, video.status, None if video.error is None else video.error.reason)
+
+
+# --- one video -----------------------------------------------------------------------------
+
+
+class _Output:
+    """What a job writes into its folder, which it claims.
+
+    Raises:
+        CaptionerError: the folder is another job's.
+    """
+
+    def __init__(self, job: TagJob, about: Mapping[str, Any], files: Sequence[SourceFile]) -> None:
+        self._folder = job.output_dir
+        self._about = about
+        self._writers = [TAG_WRITERS[name]() for name in job.formats]
+        pages = TagPages(job.output_dir)
+        # An index that an earlier run made is kept true, whatever this one writes.
+        self._pages = pages if HtmlTagWriter.format in job.formats or pages.has_index() else None
+        if HtmlTagWriter.format in job.formats:
+            pages.check(job.overwrite)
+        self.ledger = _Ledger(job.output_dir)
+        _claim(job, about, files, self.ledger)
+
+    def save(self, file: SourceFile, video: VideoTags) -> None:
+        """Write the files of a video, then its line."""
+        record = {**video.to_dict(), **self._about}
+        line = {**summary_line(record), "source": Fingerprint.of(file).to_dict()}
+        if video.status != "failed":
+            line |= self._save_files(file, video, record)
+        self.ledger.add(line)
+        if self._pages is not None:
+            self._pages.write_index(self.ledger.lines.values(), is_last=False)
+
+    def _save_files(
+        self, file: SourceFile, video: VideoTags, record: dict[str, Any]
+    ) -> dict[str, str]:
+        """Write them; returns where the page is, if there is one."""
+        before = self.ledger.lines.get(file.name, {})
+        found: dict[str, str] = {}
+        if self._pages is not None and self._pages.is_there(before):
+            found["page"] = before["page"]
+        for writer in self._writers:
+            target = _target(file, writer, self._folder)
+            if self._pages is not None and isinstance(writer, HtmlTagWriter):
+                record["page"] = self._pages.data(file, target, record, video.thumbnails)
+                found["page"] = self._pages.href(target)
+            # Of the same name in every run, so that one left by a killed run is written over.
+            replace_file(
+                target, writer.text(record), temporary=target.with_name(f".{target.name}.part")
+            )
+        return found
+
+    def is_finished(self, file: SourceFile) -> bool:
+        """Whether an earlier run has done this video.
+
+        Raises:
+            CaptionerError: it has done another one of this name.
+        """
+        line = self.ledger.lines.get(file.name)
+        if line is None or line["status"] == "failed":
+            return False
+        here, there = Fingerprint.of(file), Fingerprint.from_dict(line["source"])
+        same = here.is_same(there)
+        if not same and here.path != there.path:
+            raise CaptionerError(
+                f"{self._folder} holds the tags of another {file.name} ({there.path}); choose "
+                "another --output-dir, or replace them with --overwrite"
+            )
+        return same and all(self._is_there(file, line, writer) for writer in self._writers)
+
+    def _is_there(self, file: SourceFile, line: Mapping[str, Any], writer: TagWriter) -> bool:
+        target = _target(file, writer, self._folder)
+        if self._pages is None or not isinstance(writer, HtmlTagWriter):
+            return target.is_file()
+        is_known = line.get("page") == self._pages.href(target)
+        return is_known and self._pages.is_current(file, target)
+
+    def write_index(self) -> None:
+        """Bring the index up to date, if there is to be one."""
+        if self._pages is not None:
+            self._pages.write_index(self.ledger.lines.values())
+
+
+def _target(file: SourceFile, writer: TagWriter, output_dir: Path) -> Path:
+    inside = PurePosixPath(file.name)
+    if inside.is_absolute() or ".." in inside.parts:
+        raise CaptionerError(f"{file.name} would be written outside of {output_dir}")
+    name = output_stem(file.path, VIDEOS) + writer.suffix
+    if len(inside.parts) == 1 and name.casefold() == INDEX:
+        name = file.path.name + writer.suffix  # a video named index: that page is all videos'
+    return output_dir.joinpath(*inside.parent.parts, name)
+
+
+# --- the folder ----------------------------------------------------------------------------
+
+
+@contextmanager
+def _locked(output_dir: Path) -> Generator[None, None, None]:
+    make_folder(output_dir)
+    check_folder(output_dir)
+    in_use = (
+        f"{output_dir} is in use by another `captioner tag`; wait for it, or choose another "
+        "--output-dir"
+    )
+    with locked(output_dir / LOCK, in_use, leave=True):
+        yield
+
+
+def _claim(
+    job: TagJob, about: Mapping[str, Any], files: Iterable[SourceFile], ledger: _Ledger
+) -> None:
+    """Make the folder this job's, or see that it is.
+
+    Raises:
+        CaptionerError: it holds results of another model or other options, or files that no run
+            has made.
+    """
+    path = job.output_dir / SETTINGS
+    text = json.dumps(about, ensure_ascii=False, indent=2) + "\n"
+    if job.overwrite:
+        ledger.clear()
+    elif path.exists():
+        _check_same(path, about)
+        return
+    else:
+        _check_free(job, files)
+    replace_file(path, text)
+
+
+def _check_same(path: Path, about: Mapping[str, Any]) -> None:
+    try:
+        there = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        there = None
+    if not isinstance(there, dict):
+        raise CaptionerError(
+            f"{path} is damaged; choose another --output-dir, or start anew with --overwrite"
+        )
+    changed = changes(there, about)
+    if changed:
+        raise CaptionerError(
+            f"{path.parent} was filled with another model or other options "
+            f"({'; '.join(changed[:3])}); use those, choose another --output-dir, or start anew "
+            "with --overwrite"
+        )
+
+
+def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
+    if (job.output_dir / LEDGER).exists():
+        raise CaptionerError(
+            f"{job.output_dir / LEDGER} is there, but no {SETTINGS} that says how it was made; "
+            "choose another --output-dir, or replace it with --overwrite"
+        )
+    for file in files:
+        for name in job.formats:
+            target = _target(file, TAG_WRITERS[name](), job.output_dir)
+            if target.exists():
+                raise CaptionerError(
+                    f"{target} exists, and no run of `captioner tag` has made it; choose another "
+                    "--output-dir, or replace it with --overwrite"
+                )
+
+
+class _Ledger:
+    """``tags.jsonl``: one line for each finished video, added and flushed to the disk at once.
+
+    Attributes:
+        lines: file name -> its latest line; after `sort` in the order of the videos.
+    """
+
+    def __init__(self, output_dir: Path) -> None:
+        self._path = output_dir / LEDGER
+        self.lines: dict[str, dict[str, Any]] = {}
+        self._order: list[str] = []  # as in the file, with repetitions
+        if self._path.exists():
+            self._read()
+
+    def _read(self) -> None:
+        """Read all whole lines; the rest, left by a power cut, is cut off before the next one."""
+        data = self._path.read_bytes()
+        whole = data[: data.rfind(b"\n") + 1]
+        for number, text in enumerate(whole.splitlines(), start=1):
+            try:
+                line = json.loads(text)
+                name = line["file_name"]
+                _ = line["status"], Fingerprint.from_dict(line["source"])
+            except (ValueError, KeyError, TypeError):
+                raise CaptionerError(
+                    f"{self._path}: line {number} is damaged; remove it and its video is done "
+                    "again, or start anew with --overwrite"
+                ) from None
+            self.lines[name] = line
+            self._order.append(name)
+        if len(whole) < len(data):
+            os.truncate(self._path, len(whole))
+
+    def add(self, line: dict[str, Any]) -> None:
+        """Write one line."""
+        self.lines[line["file_name"]] = line
+        self._order.append(line["file_name"])
+        try:
+            with self._path.open("ab") as file:
+                file.write(_encoded(line))
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise CaptionerError(f"{self._path} cannot be written: {reason}") from None
+
+    def sort(self, names: Sequence[str]) -> None:
+        """Put the lines into the order of the videos; those of other runs stay before them."""
+        current = set(names)
+        others = [name for name in dict.fromkeys(self._order) if name not in current]
+        wanted = [*others, *(name for name in names if name in self.lines)]
+        if wanted != self._order:
+            text = b"".join(_encoded(self.lines[name]) for name in wanted).decode()
+            replace_file(self._path, text)
+            self._order = wanted
+        self.lines = {name: self.lines[name] for name in wanted}
+
+    def clear(self) -> None:
+        """Forget everything."""
+        self._path.unlink(missing_ok=True)
+        self.lines, self._order = {}, []
+
+
+def _encoded(line: Mapping[str, Any]) -> bytes:
+    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
+
+
+# --- what produced it ----------------------------------------------------------------------
+
+
+def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
+    sampling = asdict(job.sampling)
+    del sampling["time_limit_s"]  # It changes no result that it does not prevent.
+    return {
+        "captioner": __version__,
+        "sampling": sampling,
+        "tagging": asdict(job.tagging),
+        "decoding": describe_decoding(job.decoding),
+        "batch_size": job.batch_size,
+        "device": model.device.type,
+        "precision": model.precision,
+    }

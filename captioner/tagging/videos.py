@@ -1,0 +1,421 @@
+"""Tag videos: frames to captions, captions to segments and tags.
+
+A child process decodes (`video_process`), the frames of all videos flow through the captioner in
+shared batches here, and `timeline` puts each video's captions together. A thousand short clips
+cost what one long one costs, and memory does not grow with the length of a video's frames.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Generator, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn import functional
+
+from captioner.decoding.search import DecodingOptions
+from captioner.files.finding import SourceFile, printable
+from captioner.images.thumbnails import Filmstrip
+from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
+from captioner.model.tags import Tag, tags_of
+from captioner.networks.encoder import ImageFeatures
+from captioner.tagging.timeline import (
+    CaptionedFrame,
+    Segment,
+    Shot,
+    TagOptions,
+    VideoTag,
+    build_timeline,
+)
+from captioner.video.frames import VideoError, VideoInfo
+from captioner.video.process import Ended, Event, Failed, Opened, Picture, VideoProcess
+from captioner.video.sampling import Cut, SamplingOptions
+
+SCHEMA = "captioner-video-1"
+
+SAME_THING = 0.65
+"""Least cosine between the CNN features of a frame and the mean of its segment's.
+
+Of two crops of one Flickr8k validation photo 97 in 100 are more alike than that, of two photos 1 in
+100 (`benchmarks/consensus.py`)."""
+
+Progress = Callable[[SourceFile, float, float | None], object]
+"""Called with the video, the time its frames have reached and its announced length, in seconds."""
+
+
+@dataclass(frozen=True)
+class VideoTags:
+    """What a video shows and when.
+
+    Attributes:
+        file_name: `captioner.files.finding.SourceFile.name`.
+        path: where the file is.
+        status: ``ok``; ``partial``: what could be read is here, and `error` says why it is not
+            all; ``failed``: nothing could be read.
+        error: why not all could be read; None if all could.
+        info: what the container says; None for a video that failed.
+        measured: what decoding it showed; None if it was not decoded to its end.
+        duration_s: in seconds; of a partial video, how far it could be read.
+        shots: what was filmed without a cut, in the order of time.
+        frames: the frames that were looked at.
+        segments: stretches in which the frames show the same thing.
+        tags: of the whole video, ranked.
+        thumbnails: a small JPEG file for each segment, if they were asked for.
+    """
+
+    file_name: str
+    path: Path
+    status: str
+    error: Failed | None
+    info: VideoInfo | None = None
+    measured: Ended | None = None
+    duration_s: float = 0.0
+    shots: tuple[Shot, ...] = ()
+    frames: tuple[CaptionedFrame, ...] = ()
+    segments: tuple[Segment, ...] = ()
+    tags: tuple[VideoTag, ...] = ()
+    thumbnails: tuple[bytes, ...] = field(default=(), repr=False)
+
+    def to_dict(self) -> dict[str, Any]:
+        """The record that `captioner.tagging.writers` write, JSON primitives; docs/video-tags.md.
+
+        Times are in seconds, rounded to milliseconds.
+        """
+        return {
+            "schema": SCHEMA,
+            "status": self.status,
+            "error": self._error_dict(),
+            "video": self._video_dict(),
+            "shots": [_interval(shot) for shot in self.shots],
+            "segments": [_segment_dict(segment) for segment in self.segments],
+            "frames": [_frame_dict(frame) for frame in self.frames],
+            "tags": [_video_tag_dict(tag) for tag in self.tags],
+        }
+
+    def _error_dict(self) -> dict[str, str] | None:
+        if self.error is None:
+            return None
+        return {"code": self.error.code, "message": self.error.reason}
+
+    def _video_dict(self) -> dict[str, Any]:
+        info, measured = self.info, self.measured
+        return {
+            "file_name": self.file_name,
+            "duration_s": round(self.duration_s, 3),
+            "width": info and info.width,
+            "height": info and info.height,
+            "rotation": info and info.rotation,
+            "average_fps": measured and round(measured.average_fps, 3),
+            "is_vfr": measured and measured.is_vfr,
+            "frame_count": measured and measured.frame_count,
+            "decode_failures": measured and measured.decode_failures,
+        }
+
+
+def tag_video(
+    path: str | Path,
+    *,
+    model: CaptionModel | None = None,
+    sampling: SamplingOptions | None = None,
+    tagging: TagOptions | None = None,
+    decoding: DecodingOptions | None = None,
+) -> VideoTags:
+    """Tag one video; see :func:`tag_videos` for the options.
+
+    Args:
+        path: the file.
+        model: the captioner; the one that ships by default.
+        sampling: which frames are looked at.
+        tagging: which tags are kept.
+        decoding: how frames are captioned.
+
+    Raises:
+        captioner.video.frames.VideoError: when nothing can be read from it.
+    """
+    file = SourceFile(Path(path), printable(Path(path).name))
+    videos = tag_videos(
+        model or load_model(), [file], sampling=sampling, tagging=tagging, decoding=decoding
+    )
+    (video,) = videos
+    if video.status == "failed":
+        assert video.error is not None
+        raise VideoError(video.error.code, video.error.reason, file.path)
+    return video
+
+
+def tag_videos(
+    model: CaptionModel,
+    files: Iterable[SourceFile],
+    *,
+    sampling: SamplingOptions | None = None,
+    tagging: TagOptions | None = None,
+    decoding: DecodingOptions | None = None,
+    batch_size: int = 16,
+    on_progress: Progress | None = None,
+    thumbnails: bool = False,
+) -> Generator[VideoTags, None, None]:
+    """Tag videos lazily, in their order; one that cannot be read becomes a record with an error.
+
+    What a video gets depends on nothing but the video, the model and the options: batches keep one
+    shape, so that on one machine its numbers are the same to the last bit whatever else is tagged.
+
+    Args:
+        model: the captioner. Without a lexicon (`captioner calibrate`) it gives no tags.
+        files: what `captioner.video.frames.find_videos` lists.
+        sampling: which frames are looked at; the defaults of `SamplingOptions` otherwise.
+        tagging: which tags are kept; the defaults of `TagOptions` otherwise.
+        decoding: how frames are captioned; the model's own way otherwise, with which
+            tags were calibrated.
+        batch_size: frames that the model sees at once.
+        on_progress: called after each frame that was read.
+        thumbnails: also make a small picture of each segment.
+
+    Raises:
+        ValueError: batch_size is too small; raised by the call itself.
+        CaptionerError: the decoding options do not suit the model.
+    """
+    if batch_size < 1:
+        raise ValueError(f"batch_size={batch_size}: at least 1 frame is captioned at once")
+    return _tag_videos(
+        _Captioner(model, decoding or model.decoding, batch_size),
+        files,
+        sampling or SamplingOptions(),
+        tagging or TagOptions(),
+        on_progress,
+        thumbnails,
+    )
+
+
+def _tag_videos(
+    captioner: _Captioner,
+    files: Iterable[SourceFile],
+    sampling: SamplingOptions,
+    tagging: TagOptions,
+    on_progress: Progress | None,
+    thumbnails: bool,
+) -> Generator[VideoTags, None, None]:
+    open_videos: deque[_OpenVideo] = deque()
+    with VideoProcess(captioner.model.transform, sampling) as process:
+        for file, event in process.read(files):
+            if not open_videos or open_videos[-1].end is not None:
+                open_videos.append(_OpenVideo(file, captioner.model, thumbnails))
+            video = open_videos[-1]
+            video.take(event)
+            if isinstance(event, Picture):
+                if event.pixels is not None:
+                    captioner.add(video, event.pixels)
+                if on_progress is not None:
+                    announced_s = None if video.info is None else video.info.announced_s
+                    on_progress(file, event.time_s, announced_s)
+            while open_videos and open_videos[0].is_done:
+                yield open_videos.popleft().finish(tagging)
+        captioner.flush()
+    while open_videos:
+        yield open_videos.popleft().finish(tagging)
+
+
+class _Captioner:
+    """Collects pictures of whatever video and captions them when a batch is full."""
+
+    def __init__(self, model: CaptionModel, decoding: DecodingOptions, batch_size: int) -> None:
+        self.model = model
+        self._decoding = decoding
+        self._batch_size = batch_size
+        self._batch: list[tuple[_OpenVideo, Tensor]] = []
+
+    def add(self, video: _OpenVideo, pixels: bytes) -> None:
+        transform = self.model.transform
+        picture = Image.frombytes("RGB", transform.size, pixels)
+        self._batch.append((video, transform.normalize(picture)))
+        if len(self._batch) == self._batch_size:
+            self.flush()
+
+    @torch.inference_mode()
+    def flush(self) -> None:
+        if not self._batch:
+            return
+        pictures = torch.stack([picture for _, picture in self._batch])
+        missing = self._batch_size - len(pictures)
+        pictures = functional.pad(pictures, (0, 0, 0, 0, 0, 0, 0, missing))  # one shape for all
+        features = self.model.encode(pictures)
+        results = self.model.caption_features(features, self._decoding, fixed_shape=True)
+        looks = _unit(features)
+        for (video, _), result, look in zip(self._batch, results, looks, strict=False):
+            video.take_result(result, look)
+        self._batch = []
+
+
+def _unit(features: ImageFeatures) -> np.ndarray[Any, Any]:
+    """The pooled features as unit vectors (B, D)."""
+    unit: np.ndarray[Any, Any] = functional.normalize(features.pooled, dim=1).cpu().numpy()
+    return unit
+
+
+class _OpenVideo:
+    """A video between its first event and its last caption."""
+
+    def __init__(self, file: SourceFile, model: CaptionModel, thumbnails: bool) -> None:
+        self.file = file
+        self.info: VideoInfo | None = None
+        self.end: Ended | Failed | None = None
+        self._model = model
+        self._filmstrip = Filmstrip(model.transform) if thumbnails else None
+        self._cuts_s: list[float] = []
+        self._waiting: deque[tuple[Picture, int]] = deque()  # with the number of their shot
+        self._frames: list[CaptionedFrame] = []
+        self._result: tuple[CaptionResult, tuple[Tag, ...]] | None = None
+        self._segment_sum: np.ndarray[Any, Any] | None = None  # of the looks of its frames (D,)
+        self._look: np.ndarray[Any, Any] | None = None
+
+    def take(self, event: Event) -> None:
+        if isinstance(event, Opened):
+            self.info = event.info
+        elif isinstance(event, Cut):
+            self._cuts_s.append(event.time_s)
+        elif isinstance(event, Picture):
+            self._waiting.append((event, len(self._cuts_s)))
+            if len(self._waiting) == 1 and event.pixels is None:
+                self._settle()
+        else:
+            self.end = event
+
+    def take_result(self, result: CaptionResult, look: np.ndarray[Any, Any]) -> None:
+        """The caption of the first picture that waits for one, and its unit features (D,)."""
+        lexicon = self._model.lexicon
+        tags = () if lexicon is None else tags_of(result, lexicon, self._model.tag_calibration)
+        self._result, self._look = (result, tags), look
+        self._settle()
+        while self._waiting and self._waiting[0][0].pixels is None:
+            self._settle()
+
+    def _settle(self) -> None:
+        """Turn the first waiting picture into a frame with the latest caption."""
+        assert self._result is not None and self._look is not None
+        picture, shot = self._waiting.popleft()
+        (result, tags), best = self._result, self._result[0].candidates[0]
+        starts_segment = self._starts_segment(shot, self._look)
+        if self._filmstrip is not None:
+            self._filmstrip.add(picture.pixels, result.confidence, starts_segment, self._size)
+        self._frames.append(
+            CaptionedFrame(
+                time_s=picture.time_s,
+                frame_index=picture.frame_index,
+                shot=shot,
+                starts_segment=starts_segment,
+                text=result.text,
+                words=best.words,
+                confidence=result.confidence,
+                avg_logprob=best.log_prob / len(best.word_probs),
+                tags=tags,
+            )
+        )
+
+    def _starts_segment(self, shot: int, look: np.ndarray[Any, Any]) -> bool:
+        total = self._segment_sum
+        same_shot = bool(self._frames) and self._frames[-1].shot == shot
+        if same_shot and total is not None:
+            likeness = float(total @ look) / float(np.linalg.norm(total))
+            if likeness >= SAME_THING:
+                self._segment_sum = total + look
+                return False
+        self._segment_sum = look
+        return True
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        """(width, height), as it is shown."""
+        return (1, 1) if self.info is None else (self.info.width, self.info.height)
+
+    @property
+    def is_done(self) -> bool:
+        return self.end is not None and not self._waiting
+
+    def finish(self, options: TagOptions) -> VideoTags:
+        assert self.end is not None and not self._waiting
+        failed = self.end if isinstance(self.end, Failed) else None
+        measured = None if isinstance(self.end, Failed) else self.end
+        if not self._frames:
+            assert failed is not None, "a video that was read to its end has a frame"
+            return VideoTags(self.file.name, self.file.path, "failed", failed)
+        if measured is not None and measured.partial is not None:
+            failed = Failed("cut_off", measured.partial)
+        # Of one that was given up nothing is known beyond the last frame that was looked at.
+        known_s = max([self._frames[-1].time_s, *self._cuts_s])
+        duration_s = known_s if measured is None else measured.duration_s
+        timeline = build_timeline(
+            self._frames, self._cuts_s, duration_s, self._model.lexicon, options
+        )
+        return VideoTags(
+            file_name=self.file.name,
+            path=self.file.path,
+            status="ok" if failed is None else "partial",
+            error=failed,
+            info=self.info,
+            measured=measured,
+            duration_s=duration_s,
+            shots=timeline.shots,
+            frames=tuple(self._frames),
+            segments=timeline.segments,
+            tags=timeline.tags,
+            thumbnails=() if self._filmstrip is None else self._filmstrip.finish(self._size),
+        )
+
+
+# --- as JSON primitives --------------------------------------------------------------------
+
+
+def _interval(part: Any) -> dict[str, float]:
+    return {"start": round(part.start_s, 3), "end": round(part.end_s, 3)}
+
+
+def _caption_dict(part: CaptionedFrame | Segment) -> dict[str, Any]:
+    return {
+        "text": part.text,
+        "confidence": round(part.confidence, 4),
+        "avg_logprob": round(part.avg_logprob, 4),
+    }
+
+
+def _frame_dict(frame: CaptionedFrame) -> dict[str, Any]:
+    return {
+        "time": round(frame.time_s, 3),
+        "frame_index": frame.frame_index,
+        "shot": frame.shot,
+        **_caption_dict(frame),
+        "tags": [tag.to_dict() for tag in frame.tags],
+    }
+
+
+def _segment_dict(segment: Segment) -> dict[str, Any]:
+    return {
+        **_interval(segment),
+        "shot": segment.shot,
+        **_caption_dict(segment),
+        "agreement": round(segment.agreement, 4),
+        "frames": list(segment.frames),
+        "tags": [tag.to_dict() for tag in segment.tags],
+    }
+
+
+def _video_tag_dict(tag: VideoTag) -> dict[str, Any]:
+    return {
+        "name": tag.name,
+        "type": tag.type,
+        "confidence": round(tag.confidence, 4),
+        "coverage": round(tag.coverage, 4),
+        "score": round(tag.score, 4),
+        "segments": [
+            {
+                **_interval(span),
+                "confidence": round(span.confidence, 4),
+                "frames": list(span.frames),
+            }
+            for span in tag.spans
+        ],
+    }

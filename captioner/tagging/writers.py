@@ -1,0 +1,348 @@
+"""Write what a video shows: one class per output format, one registry of them.
+
+A record is `captioner.tagging.videos.VideoTags.to_dict` with two more keys, ``model`` and
+``settings``: which model said it and how it was asked. It may have a third, ``page``: what
+`HtmlTagWriter` shows. ``docs/video-tags.md`` describes all formats.
+"""
+
+from __future__ import annotations
+
+import csv
+import html
+import io
+import json
+import re
+import textwrap
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import Any, ClassVar
+
+from captioner.files.escaping import escaped, safe_cell
+
+Record = Mapping[str, Any]
+
+LINE_LENGTH = 42  # characters of a subtitle's line
+LINES = 2
+LONGEST_CUE_MS = 7000
+LATEST_MS = 100 * 3_600_000 - 1  # SRT has two digits for the hours
+
+
+class TagWriter(ABC):
+    """One output format.
+
+    Attributes:
+        format: its name, as in ``--format``.
+        suffix: of its files.
+        summary: one line for the help.
+    """
+
+    format: ClassVar[str]
+    suffix: ClassVar[str]
+    summary: ClassVar[str]
+
+    def __init__(self, *, min_confidence: float = 0.0) -> None:
+        """Take the options of all formats, so that whoever makes them need not tell them apart.
+
+        Args:
+            min_confidence: segments whose caption is less sure than this, in [0, 1], get no
+                subtitle. The other formats show them all.
+
+        Raises:
+            ValueError: min_confidence is out of range.
+        """
+        if not 0 <= min_confidence <= 1:
+            raise ValueError(f"min_confidence={min_confidence!r}: give a number from 0 to 1")
+        self.min_confidence = min_confidence
+
+    @abstractmethod
+    def text(self, record: Record) -> str:
+        """The whole file for one video; to be encoded as UTF-8, its line ends as they are."""
+
+
+class JsonTagWriter(TagWriter):
+    """Everything known, by the schema ``docs/video-tags.schema.json``."""
+
+    format = "json"
+    suffix = ".json"
+    summary = "everything known: shots, segments, frames, tags and where they hold"
+
+    _KEYS = (
+        *("schema", "status", "error", "video", "model", "settings"),
+        *("shots", "segments", "frames", "tags"),
+    )
+
+    def text(self, record: Record) -> str:
+        """The record, indented, its keys always in the same order."""
+        ordered = {key: record[key] for key in self._KEYS}
+        return json.dumps(ordered, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+
+
+class _SubtitleWriter(TagWriter):
+    """A cue for each segment; see `make_cues`."""
+
+    @abstractmethod
+    def _escape(self, line: str) -> str:
+        """A line of text as the format has to spell it.
+
+        Must leave no backslash: pysubs2 reads those as SubStation codes.
+        """
+
+    def text(self, record: Record) -> str:
+        # Imported here: the command line's help lists the formats and must be instant.
+        import pysubs2
+
+        subtitles = pysubs2.SSAFile()
+        for cue in make_cues(record["segments"], self.min_confidence):
+            text = r"\N".join(self._escape(line) for line in cue.lines)
+            subtitles.append(pysubs2.SSAEvent(start=cue.start_ms, end=cue.end_ms, text=text))
+        # Without keep_ssa_tags it would take what stands in braces for formatting, and drop it.
+        return re.sub(r"\n+\Z", "\n", subtitles.to_string(self.format, keep_ssa_tags=True))
+
+
+class SrtTagWriter(_SubtitleWriter):
+    r"""SubRip subtitles.
+
+    The format has no escapes, and players take ``<i>``, ``{\an8}`` and ``&lt;`` for formatting.
+    ``< > { } \`` and an ``&`` that begins a character reference are therefore written in their
+    full-width forms (U+FF1C and so on); Unicode's normalisation NFKC turns them back.
+    """
+
+    format = "srt"
+    suffix = ".srt"
+    summary = "subtitles for video players: what each segment shows"
+
+    _SPECIAL = re.compile(r"[<>{}\\]|&(?=#?\w+;)")
+    _TO_FULL_WIDTH = 0xFEE0
+
+    def _escape(self, line: str) -> str:
+        return self._SPECIAL.sub(lambda found: chr(ord(found[0]) + self._TO_FULL_WIDTH), line)
+
+
+class VttTagWriter(_SubtitleWriter):
+    """WebVTT (https://www.w3.org/TR/webvtt1/), for HTML's ``<track kind="descriptions">``."""
+
+    format = "vtt"
+    suffix = ".vtt"
+    summary = 'WebVTT for web pages, as <track kind="descriptions">'
+
+    _HEADER = "WEBVTT\n"
+    _NOTE = 'NOTE What the video shows, told by a program; for <track kind="descriptions">\n'
+
+    def text(self, record: Record) -> str:
+        """The cues behind a comment that says what they are for; pysubs2 writes no comments."""
+        header, cues = super().text(record).split("\n", 1)
+        assert header + "\n" == self._HEADER
+        return f"{self._HEADER}\n{self._NOTE}{cues}"
+
+    def _escape(self, line: str) -> str:
+        return html.escape(line, quote=False).replace("\\", "&#92;")
+
+
+class CsvTagWriter(TagWriter):
+    """A row for each span of each tag; RFC 4180, cells are never formulas."""
+
+    format = "csv"
+    suffix = ".csv"
+    summary = "a table for spreadsheets: the tags and where they hold"
+
+    _COLUMNS = (
+        *("file_name", "tag", "type", "confidence", "coverage"),
+        *("start", "end", "span_confidence"),
+    )
+
+    def text(self, record: Record) -> str:
+        """The table with its header, which a video without tags has too."""
+        table = io.StringIO()
+        writer = csv.writer(table, lineterminator="\r\n")
+        writer.writerow(self._COLUMNS)
+        for tag in record["tags"]:
+            about_tag = [tag["name"], tag["type"], tag["confidence"], tag["coverage"]]
+            for span in tag["segments"]:
+                row = [record["video"]["file_name"], *about_tag]
+                row += [span["start"], span["end"], span["confidence"]]
+                writer.writerow([safe_cell(cell) for cell in row])
+        return table.getvalue()
+
+
+class TextTagWriter(TagWriter):
+    """A summary for people."""
+
+    format = "txt"
+    suffix = ".txt"
+    summary = "a summary to read: the tags, then a line for each segment"
+
+    def text(self, record: Record) -> str:
+        """The summary; names and captions cannot break its lines."""
+        parts = [_about_video(record), _tag_lines(record["tags"])]
+        parts.append(_segment_lines(record["segments"]))
+        return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
+
+
+class HtmlTagWriter(TagWriter):
+    """A page with a player, the tags over time and a transcript.
+
+    The record's ``page`` is `captioner.pages.video_page.page_data`, which also knows where the
+    video is and has pictures; without it there is neither a player nor a picture.
+    """
+
+    format = "html"
+    suffix = ".html"
+    summary = "a page with a player, tags over time and a transcript, and index.html for all"
+
+    def text(self, record: Record) -> str:
+        """The page."""
+        from captioner.pages.video_page import page_data, render  # the help must be instant
+
+        return render(record["page"] if "page" in record else page_data(record))
+
+
+TAG_WRITERS: dict[str, type[TagWriter]] = {
+    writer.format: writer
+    for writer in (
+        *(JsonTagWriter, SrtTagWriter, VttTagWriter, CsvTagWriter, TextTagWriter),
+        HtmlTagWriter,
+    )
+}
+"""Format name -> class; the command line's choices."""
+
+
+def summary_line(record: Record) -> dict[str, Any]:
+    """What a list of many videos says of one: a line of ``tags.jsonl``, as JSON primitives."""
+    keys = ("name", "type", "confidence", "coverage")
+    return {
+        "file_name": record["video"]["file_name"],
+        "status": record["status"],
+        "error": record["error"],
+        "duration_s": record["video"]["duration_s"],
+        "segments": len(record["segments"]),
+        "tags": [{key: tag[key] for key in keys} for tag in record["tags"]],
+    }
+
+
+# --- subtitles -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Cue:
+    """One subtitle.
+
+    Attributes:
+        start_ms: when it appears, in milliseconds.
+        end_ms: when it is gone; later than `start_ms`.
+        lines: one or two, of at most `LINE_LENGTH` characters.
+    """
+
+    start_ms: int
+    end_ms: int
+    lines: tuple[str, ...]
+
+
+def make_cues(segments: Iterable[Mapping[str, Any]], min_confidence: float = 0.0) -> list[Cue]:
+    """The subtitles of a video, in the order of time; none overlap.
+
+    A segment has one, shown from its start for at most `LONGEST_CUE_MS`. A text that needs more
+    than two lines becomes several, which share the segment's time in proportion to their length;
+    each is shown from the start of its share, for as long at most. What would be shown for less
+    than a millisecond, or later than SRT can say, is left out.
+
+    Args:
+        segments: of a record.
+        min_confidence: segments whose caption is less sure have none.
+    """
+    cues: list[Cue] = []
+    for segment in segments:
+        if segment["confidence"] >= min_confidence:
+            cues += _cues_of_segment(segment)
+    return cues
+
+
+def _cues_of_segment(segment: Mapping[str, Any]) -> Iterable[Cue]:
+    texts = _fit(segment["text"])
+    # A segment's end is the next one's start: rounded alike, they cannot overlap.
+    start_ms = round(1000 * segment["start"])
+    end_ms = min(round(1000 * segment["end"]), LATEST_MS)
+    lengths = [sum(map(len, lines)) for lines in texts]
+    edges_ms = [
+        start_ms + (end_ms - start_ms) * done // max(1, sum(lengths))
+        for done in accumulate(lengths, initial=0)
+    ]
+    for lines, (from_ms, to_ms) in zip(texts, pairwise(edges_ms), strict=True):
+        if to_ms > from_ms:
+            yield Cue(from_ms, min(to_ms, from_ms + LONGEST_CUE_MS), lines)
+
+
+# Nothing can show these, WebVTT forbids the first and UTF-8 cannot hold the last.
+_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
+
+
+def _fit(text: str) -> list[tuple[str, ...]]:
+    """The lines of each of the cues that a text needs."""
+    text = _UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
+    lines = _wrap(text, LINE_LENGTH)
+    if len(lines) > LINES:
+        # The narrowest that needs no more lines: then the last cue is not a left-over word.
+        longest = min(LINE_LENGTH, max(map(len, text.split())))
+        widths = range(longest, LINE_LENGTH)
+        narrow = (narrower for width in widths if len(narrower := _wrap(text, width)) == len(lines))
+        lines = next(narrow, lines)
+    return [_balanced(lines[i : i + LINES]) for i in range(0, len(lines), LINES)]
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    return textwrap.wrap(text, width, break_on_hyphens=False)
+
+
+def _balanced(lines: list[str]) -> tuple[str, ...]:
+    """The same words on one line or on two of similar length.
+
+    A second line of a single word is what is taken if nothing else fits.
+    """
+    words = " ".join(lines).split()
+    whole = " ".join(words)
+    if len(whole) <= LINE_LENGTH:
+        return (whole,)
+    breaks = range(1, len(words))
+    ways = [(" ".join(words[:i]), " ".join(words[i:])) for i in breaks]
+    fitting = [way for way in ways if max(map(len, way)) <= LINE_LENGTH]
+    return min(fitting, key=lambda way: (" " not in way[1], max(map(len, way))))
+
+
+# --- the summary ---------------------------------------------------------------------------
+
+
+def _about_video(record: Record) -> list[str]:
+    video, error = record["video"], record["error"]
+    hours, seconds = divmod(round(video["duration_s"]), 3600)
+    about = f"{hours}:{seconds // 60:02}:{seconds % 60:02}"
+    if video["width"] is not None:
+        about += f", {video['width']}x{video['height']}"
+    reason = "" if error is None else f" ({escaped(error['message'])})"
+    return [escaped(video["file_name"]), about, f"Status: {record['status']}{reason}"]
+
+
+def _tag_lines(tags: Iterable[Mapping[str, Any]]) -> list[str]:
+    lines = [f"{tag['coverage']:4.0%}  {escaped(tag['name'])} ({tag['type']})" for tag in tags]
+    return ["Tags, each with its share of the time:", *lines] if lines else ["No tags."]
+
+
+def _segment_lines(segments: Iterable[Mapping[str, Any]]) -> list[str]:
+    rows = [
+        (
+            f"{_clock(segment['start'])}-{_clock(segment['end'])}",
+            f"{segment['confidence']:4.0%}  {escaped(segment['text'])}",
+        )
+        for segment in segments
+    ]
+    width = max((len(when) for when, _ in rows), default=0)
+    lines = [f"{when:>{width}} {what}" for when, what in rows]
+    return ["What it shows, and how sure that is:", *lines] if lines else ["No segments."]
+
+
+def _clock(time_s: float) -> str:
+    """``0:03.0``, ``12:03.0``, ``1:02:03.0``."""
+    tenths = round(10 * time_s)
+    hours, minutes = divmod(tenths // 600, 60)
+    start = f"{hours}:{minutes:02}" if hours else str(minutes)
+    return f"{start}:{tenths // 10 % 60:02}.{tenths % 10}"

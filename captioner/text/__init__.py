@@ -1,0 +1,1 @@
+"""Words: from text to ids, to lemmas, to scores."""

@@ -1,0 +1,1 @@
+"""`captioner fit`: the only folder that imports Lightning."""

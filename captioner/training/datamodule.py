@@ -1,0 +1,595 @@
+"""Captioned images as batches: splits, vocabulary, augmentation and cached features."""
+
+from __future__ import annotations
+
+import random
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
+from itertools import accumulate
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image, ImageOps
+from pytorch_lightning.utilities import rank_zero_info
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset, Sampler
+
+from captioner.data.datasets import CaptionData, Example
+from captioner.data.sources import (
+    TEXT,
+    DataSource,
+    check_no_photo_twice,
+    load_source,
+    styles_of,
+)
+from captioner.errors import CaptionerError
+from captioner.images.reading import read_image
+from captioner.images.transform import ImageTransform
+from captioner.model.caption_model import CaptionModel
+from captioner.model.checkpoints import load_any
+from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.text.lexicon import LANGUAGE, Lexicon
+from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
+from captioner.training.feature_cache import FeatureCache, default_cache_dir
+
+
+class Batch(NamedTuple):
+    """Some images with all their captions.
+
+    ``pictures``: pixels (B, 3, height, width), or what is kept of the encoder's frozen part,
+    float16: grids (B, R, D) of a frozen one, else maps (B, h, w, C). ``captions``: (B, C, T + 1)
+    int64: start symbol, words, end symbol, padding. ``indices``: (B,) int64, the images' places in
+    their split. ``styles``: (B,) int64, of the captions.
+    """
+
+    pictures: Tensor
+    captions: Tensor
+    indices: Tensor
+    styles: Tensor
+
+
+class Part(NamedTuple):
+    """Images of one source: the first one's place in the split, how many, and their source."""
+
+    first: int
+    size: int
+    source: DataSource
+
+
+class EpochSampler(Sampler[tuple[int, int]]):
+    """Pairs (epoch, image index), shuffled by seed and epoch alone.
+
+    A resumed run therefore sees the images in the order that an undisturbed run would have seen
+    them, and augmentation can be drawn from the same pair in any worker.
+
+    Args:
+        parts: the images, source by source.
+        seed: of the whole run.
+        shuffle: whether the order is random, and the sources' weights count.
+        start: asked at the beginning of an epoch for the number of images to leave out: those
+            that the epoch had seen already when the run was interrupted.
+    """
+
+    def __init__(
+        self,
+        parts: Sequence[Part],
+        seed: int,
+        shuffle: bool,
+        start: Callable[[], int] = lambda: 0,
+    ) -> None:
+        self.parts = parts
+        self.seed = seed
+        self.shuffle = shuffle
+        self.start = start
+        self.epoch = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by Lightning before each epoch."""
+        self.epoch = epoch
+
+    def __len__(self) -> int:
+        return sum(map(self._count, self.parts))
+
+    def _count(self, part: Part) -> int:
+        return max(1, round(part.source.weight * part.size)) if self.shuffle else part.size
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        order: list[int] = []
+        draw = random.Random(f"{self.seed}/{self.epoch}")
+        for part in self.parts:
+            whole, rest = divmod(self._count(part), part.size)
+            images = range(part.first, part.first + part.size)
+            order += [*images] * whole + (draw.sample(images, rest) if rest else [])
+        if self.shuffle:
+            draw.shuffle(order)
+        return iter([(self.epoch, index) for index in order[self.start() :]])
+
+
+class LazyLoader(DataLoader[Any]):
+    """A DataLoader that asks its sampler for the order when the first batch is fetched.
+
+    Lightning makes the iterator of a resumed run before it tells the sampler the epoch, and the
+    workers of a plain DataLoader begin to read at once: the first batches would be epoch 0's.
+    """
+
+    def __iter__(self) -> Iterator[Batch]:  # type: ignore[override]
+        """Batches of one epoch."""
+        yield from super().__iter__()
+
+
+class RandomView:
+    """Augmentation that keeps captions true: crops, and mirroring unless they name a side.
+
+    Args:
+        min_area: smallest share of the picture's area that a crop keeps.
+        seed: of the whole run; every view is drawn from it, the epoch and the image.
+    """
+
+    SIDES = frozenset({"left", "right"})
+
+    def __init__(self, min_area: float, seed: int) -> None:
+        self.min_area = min_area
+        self.seed = seed
+
+    def __call__(self, image: Image.Image, example: Example, number: int) -> Image.Image:
+        """A random view of an RGB image, the same one for the same number, such as the epoch."""
+        draw = random.Random(f"{self.seed}/{number}/{example.image_id}")
+        side = draw.uniform(self.min_area, 1.0) ** 0.5
+        width = max(1, round(side * image.width))
+        height = max(1, round(side * image.height))
+        x, y = draw.randint(0, image.width - width), draw.randint(0, image.height - height)
+        image = image.crop((x, y, x + width, y + height))
+        words = {word for caption in example.captions for word in tokenize(caption)}
+        if draw.random() < 0.5 and not words & self.SIDES:
+            image = ImageOps.mirror(image)
+        return image
+
+
+class KeptViews:
+    """The views of some images that are kept, as :class:`FeatureCache` asks for them.
+
+    Args:
+        view: draws them.
+        examples: the images.
+    """
+
+    def __init__(self, view: RandomView, examples: Sequence[Example]) -> None:
+        self.view, self.examples = view, examples
+
+    def __call__(self, image: Image.Image, index: int, number: int) -> Image.Image:
+        """View ``number`` of the image with this place."""
+        return self.view(image, self.examples[index], number)
+
+    def identity(self) -> object:
+        """JSON primitives that are equal where all views are."""
+        return {"min_area": self.view.min_area, "seed": self.view.seed}
+
+
+class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
+    """Images of one source in one split, with their captions as word ids.
+
+    An item is asked for by (epoch, index), or by an index alone for epoch 0. It holds the picture,
+    or what is kept of the encoder's frozen part where ``cache`` is given, the captions' ids between
+    start and end symbol, the index, and the number of the captions' style.
+
+    Args:
+        examples: the images.
+        tokenizer: turns words into ids.
+        transform: how an image becomes the encoder's input.
+        max_words: longer captions are cut.
+        view: draws random views; None for the whole image.
+        cache: rows of :class:`FeatureCache`, ``views`` of each image.
+        views: number of views in the cache.
+        captions: of an image in one item, drawn anew in every epoch; 0: all.
+        seed: of what is drawn.
+        style: number of the captions' style.
+    """
+
+    def __init__(
+        self,
+        examples: Sequence[Example],
+        tokenizer: Tokenizer,
+        transform: ImageTransform,
+        *,
+        max_words: int,
+        view: RandomView | None = None,
+        cache: np.ndarray | None = None,
+        views: int = 1,
+        captions: int = 0,
+        seed: int = 0,
+        style: int = 0,
+    ) -> None:
+        self.examples = examples
+        self.transform = transform
+        self.view = view
+        self.cache = cache
+        self.views = views
+        self.limit, self.seed, self.style = captions, seed, style
+        self.captions = [
+            [_caption_ids(tokenizer, text, max_words) for text in example.captions]
+            for example in examples
+        ]
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int, int]:
+        epoch, index = (0, key) if isinstance(key, int) else key
+        return self._picture(epoch, index), self._captions(epoch, index), index, self.style
+
+    def _picture(self, epoch: int, index: int) -> Tensor:
+        if self.cache is not None:
+            row = index * self.views + (epoch + index) % self.views
+            return torch.from_numpy(np.array(self.cache[row]))  # float16
+        example = self.examples[index]
+        image = read_image(example.path, min_side=self.transform.min_side)
+        if self.view is not None:
+            image = self.view(image, example, epoch)
+        return self.transform(image)
+
+    def _captions(self, epoch: int, index: int) -> list[list[int]]:
+        captions = self.captions[index]
+        if not 0 < self.limit < len(captions):
+            return captions
+        draw = random.Random(f"{self.seed}/{epoch}/{self.examples[index].image_id}/captions")
+        return draw.sample(captions, self.limit)
+
+
+class SeveralSources(Dataset[tuple[Tensor, list[list[int]], int, int]]):
+    """The images of all sources of one split, one source after the other."""
+
+    def __init__(self, sources: Sequence[CaptionedImages]) -> None:
+        self.sources = sources
+        self.firsts = [0, *accumulate(map(len, sources))]
+
+    @property
+    def kept(self) -> bool:
+        """Whether nothing is read from images."""
+        return all(source.cache is not None for source in self.sources)
+
+    def __len__(self) -> int:
+        return self.firsts[-1]
+
+    def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int, int]:
+        epoch, index = (0, key) if isinstance(key, int) else key
+        number = bisect_right(self.firsts, index) - 1
+        item = self.sources[number][epoch, index - self.firsts[number]]
+        return item[0], item[1], index, item[3]
+
+
+def _caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
+    ids = tokenizer.encode(text)
+    # A caption that was cut has not ended: the model must not learn to stop there.
+    return [BOS_ID, *ids[:max_words], *([EOS_ID] if len(ids) <= max_words else [])]
+
+
+def collate(items: Sequence[tuple[Tensor, list[list[int]], int, int]]) -> Batch:
+    """Pad captions to the longest, and images with fewer captions with empty ones."""
+    pictures, captions, indices, styles = zip(*items, strict=True)
+    most = max(len(texts) for texts in captions)
+    longest = max(len(ids) for texts in captions for ids in texts)
+    padded = torch.full((len(items), most, longest), PAD_ID)
+    for row, texts in enumerate(captions):
+        for column, ids in enumerate(texts):
+            padded[row, column, : len(ids)] = torch.tensor(ids)
+    return Batch(torch.stack(pictures), padded, torch.tensor(indices), torch.tensor(styles))
+
+
+class CaptionDataModule(pl.LightningDataModule):
+    """Data for training: finds the captions, makes the vocabulary, keeps a frozen CNN's features.
+
+    Args:
+        root: the data's folder, or its annotation file; see data/README.md for the layouts. It is
+            the only source then; ``sources`` names several.
+        format: ``auto``, or one of ``captioner.datasets.FORMATS``.
+        images: the image folder, where it is not beside the annotations.
+        sources: several data sets, each with its weight and its style; instead of ``root``.
+        objective: what is learnt (linked to ``model.objective`` by the command line).
+        encoder: the CNN (linked to ``model.encoder`` by the command line).
+        init_from: a model or checkpoint whose words, and whose encoder where that is frozen, are
+            used instead of new ones (linked to ``model.init_from`` by the command line).
+        min_count: a word must occur this often in the training captions to be learnt.
+        lexicon: language of the captions, for the tags that the model can make: ``en``, or
+            ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one.
+        max_words: longer training captions are cut.
+        batch_size: images in a batch; each comes with all its captions.
+        augment: train on random views instead of the whole picture. Their features cannot be kept:
+            with a frozen encoder too, it then works in every step, unless ``views`` says otherwise.
+        views: with ``augment``, draw this many views of each image once and keep what the frozen
+            part of the encoder gives for them; epochs take turns. 0: new views in every epoch.
+            Without ``augment``, 1 keeps what the frozen part gives for the whole image.
+        min_area: smallest share of the picture that such a view shows.
+        dev_fraction: share of the images held out for validation where the data has no dev split.
+            Which ones depends on their names alone, so that runs with other seeds compare.
+        cache_dir: where features of a frozen encoder are kept; default ``~/.cache/captioner``.
+        workers: processes that read images; 0 reads in the main process.
+        seed: of shuffling and augmentation; the command line links it to ``seed_everything``.
+
+    Raises:
+        CaptionerError: when an option has a value that cannot be used.
+    """
+
+    def __init__(
+        self,
+        root: str | None = None,
+        format: str = "auto",  # noqa: A002 - the option's name on the command line
+        images: str | None = None,
+        sources: list[DataSource] | None = None,
+        objective: str = "cross_entropy",
+        encoder: EncoderConfig | None = None,
+        init_from: str | None = None,
+        min_count: int = 5,
+        lexicon: str = LANGUAGE,
+        max_words: int = 20,
+        batch_size: int = 32,
+        augment: bool = False,
+        views: int = 0,
+        min_area: float = 0.6,
+        dev_fraction: float = 0.1,
+        cache_dir: str | None = None,
+        workers: int = 0,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        for name, value, least in (
+            ("min_count", min_count, 1),
+            ("max_words", max_words, 1),
+            ("batch_size", batch_size, 1),
+            ("workers", workers, 0),
+            ("views", views, 0),
+        ):
+            if value < least:
+                raise CaptionerError(f"data.{name}={value}: must be at least {least}")
+        if not 0 < min_area <= 1:
+            raise CaptionerError(f"data.min_area={min_area}: must be above 0 and at most 1")
+        if not 0 < dev_fraction < 1:
+            raise CaptionerError(f"data.dev_fraction={dev_fraction}: must be between 0 and 1")
+        if lexicon not in (LANGUAGE, "none"):
+            raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
+        if views > 1 and not augment:
+            raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
+        self.sources = _sources(root, format, images, sources)
+        self.styles = styles_of(self.sources)
+        self.objective = objective
+        self.views = views
+        encoder = encoder or EncoderConfig()
+        self.encoder_config = encoder
+        self.init_from = init_from
+        self.min_count, self.max_words = min_count, max_words
+        self.batch_size, self.workers, self.seed = batch_size, workers, seed
+        self.view = RandomView(min_area, seed) if augment else None
+        self.dev_fraction = dev_fraction
+        self.cache_dir = Path(cache_dir).expanduser() if cache_dir else default_cache_dir()
+        self.data: dict[str, CaptionData] = {}
+        """What each source holds, by the source's name."""
+        self.initial: CaptionModel | None = None
+        self.tokenizer: Tokenizer
+        self.language = lexicon
+        self.lexicon: Lexicon | None = None
+        self.encoder_weights: dict[str, Tensor] = {}
+        """Weights of the frozen encoder that the cached features come from."""
+        self.examples: dict[str, list[Example]] = {}
+        self.parts: dict[str, list[Part]] = {}
+        """Where each source's images lie in ``examples``."""
+        self._datasets: dict[str, SeveralSources] = {}
+
+    def setup(self, stage: str) -> None:
+        """Read the captions and, for a frozen encoder, make sure that its features are there."""
+        if not self.data:
+            self.data = self._load()
+        if self.init_from and self.initial is None:
+            self.initial = load_any(self.init_from)
+            # Both are of features that training changes.
+            self.initial.familiarity = self.initial.tag_head = None
+            # Captions of one kind are in the style that the model writes already.
+            self.styles = self.styles or self.initial.decoder.config.styles
+        wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
+        # The vocabulary comes from the training captions, whatever the stage.
+        for split in dict.fromkeys(("train", *wanted)):
+            if split not in self.examples:
+                self._collect(split, needed=split in wanted)
+        if not hasattr(self, "tokenizer"):
+            self.tokenizer = self._make_tokenizer()
+        if stage == "fit" and self.lexicon is None:
+            self.lexicon = self._make_lexicon()
+        missing = [split for split in wanted if split not in self._datasets]
+        if not missing:
+            return
+        encoder = self._make_encoder()
+        for split in missing:
+            self._datasets[split] = SeveralSources(
+                [self._dataset(encoder, split, part) for part in self.parts[split]]
+            )
+
+    def train_dataloader(self) -> LazyLoader:
+        """Shuffled batches of the training split."""
+        return self._loader("train", shuffle=True)
+
+    def val_dataloader(self) -> LazyLoader:
+        """Batches of the dev split, in its order."""
+        return self._loader("dev", shuffle=False)
+
+    def test_dataloader(self) -> LazyLoader:
+        """Batches of the test split, in its order."""
+        return self._loader("test", shuffle=False)
+
+    def _load(self) -> dict[str, CaptionData]:
+        several = len(self.sources) > 1
+        loaded = {each.name: load_source(each, prefix=several) for each in self.sources}
+        if several:
+            check_no_photo_twice([data.examples for data in loaded.values()])
+        # Of several sources, those with a dev split of their own validate for all.
+        if not any("dev" in data.splits for data in loaded.values()):
+            loaded = {
+                name: data if data.format == TEXT else data.with_random_split(self.dev_fraction)
+                for name, data in loaded.items()
+            }
+        for name, data in loaded.items():
+            for warning in data.warnings:
+                rank_zero_info(f"{data.root}: {warning}")
+            counts = ", ".join(f"{split} {count}" for split, count in data.splits.items())
+            rank_zero_info(f"{name}: {data.format} data, images: {counts}")
+        return loaded
+
+    def _collect(self, split: str, *, needed: bool) -> None:
+        """Lay the sources' images of one split one after the other."""
+        examples: list[Example] = []
+        parts: list[Part] = []
+        for source in self.sources:
+            data = self.data[source.name]
+            found = [each for each in data.examples if each.split == split]
+            if split == "train":
+                found = self._used(source, found)
+            if found:
+                parts.append(Part(len(examples), len(found), source))
+                examples += found
+        if not examples and needed:
+            # The error that a data set gives when it is asked for what it lacks.
+            self.data[self.sources[0].name].split(split)
+        if examples:
+            self.examples[split], self.parts[split] = examples, parts
+
+    def _used(self, source: DataSource, examples: list[Example]) -> list[Example]:
+        """The training images of a source that this objective learns from."""
+        is_text = self.data[source.name].format == TEXT
+        if (is_text and self.objective != "language") or (
+            self.objective == "self_critical" and not source.rewards
+        ):
+            return []
+        return [each for each in examples if len(each.captions) >= source.min_captions]
+
+    def _make_tokenizer(self) -> Tokenizer:
+        if self.initial is not None:
+            return self.initial.tokenizer
+        return Tokenizer.build(
+            [text for captions in self._photo_captions() for text in captions], self.min_count
+        )
+
+    def _photo_captions(self) -> list[tuple[str, ...]]:
+        """The captions of each training photo: what no photo shows is no word to say."""
+        return [
+            example.captions
+            for part in self.parts.get("train", [])
+            if self.data[part.source.name].format != TEXT
+            for example in self.examples["train"][part.first : part.first + part.size]
+        ]
+
+    def _make_lexicon(self) -> Lexicon | None:
+        if self.language == "none":
+            return None
+        if self.initial is not None and self.initial.lexicon is not None:
+            return self.initial.lexicon
+        captions = self._photo_captions()
+        count = sum(map(len, captions))
+        if count >= 10_000:  # from here on somebody waits and wonders: about 1,500 a second
+            rank_zero_info(f"{count} captions are tagged for the lexicon")
+        return Lexicon.build(self.tokenizer.words, captions)
+
+    def _make_encoder(self) -> Encoder:
+        """The encoder in the state that training begins with."""
+        encoder = Encoder(self.encoder_config, load_weights=self.initial is None).eval()
+        if self.initial is not None:
+            load_weights(encoder, self.initial.encoder, f"init_from={self.init_from}")
+        if self.encoder_config.frozen:
+            self.encoder_weights = encoder.state_dict()
+        return encoder
+
+    def _dataset(self, encoder: Encoder, split: str, part: Part) -> CaptionedImages:
+        examples = self.examples[split][part.first : part.first + part.size]
+        style = self.styles.index(part.source.style) if part.source.style else 0
+        view = self.view if split == "train" else None
+        common: dict[str, Any] = {"max_words": self.max_words, "style": style}
+        if self.objective == "language":
+            cache = np.broadcast_to(np.float16(0), (len(examples), 1, encoder.feature_size))
+        elif self.views == 0 and (view is not None or not self.encoder_config.frozen):
+            cache = None
+        else:
+            views = part.source.views or self.views if view is not None else 1
+            cache = self._features(encoder, f"{part.source.name}, {split}", examples, view, views)
+            common["views"] = views
+        if split == "train":
+            common |= {"captions": part.source.captions, "seed": self.seed}
+        return CaptionedImages(
+            examples, self.tokenizer, encoder.transform, view=view, cache=cache, **common
+        )
+
+    def _features(
+        self,
+        encoder: Encoder,
+        what: str,
+        examples: Sequence[Example],
+        view: RandomView | None,
+        views: int,
+    ) -> np.ndarray:
+        if not self.encoder_config.frozen and not encoder.frozen_layers:
+            raise CaptionerError(
+                f"data.views={self.views}: nothing of {self.encoder_config.name} stays frozen and "
+                "can be kept; use 0, or a number for model.encoder.trainable"
+            )
+        device = self.trainer.strategy.root_device if self.trainer else torch.device("cpu")
+        paths = [example.path for example in examples]
+        kept = None if view is None else KeptViews(view, examples)
+        cache = FeatureCache(self.cache_dir, encoder.to(device), paths, kept, views)
+        if not cache.complete:
+            rank_zero_info(
+                f"{what}: features of {len(paths)} images are computed once and kept in "
+                f"{cache.folder} ({cache.size_bytes / 1e9:.1f} GB)"
+            )
+        return cache.open()
+
+    def _loader(self, split: str, *, shuffle: bool) -> LazyLoader:
+        dataset = self._datasets[split]
+        start = self._images_seen if split == "train" else lambda: 0
+        sampler = EpochSampler(self.parts[split], self.seed, shuffle, start)
+        return LazyLoader(
+            dataset,
+            batch_size=self.batch_size,
+            sampler=sampler,
+            collate_fn=collate,
+            # Cached features are read faster than a worker could hand them over.
+            num_workers=0 if dataset.kept else self.workers,
+            persistent_workers=not dataset.kept and self.workers > 0,
+            pin_memory=torch.cuda.is_available(),
+        )
+
+    def _images_seen(self) -> int:
+        """Training images that this epoch has seen: not 0 where a run is resumed within it."""
+        if self.trainer is None:
+            return 0
+        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
+
+
+def _sources(
+    root: str | None, layout: str, images: str | None, sources: list[DataSource] | None
+) -> list[DataSource]:
+    """The sources that the options name: several, or one root."""
+    if (root is None) == (not sources):
+        raise CaptionerError(
+            f"data.root={root}, data.sources={sources}: name the data with one of the two"
+        )
+    if root is not None:
+        name = Path(root).expanduser().resolve().name or "data"
+        return [DataSource(root, name, layout, images)]
+    assert sources is not None
+    names = [source.name for source in sources]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CaptionerError(f"data.sources: two are called {twice!r}; give each its own name")
+    return sources
+
+
+def load_weights(module: nn.Module, source: nn.Module, name: str) -> None:
+    """Copy all weights of ``source`` to ``module``, which must have the same shape.
+
+    Raises:
+        CaptionerError: when the shapes differ; the message begins with ``name``.
+    """
+    try:
+        module.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise CaptionerError(
+            f"{name}: its shapes differ from model.encoder and model.decoder: {first}"
+        ) from error

@@ -1,0 +1,527 @@
+"""The LightningModule: losses, optimiser, and validation by free-running decoding."""
+
+from __future__ import annotations
+
+import math
+import time
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytorch_lightning as pl
+import torch
+from PIL import Image, ImageDraw, ImageFont
+from pytorch_lightning.loggers import TensorBoardLogger
+from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
+from torch import Tensor, nn
+from torch.nn import functional
+
+from captioner.decoding.search import DecodingOptions, Hypothesis
+from captioner.errors import CaptionerError
+from captioner.images.reading import read_image
+from captioner.model.caption_model import CaptionModel
+from captioner.networks.decoder import DecoderConfig, shift
+from captioner.networks.encoder import EncoderConfig, ImageFeatures
+from captioner.text.metrics import score_captions
+from captioner.text.tokenizer import PAD_ID, tokenize
+from captioner.training.callbacks import WeightAverage
+from captioner.training.datamodule import Batch, CaptionDataModule, load_weights
+from captioner.training.self_critical import (
+    CaptionReward,
+    advantages,
+    as_captions,
+    draw_samples,
+    policy_loss,
+)
+
+OBJECTIVES = ("cross_entropy", "self_critical", "language")
+SAMPLE_SIDE = 512  # pixels: the longest side of the pictures in TensorBoard
+
+
+class CaptionTask(pl.LightningModule):
+    """Train a captioner by cross-entropy or by rewards; validate what it says by itself.
+
+    Args:
+        encoder: the CNN and how much of it is trained.
+        decoder: the recurrent decoder.
+        init_from: a model file or checkpoint to start from instead of new weights; it must have
+            the same encoder and decoder shapes. Its vocabulary is used.
+        objective: ``cross_entropy`` of the references' words, or ``self_critical``: draw captions
+            and make those with a higher CIDEr-D more probable (Rennie et al. 2017). The second
+            needs a model that can caption already: ``init_from``. ``language``: cross-entropy of
+            sentences alone, whose images the decoder does not see.
+        samples: captions drawn for each image by ``self_critical``; the mean reward of the others
+            is what each must surpass (Luo 2020).
+        temperature: that they are drawn with; below 1, they are more like what a beam search finds,
+            and the probabilities need not become extreme for samples to be good captions.
+        bleu_weight: with ``self_critical``, times a sample's BLEU-4 is added to its CIDEr-D.
+        cross_entropy_weight: with ``self_critical``, times the cross-entropy is added to the loss.
+        label_smoothing: share of each target's probability spread over all words
+            (Szegedy et al. 2016, section 7).
+        lr_encoder: highest learning rate of the CNN's trained stages.
+        lr_decoder: highest learning rate of the decoder.
+        weight_decay: AdamW's, on matrices and kernels only.
+        warmup_share: share of all steps in which the rates rise to their highest; then they fall
+            along half a cosine to 0.
+        val_beam_size: beam of the validation captions.
+        val_length_penalty: their length normalisation; see ``DecodingOptions.length_penalty``.
+        sample_captions: how many validation pictures TensorBoard shows with their captions.
+        seed: of dropout; the command line links it to ``seed_everything``.
+
+    Raises:
+        CaptionerError: when an option has a value that cannot be used.
+    """
+
+    model: CaptionModel
+
+    def __init__(
+        self,
+        encoder: EncoderConfig = EncoderConfig(),  # noqa: B008 - frozen
+        decoder: DecoderConfig = DecoderConfig(),  # noqa: B008 - frozen
+        init_from: str | None = None,
+        objective: str = "cross_entropy",
+        samples: int = 5,
+        temperature: float = 1.0,
+        bleu_weight: float = 0.0,
+        cross_entropy_weight: float = 0.0,
+        label_smoothing: float = 0.1,
+        lr_encoder: float = 2e-4,
+        lr_decoder: float = 1e-3,
+        weight_decay: float = 0.01,
+        warmup_share: float = 0.05,
+        val_beam_size: int = 3,
+        val_length_penalty: float = 0.7,
+        sample_captions: int = 8,
+        seed: int = 0,
+    ) -> None:
+        super().__init__()
+        if objective not in OBJECTIVES:
+            raise CaptionerError(
+                f"model.objective={objective!r}: choose one of {', '.join(OBJECTIVES)}"
+            )
+        if samples < 2:
+            raise CaptionerError(
+                f"model.samples={samples}: must be at least 2, each is compared with the others"
+            )
+        if objective == "self_critical" and init_from is None:
+            raise CaptionerError(
+                "model.objective=self_critical improves a model that can caption: name one, or a "
+                "checkpoint of `captioner fit`, with model.init_from"
+            )
+        for name, rate in (
+            ("lr_encoder", lr_encoder),
+            ("lr_decoder", lr_decoder),
+            ("temperature", temperature),
+        ):
+            if not rate > 0:
+                raise CaptionerError(f"model.{name}={rate}: must be above 0")
+        for name, value in (
+            ("weight_decay", weight_decay),
+            ("sample_captions", sample_captions),
+            ("bleu_weight", bleu_weight),
+            ("cross_entropy_weight", cross_entropy_weight),
+        ):
+            if value < 0:
+                raise CaptionerError(f"model.{name}={value}: must be at least 0")
+        for name, share in (("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
+            if not 0 <= share < 1:
+                raise CaptionerError(f"model.{name}={share}: must be at least 0 and below 1")
+        self.encoder_config, self.decoder_config = encoder, decoder
+        self.init_from = init_from
+        self.objective, self.samples, self.temperature = objective, samples, temperature
+        self.bleu_weight, self.cross_entropy_weight = bleu_weight, cross_entropy_weight
+        self.label_smoothing = label_smoothing
+        self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
+        self.weight_decay, self.warmup_share = weight_decay, warmup_share
+        self._rewards: list[tuple[int, CaptionReward]] = []
+        """Of each source, with the place of its first image."""
+        # Nothing is blocked: what is validated is what was learnt, in whatever language.
+        self.decoding = DecodingOptions(
+            beam_size=val_beam_size, length_penalty=val_length_penalty, no_repeat_ngram=0
+        )
+        self.sample_captions = sample_captions
+        self.seed = seed
+        self._said: dict[str, str] = {}
+        self._epoch_began = self._validation_began = self._validated_s = 0.0
+
+    @property
+    def data(self) -> CaptionDataModule:
+        """The data module of the running trainer."""
+        module: CaptionDataModule = self.trainer.datamodule  # type: ignore[attr-defined]
+        return module
+
+    def configure_model(self) -> None:
+        """Build the network once the vocabulary is known.
+
+        Raises:
+            CaptionerError: when the data module was given another encoder or start.
+        """
+        if hasattr(self, "model"):
+            return
+        data = self.data
+        if (data.encoder_config, data.init_from) != (self.encoder_config, self.init_from):
+            raise CaptionerError(
+                "encoder and init_from of CaptionTask and CaptionDataModule differ; give both the "
+                "same, as the command line does"
+            )
+        # The first is what the model writes unless it is asked for another.
+        self.decoder_config = replace(self.decoder_config, styles=data.styles)
+        self.model = CaptionModel.build(
+            self.encoder_config,
+            self.decoder_config,
+            data.tokenizer,
+            load_weights=data.initial is None,
+        )
+        self.model.lexicon = data.lexicon
+        if data.initial is not None:
+            load_weights(self.model, data.initial, f"init_from={self.init_from}")
+        elif self.encoder_config.frozen:
+            # Weights that were drawn at random: those that the cached features come from.
+            self.model.encoder.load_state_dict(data.encoder_weights)
+
+    def features(self, pictures: Tensor) -> ImageFeatures:
+        """Features of pixels, or of what is kept of the encoder's frozen part; see ``Batch``."""
+        if pictures.ndim == 3:
+            return ImageFeatures.from_grid(pictures.float())
+        if pictures.dtype is torch.float16:
+            kept: ImageFeatures = self.model.encoder.finish(pictures.float())
+            return kept
+        features: ImageFeatures = self.model.encoder(pictures)
+        return features
+
+    def loss(
+        self, features: ImageFeatures, captions: Tensor, styles: Tensor | None = None
+    ) -> Tensor:
+        """Cross-entropy of the next word, the mean over all words of captions (B, C, T + 1)."""
+        inputs, targets = shift(captions)
+        readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)
+        said = targets != PAD_ID
+        # The output layer is the widest: padding does not go through it.
+        logits = self.model.decoder.logits(readout[said])  # (words, V)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return functional.cross_entropy(logits.float(), targets[said], label_smoothing=smoothing)
+
+    def on_train_start(self) -> None:
+        """Count the n-grams of the training captions, against which samples are scored."""
+        if self.objective != "self_critical":
+            return
+        for part in self.data.parts["train"]:
+            examples = self.data.examples["train"][part.first : part.first + part.size]
+            references = {each.image_id: each.captions for each in examples}
+            reward = CaptionReward(references, self.model.tokenizer, self.bleu_weight)
+            self._rewards.append((part.first, reward))
+
+    def _score_samples(
+        self, places: Sequence[int], samples: Sequence[Sequence[Hypothesis]]
+    ) -> Tensor:
+        """Rewards (B, C), each by the document frequencies of the image's own source."""
+        assert self._rewards, "made when training starts"
+        firsts = [first for first, _ in self._rewards]
+        rewards = torch.zeros(len(samples), self.samples)
+        rows_of: dict[int, list[int]] = defaultdict(list)
+        for row, place in enumerate(places):
+            rows_of[bisect_right(firsts, place) - 1].append(row)
+        for number, rows in rows_of.items():
+            ids = [self.data.examples["train"][places[row]].image_id for row in rows]
+            scored = self._rewards[number][1].score(ids, [samples[row] for row in rows])
+            rewards[rows] = scored.to(rewards.dtype)
+        return rewards
+
+    def self_critical_loss(
+        self, features: ImageFeatures, indices: Tensor, styles: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Policy gradient's loss of samples drawn for B images, and their rewards (B, C).
+
+        Args:
+            features: of the images.
+            indices: (B,) int64, the images' places in the training split; with the epoch they
+                settle what is drawn, whatever the batch.
+            styles: (B,) int64, of the captions.
+        """
+        places = indices.tolist()
+        options = DecodingOptions(
+            sample=True,
+            num_captions=self.samples,
+            max_length=self.data.max_words,
+            temperature=self.temperature,
+            seed=self._draw,
+            no_repeat_ngram=0,  # what repeats shall be drawn, and its reward be low
+        )
+        samples = draw_samples(self.model.decoder, features, options, places, styles)
+        rewards = self._score_samples(places, samples).to(features.grid.device)
+        # The words again, all at once: gradients through the loop above would cost far more.
+        inputs, targets = shift(as_captions(samples).to(rewards.device))
+        readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)
+        said = targets != PAD_ID
+        advantage = advantages(rewards)[..., None].expand_as(targets)
+        logits = self.model.decoder.logits(readout[said])  # (words, V)
+        loss = policy_loss(logits, targets[said], advantage[said], self.temperature)
+        return loss, rewards
+
+    @property
+    def _draw(self) -> int:
+        """Seed of this epoch's samples."""
+        return hash((self.seed, self.current_epoch)) % 2**63
+
+    def on_train_epoch_start(self) -> None:
+        """Start the clock."""
+        self._epoch_began, self._validated_s = time.perf_counter(), 0.0
+
+    def on_train_epoch_end(self) -> None:
+        """Log how long the epoch took, in seconds, its validation not counted."""
+        took = time.perf_counter() - self._epoch_began - self._validated_s
+        self.log("train/epoch_seconds", took)
+
+    def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
+        """Draw dropout from the place in the run alone, so that a resumed run repeats it."""
+        # The hash of a tuple of integers, unlike that of a string, is the same in every process.
+        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx)) % 2**63)
+
+    def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
+        """One batch of teacher forcing, or of samples and their rewards."""
+        features, images = self.features(batch.pictures), len(batch.indices)
+        if self.objective != "self_critical":
+            loss = self.loss(features, batch.captions, batch.styles)
+        else:
+            # In float32: in half precision, what is drawn is not what the probabilities say.
+            whole = ImageFeatures(features.grid.float(), features.pooled.float())
+            with torch.autocast(self.device.type, enabled=False):
+                loss, rewards = self.self_critical_loss(whole, batch.indices, batch.styles)
+            self.log("train/reward", rewards.mean(), prog_bar=True, batch_size=images)
+            if self.cross_entropy_weight:
+                loss = loss + self.cross_entropy_weight * self.loss(
+                    features, batch.captions, batch.styles
+                )
+        self.log("train/loss", loss, prog_bar=True, batch_size=images)
+        # Of the decoder, whose groups are the last; one factor scales all of them.
+        rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
+        self.log("train/learning_rate", rate, batch_size=images)
+        return loss
+
+    def validation_step(self, batch: Batch, batch_idx: int) -> None:
+        """Caption a batch, reading nothing of its references."""
+        self._evaluate_batch(batch, "dev")
+
+    def test_step(self, batch: Batch, batch_idx: int) -> None:
+        """As in validation."""
+        self._evaluate_batch(batch, "test")
+
+    def on_validation_epoch_start(self) -> None:
+        """Look at the clock."""
+        self._validation_began = time.perf_counter()
+
+    def on_validation_epoch_end(self) -> None:
+        """Score the captions and show some."""
+        self._score("val", "dev")
+        self._show_samples()
+        self._said.clear()
+        self._validated_s += time.perf_counter() - self._validation_began
+
+    def on_test_epoch_end(self) -> None:
+        """Score the captions."""
+        self._score("test", "test")
+        self._said.clear()
+
+    def _evaluate_batch(self, batch: Batch, split: str) -> None:
+        name = "val" if split == "dev" else split
+        features = self.features(batch.pictures)
+        loss = self.loss(features, batch.captions, batch.styles)
+        self.log(f"{name}/loss", loss, batch_size=len(batch.indices))
+        features = ImageFeatures(features.grid.float(), features.pooled.float())
+        with torch.autocast(self.device.type, enabled=False):
+            results = self.model.caption_features(features, self.decoding)
+        examples = self.data.examples[split]
+        for index, result in zip(batch.indices.tolist(), results, strict=True):
+            self._said[examples[index].image_id] = result.text
+
+    def _score(self, name: str, split: str) -> None:
+        """Log the scores of each source, and the mean over the sources, which chooses."""
+        parts = self.data.parts[split]
+        means: dict[str, float] = defaultdict(float)
+        for part in parts:
+            examples = self.data.examples[split][part.first : part.first + part.size]
+            references = {
+                each.image_id: each.captions for each in examples if each.image_id in self._said
+            }
+            if not references:
+                continue  # A trial run sees the first batches only.
+            said = {image_id: self._said[image_id] for image_id in references}
+            scores = score_captions(said, references, tokenize=tokenize)
+            for metric, value in scores.values.items():
+                key = metric.lower().replace("-", "_")
+                means[key] += value / len(parts)
+                if len(parts) > 1:
+                    self.log(f"{name}/{part.source.name}/{key}", value)
+        for key, value in means.items():
+            self.log(f"{name}/{key}", value, prog_bar=key == "cider_d")
+
+    def _show_samples(self) -> None:
+        loggers = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
+        if not loggers or self.trainer.sanity_checking:
+            return
+        for example in self.data.examples["dev"][: self.sample_captions]:
+            if example.image_id not in self._said:
+                continue
+            image = read_image(example.path, min_side=SAMPLE_SIDE)
+            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
+            picture = np.asarray(captioned_picture(image, self._said[example.image_id]))
+            for logger in loggers:
+                logger.experiment.add_image(
+                    f"captions/{example.image_id}", picture, self.global_step, dataformats="HWC"
+                )
+
+    def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
+        """AdamW with a rate for each part, warm-up and half a cosine, step by step.
+
+        Raises:
+            CaptionerError: when nothing says how long the training is.
+        """
+        groups = [
+            *_parameter_groups(self.model.encoder, self.lr_encoder, self.weight_decay),
+            *_parameter_groups(self.model.decoder, self.lr_decoder, self.weight_decay),
+        ]
+        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        steps = self.trainer.estimated_stepping_batches
+        if not math.isfinite(steps):
+            raise CaptionerError(
+                "trainer.max_epochs=-1 sets no end, which the learning rate's schedule needs; give "
+                "a number of epochs"
+            )
+        total = int(steps)
+        warmup = max(1, round(self.warmup_share * total))
+
+        def factor(step: int) -> float:
+            if step < warmup:
+                return (step + 1) / warmup
+            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
+
+        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        return {
+            "optimizer": optimizer,
+            "lr_scheduler": {"scheduler": schedule, "interval": "step"},
+        }
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Keep all that `captioner export` needs beside the weights, as JSON primitives."""
+        description = self.model.description()
+        description["provenance"] = self._provenance()
+        checkpoint["captioner"] = description
+
+    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+        """Refuse a checkpoint of another model, or with another vocabulary or other features.
+
+        Raises:
+            CaptionerError: when it is no captioner's or does not fit the configuration.
+        """
+        if "captioner" not in checkpoint:
+            raise CaptionerError("the checkpoint was not written by `captioner fit`")
+        saved = checkpoint["captioner"]
+        # Word ids would mean other words.
+        if saved["tokenizer"] != self.model.tokenizer.to_dict():
+            raise CaptionerError(
+                f"the checkpoint's vocabulary ({len(saved['tokenizer']['words'])} words) is not "
+                f"that of the data ({len(self.model.tokenizer.words)} words); use the data and "
+                "the data.min_count that it was trained with"
+            )
+        for part, here in (("encoder", self.encoder_config), ("decoder", self.decoder_config)):
+            for name, value in asdict(here).items():
+                there = saved[part].get(name, value)
+                if there != value and name not in ("weights", "dropout"):
+                    raise CaptionerError(
+                        f"the checkpoint was trained with model.{part}.{name}={there}, the "
+                        f"configuration says {value}; use the config.yaml of its run"
+                    )
+        if self.encoder_config.frozen and not self._has_encoder_of(checkpoint["state_dict"]):
+            raise CaptionerError(
+                "the checkpoint's encoder has other weights than model.encoder.weights="
+                f"{self.encoder_config.weights}, which the features of the images come from; "
+                "give those that it was trained with"
+            )
+
+    def _has_encoder_of(self, state: Mapping[str, Tensor]) -> bool:
+        return all(
+            torch.equal(tensor.cpu(), state[f"model.encoder.{name}"].cpu())
+            for name, tensor in self.model.encoder.state_dict().items()
+        )
+
+    def _provenance(self) -> dict[str, Any]:
+        scores = {
+            name: round(float(value), 6)
+            for name, value in self.trainer.callback_metrics.items()
+            if name.startswith("val/")
+        }
+        return {
+            "data": self._describe_data(),
+            # RUN/checkpoints/best.ckpt; the folders above are one machine's.
+            "init_from": "/".join(Path(self.init_from).parts[-3:]) if self.init_from else None,
+            "epoch": self.current_epoch,
+            "steps": self.global_step,
+            "batch_size": self.data.batch_size,
+            "objective": self.objective,
+            **self._objective_options(),
+            "average_decay": self._average_decay(),
+            "label_smoothing": self.label_smoothing,
+            "lr_encoder": self.lr_encoder,
+            "lr_decoder": self.lr_decoder,
+            "seed": self.seed,
+            "validation": scores,
+        }
+
+    def _describe_data(self) -> dict[str, Any]:
+        described = [
+            {"name": data.name, "format": data.format, "images": dict(data.splits)}
+            for data in self.data.data.values()
+        ]
+        if len(described) == 1:
+            return described[0]
+        return {
+            "sources": [
+                {**each, "name": source.name, "weight": source.weight, "style": source.style}
+                for each, source in zip(described, self.data.sources, strict=True)
+            ]
+        }
+
+    def _objective_options(self) -> dict[str, Any]:
+        if self.objective != "self_critical":
+            return {}
+        names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
+        return {name: getattr(self, name) for name in names}
+
+    def _average_decay(self) -> float:
+        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
+        return sum(each.decay for each in callbacks if isinstance(each, WeightAverage))
+
+
+def captioned_picture(image: Image.Image, text: str) -> Image.Image:
+    """The picture with its caption written below it."""
+    font = ImageFont.load_default(size=14)
+    lines = _wrap(text, font, image.width - 8)
+    sheet = Image.new("RGB", (image.width, image.height + 18 * len(lines) + 6), "white")
+    sheet.paste(image)
+    ImageDraw.Draw(sheet).text((4, image.height + 2), "\n".join(lines), fill="black", font=font)
+    return sheet
+
+
+def _wrap(text: str, font: Any, width: int) -> list[str]:
+    lines = [""]
+    for word in text.split():
+        longer = f"{lines[-1]} {word}".strip()
+        if font.getlength(longer) <= width or not lines[-1]:
+            lines[-1] = longer
+        else:
+            lines.append(word)
+    return lines
+
+
+def _parameter_groups(part: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
+    """Matrices with weight decay, vectors (biases, scales) without."""
+    trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
+    ]
+    return [group for group in groups if group["params"]]

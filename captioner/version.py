@@ -1,0 +1,3 @@
+"""The version, for all that may not import the whole package."""
+
+__version__ = "0.1.0"

@@ -1,0 +1,519 @@
+"""Read a video as frames with their times, and say what is wrong with one that cannot be read.
+
+Two readers do the same job. PyAV is the default: it gives the container's own timestamps as exact
+fractions, reports every packet that could not be decoded, decodes AV1, and was as fast as OpenCV
+or faster on the clips tried (`benchmarks/tag.py` measures it). OpenCV serves where PyAV cannot;
+it counts no failures, because it does not tell of them.
+
+Times are presentation timestamps in seconds, measured from the first frame that can be shown.
+They are never a frame's number divided by a rate: that is wrong wherever the rate varies.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import struct
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from captioner.errors import CaptionerError
+from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+
+_SUFFIXES = (
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .wmv .asf .flv .f4v .ogv .3gp"
+    " .3g2 .mxf .dv .ivf .y4m"
+)
+VIDEOS = FileKind("video", frozenset(_SUFFIXES.split()), _SUFFIXES)
+"""What a folder is searched for."""
+
+_CONTAINERS = (
+    "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,dv,gxf,nut,"
+    "ivf,h264,hevc,m4v,wtv,yuv4mpegpipe,rm"
+)
+"""FFmpeg's demuxers that may run. Others take playlists, which name further files, for videos."""
+
+MAX_FAILURES_IN_A_ROW = 250
+"""Packets in a row that may fail before the rest of a file is given up."""
+
+LONGEST_GAP_S = 3600.0
+"""Longest time that a frame is believed to be shown, unless the video is announced to be longer."""
+
+LONGEST_VIDEO_S = 1e6  # Announced lengths above are nonsense: 11 days.
+
+READERS = ("pyav", "opencv")
+
+Picture = np.ndarray[Any, np.dtype[np.uint8]]
+
+
+class VideoError(CaptionerError):
+    """One video cannot be used.
+
+    Attributes:
+        code: which kind of trouble, a fixed word for programs: ``not_found``, ``unreadable``,
+            ``empty_file``, ``not_a_video``, ``no_video_stream``, ``no_frames``, ``no_decoder``,
+            ``time_limit``, ``decoder_died``.
+        reason: the same for people, in a few words without the path.
+        path: the file.
+    """
+
+    def __init__(self, code: str, reason: str, path: Path) -> None:
+        """Keep all three; the message is ``path: reason``."""
+        super().__init__(f"{printable(path)}: {reason}")
+        self.code = code
+        self.reason = reason
+        self.path = path
+
+
+@dataclass(frozen=True)
+class VideoInfo:
+    """What the container says before anything is decoded; only the size is certain.
+
+    Attributes:
+        width: of the picture as it is shown, in pixels.
+        height: likewise.
+        rotation: degrees clockwise by which stored pictures are turned to be shown: 0, 90, 180
+            or 270. It is applied already, after mirroring where the file asks for that too.
+        announced_s: length of the video in seconds according to the container; None if it does
+            not say.
+    """
+
+    width: int
+    height: int
+    rotation: int
+    announced_s: float | None
+
+
+class Frame(ABC):
+    """One decoded picture. It is converted only when asked for: most frames are looked at by none.
+
+    Attributes:
+        index: 0, 1, 2, ... in the order of showing, of the frames that could be decoded.
+        time_s: seconds since the first frame.
+        duration_s: how long it is shown, in seconds; None if the file does not say.
+    """
+
+    def __init__(self, index: int, time_s: float, duration_s: float | None) -> None:
+        self.index = index
+        self.time_s = time_s
+        self.duration_s = duration_s
+
+    @abstractmethod
+    def rgb(self) -> Picture:
+        """The picture as it is shown, upright: (height, width, 3) in the order RGB."""
+
+    @abstractmethod
+    def thumbnail(self, width: int, height: int) -> Picture:
+        """A small copy as it is stored, not turned: (height, width, 3) in the order BGR."""
+
+
+class Video(ABC):
+    """An open video: iterate once over its frames, then close it (or use it as a context).
+
+    Attributes:
+        path: the file.
+        info: what the container says.
+        decode_failures: packets and frames, so far, that could not be decoded and were skipped.
+        ended_early: why the frames ended before the file did, in a few words; None if they did
+            not, or not yet.
+    """
+
+    path: Path
+    info: VideoInfo
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.decode_failures = 0
+        self.ended_early: str | None = None
+
+    @abstractmethod
+    def __iter__(self) -> Iterator[Frame]:
+        """The frames in the order of showing, with rising times."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Close the file. Closing twice does nothing."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self.close()
+
+
+def find_videos(paths: str | Path | Sequence[str | Path]) -> Iterator[SourceFile]:
+    """List video files lazily; see `captioner.files.finding.find_files`, also for the errors."""
+    return find_files(paths, VIDEOS)
+
+
+def open_video(path: str | Path, reader: str = "pyav") -> Video:
+    """Open a video and decode its first frame.
+
+    Args:
+        path: a video file, whatever its suffix. Playlists are refused.
+        reader: ``pyav`` or ``opencv``.
+
+    Raises:
+        VideoError: there is no picture to be had from it; its ``code`` says why.
+        ValueError: an unknown reader.
+    """
+    path = Path(path)
+    if reader not in READERS:
+        raise ValueError(f"reader={reader!r}: choose one of {', '.join(READERS)}")
+    try:
+        problem = why_unreadable(path)
+        if problem is None:
+            path.open("rb").close()  # The readers do not both say that they were not allowed to.
+    except FileNotFoundError:
+        raise VideoError("not_found", "file not found", path) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise VideoError("unreadable", reason, path) from None
+    if problem is not None:
+        code = "empty_file" if problem == "empty file" else "unreadable"
+        raise VideoError(code, problem, path)
+    return _PyAvVideo(path) if reader == "pyav" else _OpenCvVideo(path)
+
+
+class _Clock:
+    """Timestamps as a file has them -> seconds since the first frame, always rising."""
+
+    def __init__(self, rate: Fraction | float | None, announced_s: float | None) -> None:
+        """Take what the container says: frames per second, and the video's length in seconds."""
+        # The frame distance to be used where a file gives none.
+        self._usual_s = 1 / Fraction(rate) if rate and 1 <= rate <= 1000 else Fraction(1, 25)
+        self._longest_gap_s = max(LONGEST_GAP_S, announced_s or 0)
+        self._offset: Fraction | None = None
+        self._last: Fraction | None = None
+        self._is_behind = False
+
+    def time(self, stamp_s: Fraction | None) -> Fraction:
+        """The time of the next frame; without a usable stamp it follows the last one closely."""
+        last = self._last
+        if last is None:
+            self._offset = stamp_s
+            now = Fraction(0)
+        elif stamp_s is None:
+            now = last + self._usual_s
+        else:
+            if self._offset is None:
+                self._offset = stamp_s - last - self._usual_s
+            now = stamp_s - self._offset
+            if _LEAST_DISTANCE_S <= now - last <= self._longest_gap_s:
+                self._is_behind = False
+            elif 0 <= last - now < _STUMBLE * self._usual_s and not self._is_behind:
+                # One frame twice at a time, or two swapped: the next will be on time again.
+                now = last + self._usual_s / 100
+                self._is_behind = True
+            else:
+                # The stamps start anew, as where two recordings were joined, or one is damaged
+                # and names a time far away: so does the offset.
+                now = last + self._usual_s
+                self._offset = stamp_s - now
+        self._last = now
+        return now
+
+
+_STUMBLE = 3  # frame distances that one stamp may lie back without being a new beginning
+_LEAST_DISTANCE_S = Fraction(1, 1_000_000)  # of frames, so that each has a time of its own
+
+
+def _plausible(seconds: float | None) -> float | None:
+    """A length in seconds, None if it is nonsense."""
+    return seconds if seconds is not None and 0 < seconds <= LONGEST_VIDEO_S else None
+
+
+# --- PyAV ----------------------------------------------------------------------------------
+
+
+class _PyAvFrame(Frame):
+    def __init__(
+        self, index: int, time_s: float, duration_s: float | None, frame: Any, video: _PyAvVideo
+    ) -> None:
+        super().__init__(index, time_s, duration_s)
+        self._frame = frame
+        self._orientation = video.orientation
+        self._shrink: Any = video.shrink
+
+    def rgb(self) -> Picture:
+        picture = self._converted(lambda frame: frame.to_ndarray(format="rgb24"))
+        is_mirrored, turns = self._orientation
+        if is_mirrored:
+            picture = picture[:, ::-1]
+        return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
+
+    def thumbnail(self, width: int, height: int) -> Picture:
+        how = {"width": width, "height": height, "format": "bgr24", "interpolation": "AREA"}
+        return self._converted(lambda frame: self._shrink(frame, **how).to_ndarray())
+
+    def _converted(self, convert: Callable[[Any], Picture]) -> Picture:
+        import av
+
+        try:
+            return convert(self._frame)
+        except av.error.FFmpegError:
+            # Damage can leave a description of the colours behind that does not exist.
+            unspecified = 2
+            self._frame.colorspace = unspecified
+            self._frame.color_trc = self._frame.color_primaries = unspecified
+            return convert(self._frame)
+
+
+def _orientation(frame: Any) -> tuple[bool, int]:
+    """Whether a frame is mirrored left to right first, then its quarter turns clockwise.
+
+    To be asked of one frame only: PyAV's list of side data and its frame hold each other, and so
+    the picture stays in memory until Python looks for such circles.
+    """
+    from av.sidedata.sidedata import Type
+
+    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    if found is None:
+        return False, 0
+    # ISO/IEC 14496-12, 8.3.2: the point (x, y), y downwards, is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = struct.unpack("=5i", bytes(found)[:20])
+    is_mirrored = a * d - b * c < 0
+    sign = -1 if is_mirrored else 1
+    return is_mirrored, round(math.atan2(sign * b, sign * a) / (math.pi / 2)) % 4
+
+
+class _PyAvVideo(Video):
+    def __init__(self, path: Path) -> None:
+        import av
+
+        super().__init__(path)
+        self._ffmpeg_error = av.error.FFmpegError
+        # One for all frames: setting up the scaling costs several times what scaling costs.
+        self.shrink = av.video.reformatter.VideoReformatter().reformat
+        self._failures_in_a_row = 0
+        try:
+            # As a URL, so that no file name is taken for a protocol.
+            self._container = av.open(
+                f"file:{path}",
+                metadata_errors="ignore",
+                options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+            )
+        except self._ffmpeg_error as error:
+            raise _not_opened(path) from error
+        try:
+            self._stream = self._video_stream()
+            self._frames = self._decode()
+            self._first = next(self._frames, None)
+            if self._first is None:
+                raise VideoError("no_frames", "no frame of it can be decoded", path)
+            self.orientation = _orientation(self._first)
+            self.info = self._describe(self._first)
+        except BaseException:
+            self.close()
+            raise
+
+    def _video_stream(self) -> Any:
+        from av.stream import Disposition
+
+        streams = [
+            stream
+            for stream in self._container.streams.video
+            if not stream.disposition & Disposition.attached_pic  # a music file's cover
+        ]
+        if not streams:
+            held = "only sound" if self._container.streams.audio else "no pictures"
+            raise VideoError("no_video_stream", f"it holds {held}", self.path)
+        streams = [stream for stream in streams if stream.codec_context is not None]
+        if not streams:
+            raise VideoError("no_decoder", "no decoder for its pictures", self.path)
+        stream = max(streams, key=lambda each: each.width * each.height)
+        stream.thread_type = "AUTO"
+        return stream
+
+    def _describe(self, frame: Any) -> VideoInfo:
+        _, turns = self.orientation
+        sides = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
+        return VideoInfo(*sides, 90 * turns, _plausible(self._announced_s()))
+
+    def _announced_s(self) -> float | None:
+        stream, container = self._stream, self._container
+        if stream.duration is not None and stream.time_base is not None:
+            return float(_seconds(stream.duration, stream.time_base))
+        # Matroska keeps each stream's length as a tag, the file's as that of the longest stream.
+        with suppress(KeyError, ValueError):
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if container.duration is not None and len(container.streams) == 1:
+            return float(container.duration) / 1_000_000
+        return None
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets; a stretch that the container's reader stumbles over is skipped."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except (StopIteration, IndexError):
+                # IndexError: at the end PyAV looks for streams that came up in the middle, as in
+                # a damaged file, in a list that was made at the start.
+                return
+            except self._ffmpeg_error:
+                if self._failed():
+                    return
+                packets = self._container.demux(self._stream)
+
+    def _decode(self) -> Iterator[Any]:
+        for packet in self._packets():
+            try:
+                frames = packet.decode()
+            except self._ffmpeg_error as error:
+                if isinstance(error, EOFError):
+                    return
+                frames = ()
+                if self._failed():
+                    return
+            for frame in frames:
+                if frame.is_corrupt:
+                    # A decoder paints over what is missing: a picture of nothing that was filmed.
+                    self.decode_failures += 1
+                    continue
+                self._failures_in_a_row = 0
+                yield frame
+
+    def _failed(self) -> bool:
+        """Count a failure; whether there were too many in a row."""
+        self.decode_failures += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row < MAX_FAILURES_IN_A_ROW:
+            return False
+        self.ended_early = f"{self._failures_in_a_row} damaged packets in a row"
+        return True
+
+    def __iter__(self) -> Iterator[Frame]:
+        rate = self._stream.average_rate or self._stream.guessed_rate
+        clock = _Clock(rate and Fraction(rate), self.info.announced_s)
+        # AVI knows no presentation times: what is called so counts packets as they are stored.
+        is_avi = self._container.format.name == "avi"
+        index, frame = 0, self._first
+        self._first = None
+        while frame is not None:
+            count = frame.dts if is_avi else frame.pts
+            stamp = None if count is None else _seconds(count, frame.time_base)
+            lasts_s = _plausible(float(_seconds(frame.duration, frame.time_base)))
+            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
+            index, frame = index + 1, next(self._frames, None)
+
+    def close(self) -> None:
+        self._container.close()
+
+
+def _seconds(count: int, time_base: Any) -> Fraction:
+    # Newer releases have a rational type of their own for the time base.
+    return count * Fraction(time_base.numerator, time_base.denominator)
+
+
+def _not_opened(path: Path) -> VideoError:
+    # The index of an MP4 file stands at its end: a part of such a file says nothing about itself.
+    if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
+        return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
+    return VideoError("not_a_video", "not a video that can be read", path)
+
+
+def _is_mp4(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as file:
+        return file.read(12)[4:8] == b"ftyp"
+    return False
+
+
+# --- OpenCV --------------------------------------------------------------------------------
+
+
+@contextmanager
+def _opencv_options() -> Iterator[None]:
+    """Forbid playlists; OpenCV takes FFmpeg's options from the environment and nowhere else."""
+    name = "OPENCV_FFMPEG_CAPTURE_OPTIONS"
+    before = os.environ.get(name)
+    os.environ[name] = f"protocol_whitelist;file|format_whitelist;{_CONTAINERS}"
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[name]
+        else:
+            os.environ[name] = before
+
+
+class _OpenCvFrame(Frame):
+    def __init__(self, index: int, time_s: float, picture: Picture) -> None:
+        super().__init__(index, time_s, None)
+        self._picture = picture
+
+    def rgb(self) -> Picture:
+        picture: Picture = np.ascontiguousarray(self._picture[:, :, ::-1])
+        return picture
+
+    def thumbnail(self, width: int, height: int) -> Picture:
+        import cv2
+
+        small = cv2.resize(self._picture, (width, height), interpolation=cv2.INTER_AREA)
+        return np.asarray(small, dtype=np.uint8)
+
+
+class _OpenCvVideo(Video):
+    """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses.
+
+    What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns mirrored
+    pictures wrongly, takes a sound file's cover for a video, brings all frames to one size, cannot
+    open names that are not UTF-8, and takes the longest stream's length for the video's in
+    Matroska.
+    """
+
+    def __init__(self, path: Path) -> None:
+        import cv2
+
+        super().__init__(path)
+        self._cv2 = cv2
+        try:
+            os.fspath(path).encode()
+        except UnicodeEncodeError as error:
+            raise VideoError("unreadable", "OpenCV needs a name in UTF-8", path) from error
+        with _opencv_options():
+            # With the folder, so that no file name is taken for a protocol.
+            self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
+        try:
+            if not self._capture.isOpened():
+                raise _not_opened(path)
+            read, first = self._capture.read()
+            if not read:
+                raise VideoError("no_frames", "no frame of it can be decoded", path)
+        except BaseException:
+            self.close()
+            raise
+        self._first: Any = first
+        get = self._capture.get
+        rate, count = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
+        self._rate = rate
+        height, width = first.shape[:2]
+        self.info = VideoInfo(
+            width,
+            height,
+            int(get(cv2.CAP_PROP_ORIENTATION_META)) % 360,
+            _plausible(count / rate if rate > 0 else None),
+        )
+
+    def __iter__(self) -> Iterator[Frame]:
+        clock = _Clock(self._rate, self.info.announced_s)
+        index, picture = 0, self._first
+        self._first = None
+        while picture is not None:
+            stamp_ms = self._capture.get(self._cv2.CAP_PROP_POS_MSEC)
+            # Zero also stands for a stamp that is not known.
+            stamp = Fraction(stamp_ms) / 1000 if index == 0 or stamp_ms != 0 else None
+            yield _OpenCvFrame(index, float(clock.time(stamp)), picture)
+            read, picture = self._capture.read()
+            index, picture = index + 1, picture if read else None
+
+    def close(self) -> None:
+        self._capture.release()

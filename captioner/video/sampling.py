@@ -1,0 +1,211 @@
+"""Which frames of a video are looked at, and where its shots begin: one pass, bounded memory."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+from itertools import islice
+
+import numpy as np
+
+from captioner.video.frames import READERS, Frame, Picture, Video, VideoInfo
+
+SHORTEST_SHOT_S = 0.5
+"""A cut closer to the last one than this begins no shot."""
+
+FLASH_S = 0.2
+"""A picture that is back so soon after it changed was lit by a flash, and not cut away from."""
+
+SAME_PICTURE = 0.6
+"""Least correlation of two thumbnails that show the same; different photos stay below 0.5."""
+
+SETTLE_S = 0.25
+"""A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
+coarse pictures that encoders make of a new scene are over; or by its last one if it is shorter."""
+
+THUMBNAIL_SIZE = (160, 90)
+"""(width, height) in pixels of what the shot detector looks at, whatever the shape of the video:
+that of the frames may change within one."""
+
+_TIME_BASE = Fraction(1, 1_000_000)
+
+
+@dataclass(frozen=True)
+class SamplingOptions:
+    """How a video is read. Checked in full when made; ValueError names what is wrong.
+
+    Attributes:
+        fps: frames looked at per second of video: those shown at 0, 1 / fps, 2 / fps, ... seconds.
+        every_n_frames: take every so manieth frame instead, whatever its time; None goes by `fps`.
+        shots: find the cuts; every shot then has at least one frame. Without, all is one shot.
+        max_frames: most frames looked at in one video. A video announced to be longer is sampled
+            more thinly, so that its end is seen too. None sets no bound.
+        reader: ``pyav`` or ``opencv``; see `captioner.video.frames`.
+        time_limit_s: a video whose reader delivers nothing for so many seconds is given up.
+    """
+
+    fps: float = 1.0
+    every_n_frames: int | None = None
+    shots: bool = True
+    max_frames: int | None = None
+    reader: str = "pyav"
+    time_limit_s: float = 60.0
+
+    def __post_init__(self) -> None:
+        for name, most in (("fps", 1000.0), ("time_limit_s", 1e6)):
+            value = getattr(self, name)
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 < value <= most
+            ):
+                raise ValueError(f"{name}={value!r}: give a number above 0, at most {most:g}")
+        for name in ("every_n_frames", "max_frames"):
+            value = getattr(self, name)
+            if value is not None and (type(value) is not int or value < 1):
+                raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
+        if self.reader not in READERS:
+            raise ValueError(f"reader={self.reader!r}: choose one of {', '.join(READERS)}")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """A shot ends and another begins.
+
+    Attributes:
+        time_s: time of the new shot's first frame, in seconds.
+    """
+
+    time_s: float
+
+
+def sample(
+    video: Video, frames: Iterable[Frame], options: SamplingOptions
+) -> Iterator[Frame | Cut]:
+    """Choose the frames to look at, in the order of time.
+
+    Args:
+        video: what ``frames`` come from.
+        frames: all frames of the video.
+        options: which to choose.
+
+    Yields:
+        The chosen frames, and before the first frame of each new shot its cut.
+    """
+    due = _Due(options, video.info)
+    shot_start_s = 0.0
+    seen = False  # whether a frame of this shot was chosen
+    spare: Frame | None = None
+    for frame, is_cut in find_cuts(frames) if options.shots else ((each, False) for each in frames):
+        if is_cut:
+            if spare is not None and not seen and due.take_spare():
+                yield spare
+            yield Cut(frame.time_s)
+            shot_start_s, seen, spare = frame.time_s, False, None
+        if due.takes(frame):
+            seen, spare = True, None
+            yield frame
+        elif not seen and (spare is None or frame.time_s <= shot_start_s + SETTLE_S):
+            spare = frame
+    if spare is not None and not seen and due.take_spare():
+        yield spare
+
+
+class _Due:
+    """Whose turn it is."""
+
+    def __init__(self, options: SamplingOptions, info: VideoInfo) -> None:
+        self._every = options.every_n_frames or 1
+        self._interval_s = 1 / options.fps if options.every_n_frames is None else 0.0
+        if options.max_frames is not None and info.announced_s is not None:
+            self._interval_s = max(self._interval_s, info.announced_s / options.max_frames)
+        self._next_s = 0.0
+        self._left = options.max_frames
+
+    def takes(self, frame: Frame) -> bool:
+        # Times are fractions as floats: the frame of the third second may be shown at 2.9999999.
+        now_s = frame.time_s + 1e-6
+        if frame.index % self._every or now_s < self._next_s or not self.take_spare():
+            return False
+        if self._interval_s > 0:
+            self._next_s = (int(now_s / self._interval_s) + 1) * self._interval_s
+        return True
+
+    def take_spare(self) -> bool:
+        """Count a frame that is chosen out of turn; whether it may be."""
+        if self._left is None:
+            return True
+        if self._left == 0:
+            return False
+        self._left -= 1
+        return True
+
+
+def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
+    """Mark the frames with which a new shot begins.
+
+    PySceneDetect's adaptive detector: a cut is a frame that differs from the one before by at
+    least 3 times as much as its neighbours do from theirs, in the mean over hue, saturation and
+    brightness; so a moving camera is no cut. It has to see two frames more before it can say.
+    A cut after which the old picture is back within FLASH_S is none.
+
+    Yields:
+        Every frame, in order, and whether a shot begins with it; the first frame is no cut.
+    """
+    from scenedetect import FrameTimecode
+    from scenedetect.common import Timecode
+    from scenedetect.detectors import AdaptiveDetector
+
+    detector = AdaptiveDetector(min_scene_len=SHORTEST_SHOT_S)
+    waiting: deque[tuple[Frame, Picture]] = deque()
+    cuts: set[int] = set()
+    before: Picture | None = None  # thumbnail of the frame that was yielded last
+    for frame in frames:
+        thumbnail = frame.thumbnail(*THUMBNAIL_SIZE)
+        waiting.append((frame, thumbnail))
+        # The detector compares times, and gives back those of the frames that it was given.
+        timecode = FrameTimecode(Timecode(_stamp(frame), _TIME_BASE), fps=25.0)
+        found = detector.process_frame(timecode, thumbnail)
+        cuts.update(round(cut.seconds / _TIME_BASE) for cut in found)
+        while len(waiting) > detector.event_buffer_length:
+            first = waiting[0][0]
+            may_be_flash = frame.time_s <= first.time_s + FLASH_S
+            if _stamp(first) in cuts and may_be_flash:
+                break
+            yield first, _is_cut(waiting, cuts, before)
+            before = waiting.popleft()[1]
+    while waiting:
+        yield waiting[0][0], _is_cut(waiting, cuts, before)
+        before = waiting.popleft()[1]
+
+
+def _stamp(frame: Frame) -> int:
+    return round(frame.time_s / _TIME_BASE)
+
+
+def _is_cut(
+    waiting: Sequence[tuple[Frame, Picture]], cuts: set[int], before: Picture | None
+) -> bool:
+    """Whether a shot begins with the first frame that waits."""
+    frame, thumbnail = waiting[0]
+    if before is None or _stamp(frame) not in cuts:
+        return False
+    change = _difference(before, thumbnail)
+    return not any(
+        _difference(before, later) < change / 2 and _correlation(before, later) >= SAME_PICTURE
+        for each, later in islice(waiting, 1, None)
+        if each.time_s <= frame.time_s + FLASH_S
+    )
+
+
+def _difference(a: Picture, b: Picture) -> float:
+    return float(np.abs(a.astype(np.int16) - b).mean())
+
+
+def _correlation(a: Picture, b: Picture) -> float:
+    """Pearson's, in [-1, 1]; 0 where one of them is all of one brightness."""
+    x, y = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
+    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
+    return float((x * y).sum()) / scale if scale > 0 else 0.0

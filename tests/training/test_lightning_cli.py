@@ -1,0 +1,742 @@
+"""`captioner fit | validate | test`: shipped configurations, interrupted runs, users' mistakes."""
+
+from __future__ import annotations
+
+import contextlib
+import csv
+import json
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from captioner.cli import entry as cli
+from captioner.data.datasets import load_caption_data
+from captioner.model.checkpoints import export_checkpoint, load_checkpoint
+from captioner.training import lightning_cli as training_cli
+from captioner.training.callbacks import CURRENT
+from captioner.training.datamodule import Batch
+from captioner.training.task import CaptionTask
+from helpers.training import QUIET, TINY, arguments
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+SELF_CRITICAL = ("--model.objective=self_critical", "--average.decay=0.8")
+FROZEN: tuple[str, ...] = ()
+TRAINED = ("--model.encoder.trainable=all", "--data.augment=true", "--data.workers=1")
+
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(scope="module")
+def shapes(
+    tmp_path_factory: pytest.TempPathFactory, make_shapes: Callable[[Path, int], Path]
+) -> Path:
+    """Forty pictures: 32 to train, 4 to validate, 4 to test."""
+    return make_shapes(tmp_path_factory.mktemp("toy") / "shapes", 40)
+
+
+@pytest.fixture(scope="module")
+def layouts(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """The same pictures and captions in every format that a shipped configuration names."""
+    examples = load_caption_data(shapes).examples
+    top = tmp_path_factory.mktemp("layouts")
+    flickr, karpathy = top / "flickr", top / "karpathy"
+    for folder in (flickr / "Images", karpathy / "val2014"):
+        folder.mkdir(parents=True)
+        for example in examples:
+            shutil.copy(example.path, folder)
+    lines = [f"{each.path.name}#0\t{each.captions[0]}\n" for each in examples]
+    (flickr / "Flickr8k.token.txt").write_text("".join(lines))
+    for split in ("train", "dev", "test"):
+        names = [f"{each.path.name}\n" for each in examples if each.split == split]
+        (flickr / f"Flickr_8k.{split}Images.txt").write_text("".join(names))
+    images = [
+        {
+            "filename": each.path.name,
+            "filepath": "val2014",
+            "split": "val" if each.split == "dev" else each.split,
+            "sentences": [{"raw": each.captions[0]}],
+        }
+        for each in examples
+    ]
+    (karpathy / "dataset_coco.json").write_text(json.dumps({"images": images}))
+    return {"flickr": flickr, "karpathy": karpathy, "jsonl": shapes, "auto": shapes}
+
+
+@pytest.fixture
+def fit(shapes: Path, tmp_path: Path) -> Callable[..., int]:
+    """Run `captioner fit` with a tiny network on the forty pictures; four epochs of four steps."""
+
+    def fit(run_dir: Path, *options: str) -> int:
+        return cli.main(arguments(shapes, tmp_path, run_dir, *options))
+
+    return fit
+
+
+def in_child(act: Callable[[], object], output: Path) -> int:
+    """Exit code of a forked process that does this: -9 when killed, 99 after an exception."""
+
+    def run() -> None:
+        with output.open("w") as file:
+            os.dup2(file.fileno(), 1)
+            os.dup2(file.fileno(), 2)
+            sys.stdout, sys.stderr = os.fdopen(1, "w"), os.fdopen(2, "w")
+            try:
+                code = act()
+            except BaseException as error:
+                print(repr(error), file=sys.stderr)
+                code = 99
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(code if isinstance(code, int) else 0)
+
+    process = multiprocessing.get_context("fork").Process(target=run)
+    process.start()
+    process.join()  # a timeout would make it wait for the workers of a killed process as well
+    assert process.exitcode is not None
+    return process.exitcode
+
+
+def at_batch(epoch: int, batch: int, act: Callable[[], object]) -> None:
+    """Let this process do something when it begins that training step."""
+    before = CaptionTask.on_train_batch_start
+
+    def step(task: CaptionTask, data: Batch, index: int) -> None:
+        if (task.current_epoch, index) == (epoch, batch):
+            act()
+        before(task, data, index)
+
+    CaptionTask.on_train_batch_start = step  # type: ignore[method-assign]
+
+
+def kill_at(epoch: int, batch: int) -> None:
+    at_batch(epoch, batch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def read(run_dir: Path, name: str = "last") -> dict[str, Any]:
+    checkpoint: dict[str, Any] = torch.load(
+        run_dir / "checkpoints" / f"{name}.ckpt", weights_only=True
+    )
+    return checkpoint
+
+
+def scores(run_dir: Path, version: int = 0, name: str = "val/cider_d") -> list[float]:
+    with (run_dir / "metrics" / f"version_{version}" / "metrics.csv").open(newline="") as file:
+        return [float(row[name]) for row in csv.DictReader(file) if row.get(name)]
+
+
+# --- the shipped configurations ------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def start(layouts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A checkpoint that a second stage can begin with."""
+    folder = tmp_path_factory.mktemp("start")
+    config = ["--config", str(ROOT / "configs" / "flickr8k_lstm_attention.yaml")]
+    places = [f"--data.root={layouts['flickr']}", f"--run_dir={folder / 'run'}"]
+    places += [f"--data.cache_dir={folder / 'cache'}"]
+    assert cli.main(["fit", *config, *TINY, *QUIET, *places, "--trainer.max_epochs=1"]) == 0
+    return folder / "run" / "checkpoints" / "best.ckpt"
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_shipped_configuration_trains(
+    path: Path, layouts: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    config = yaml.safe_load(path.read_text())
+    options = [*TINY, *QUIET, "--trainer.max_epochs=1", "--trainer.accelerator=cpu"]
+    options += [f"--data.root={layouts[config['data']['format']]}", f"--run_dir={tmp_path / 'run'}"]
+    options += [f"--data.cache_dir={tmp_path / 'cache'}"]
+    if config["model"].get("init_from"):
+        options += [f"--model.init_from={request.getfixturevalue('start')}"]
+    assert cli.main(["fit", "--config", str(path), *options]) == 0
+    model = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
+    for name in ("cell", "attention", "layers", "heads", "dropout", "tied"):
+        assert getattr(model.decoder.config, name) == config["model"]["decoder"][name]
+    for name in ("trainable", "resize"):
+        assert getattr(model.encoder.config, name) == config["model"]["encoder"][name]
+    assert model.provenance["data"]["images"] == {"train": 32, "dev": 4, "test": 4}
+    assert len(scores(tmp_path / "run")) == 1
+
+
+def test_an_epochs_seconds_are_logged_without_those_of_its_validation(
+    layouts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    score = CaptionTask._score
+
+    def slow_score(self: CaptionTask, name: str, split: str) -> None:
+        time.sleep(0.7)
+        score(self, name, split)
+
+    monkeypatch.setattr(CaptionTask, "_score", slow_score)
+    options = [f"--data.root={layouts['flickr']}", f"--run_dir={tmp_path / 'run'}"]
+    options += [f"--data.cache_dir={tmp_path / 'cache'}", "--trainer.max_epochs=2"]
+    config = str(ROOT / "configs" / "flickr8k_lstm_attention.yaml")
+    began = time.perf_counter()
+    assert cli.main(["fit", "--config", config, *TINY, *QUIET, *options]) == 0
+    took = time.perf_counter() - began
+    seconds = scores(tmp_path / "run", name="train/epoch_seconds")
+    assert len(seconds) == 2
+    assert all(each > 0 for each in seconds)
+    assert sum(seconds) < took - 2 * 0.7
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_a_shipped_configuration_has_its_own_folder_and_says_where_its_data_are(path: Path) -> None:
+    config = yaml.safe_load(path.read_text())
+    assert config["run_dir"] == f"runs/{path.stem}"
+    data_set = path.stem.partition("_")[0]
+    assert config["data"]["root"] == f"data/{data_set}"
+    assert path.read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru", "rnn"])
+@pytest.mark.parametrize("attention", ["none", "spatial"])
+def test_the_flickr8k_configurations_differ_in_cell_and_attention_alone(
+    cell: str, attention: str
+) -> None:
+    name = f"flickr8k_{cell}" + ("_attention" if attention == "spatial" else "")
+    config = yaml.safe_load((ROOT / "configs" / f"{name}.yaml").read_text())
+    base = yaml.safe_load((ROOT / "configs" / "flickr8k_lstm_attention.yaml").read_text())
+    base["run_dir"] = f"runs/{name}"
+    base["model"]["decoder"] |= {"cell": cell, "attention": attention}
+    assert config == base
+
+
+def test_the_saved_configuration_gives_the_same_run_again(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = ("--model.encoder.trainable=1", "--trainer.max_epochs=2", "--data.augment=true")
+    assert fit(first, *options, "--seed_everything=11") == 0
+    saved = yaml.safe_load((first / "config.yaml").read_text())
+    assert (saved["seed_everything"], saved["model"]["encoder"]["trainable"]) == (11, "1")
+    again = ["fit", "--config", str(first / "config.yaml"), f"--run_dir={second}"]
+    assert cli.main(again) == 0
+    assert scores(first) == scores(second)
+    one, two = read(first)["state_dict"], read(second)["state_dict"]
+    assert all(torch.equal(tensor, two[name]) for name, tensor in one.items())
+    saved["run_dir"] = str(second)
+    assert yaml.safe_load((second / "config.yaml").read_text()) == saved
+
+
+def test_another_seed_is_another_run(fit: Callable[..., int], tmp_path: Path) -> None:
+    for seed in (1, 2):
+        assert fit(tmp_path / str(seed), f"--seed_everything={seed}", "--trainer.max_epochs=1") == 0
+    one, two = (read(tmp_path / str(seed))["state_dict"] for seed in (1, 2))
+    assert not torch.equal(one["model.decoder.key.weight"], two["model.decoder.key.weight"])
+
+
+# --- interrupted runs ----------------------------------------------------------------------
+
+
+def assert_same_run(cut: Path, whole: Path) -> None:
+    """Weights, optimiser, scores, patience and provenance are equal to the last digit."""
+    one, two = read(cut), read(whole)
+    assert one["state_dict"].keys() == two["state_dict"].keys()
+    assert all(torch.equal(t, two["state_dict"][name]) for name, t in one["state_dict"].items())
+    moments = [checkpoint["optimizer_states"][0]["state"] for checkpoint in (one, two)]
+    assert moments[0].keys() == moments[1].keys()
+    for number, state in moments[0].items():
+        assert all(torch.equal(t, moments[1][number][name]) for name, t in state.items())
+    assert one["lr_schedulers"] == two["lr_schedulers"]
+    assert one["captioner"] == two["captioner"]
+    assert one["loops"]["fit_loop"]["epoch_progress"] == two["loops"]["fit_loop"]["epoch_progress"]
+    for key, state in one["callbacks"].items():
+        for name in {"wait_count", "best_score", "best_model_score", "kth_value"} & state.keys():
+            assert state[name] == two["callbacks"][key][name], (key, name)
+    # Where an average is kept, the weights that training goes on with are beside it.
+    assert (CURRENT in one) == (CURRENT in two)
+    assert all(torch.equal(t, two[CURRENT][n]) for n, t in one.get(CURRENT, {}).items())
+    best = [read(folder, "best") for folder in (cut, whole)]
+    assert best[0]["captioner"] == best[1]["captioner"]
+    assert all(torch.equal(t, best[1]["state_dict"][n]) for n, t in best[0]["state_dict"].items())
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        (FROZEN, 4),
+        (TRAINED, 4),
+        # Saved within the epoch: every step, and every second batch where two make a step.
+        ((*FROZEN, "--last.every_n_steps=1"), 3),
+        ((*TRAINED, "--last.every_n_steps=1", "--trainer.accumulate_grad_batches=2"), 2),
+    ],
+    ids=["frozen", "trained", "frozen, mid-epoch", "trained, mid-epoch"],
+)
+def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(
+    fit: Callable[..., int], tmp_path: Path, options: tuple[str, ...], batches: int
+) -> None:
+    assert kill_and_resume(fit, tmp_path, *options) == batches
+
+
+@pytest.mark.parametrize(
+    ("options", "batches"),
+    [
+        (("--last.every_n_steps=1",), 3),
+        (("--last.every_n_steps=1", "--data.augment=true"), 3),
+        ((*TRAINED, "--last.every_n_steps=1", "--trainer.accumulate_grad_batches=2"), 2),
+    ],
+    ids=["frozen", "frozen, views", "trained"],
+)
+def test_a_killed_run_draws_the_samples_and_keeps_the_average_it_would_have_had(
+    fit: Callable[..., int], tmp_path: Path, options: tuple[str, ...], batches: int
+) -> None:
+    assert fit(tmp_path / "start", "--trainer.max_epochs=1") == 0
+    start = f"--model.init_from={tmp_path / 'start' / 'checkpoints' / 'best.ckpt'}"
+    assert kill_and_resume(fit, tmp_path, start, *SELF_CRITICAL, *options) == batches
+    whole = scores(tmp_path / "whole", 0, "train/reward")
+    again = scores(tmp_path / "cut", 1, "train/reward")
+    assert len(set(whole)) == len(whole) == read(tmp_path / "whole")["global_step"]
+    assert 0 < len(again) < len(whole)
+    assert whole[-len(again) :] == again
+
+
+def kill_and_resume(fit: Callable[..., int], tmp_path: Path, *options: str) -> int:
+    """Compare a run that was killed and goes on with one that was not.
+
+    Returns:
+        Batches of the interrupted epoch that are not repeated; 4 are the whole epoch before.
+    """
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert fit(whole, *options, "--trainer.max_epochs=3") == 0
+
+    def begin() -> int:
+        kill_at(1, 3)
+        return fit(cut, *options, "--trainer.max_epochs=3")
+
+    assert in_child(begin, tmp_path / "log") == -signal.SIGKILL
+    saved = read(cut)["loops"]["fit_loop"]["epoch_loop.batch_progress"]["current"]["ready"]
+    assert fit(cut, *options, "--trainer.max_epochs=3", "--ckpt_path=last") == 0
+    assert_same_run(cut, whole)
+    assert scores(cut, 1) == scores(whole)[1:]
+    return int(saved)
+
+
+def test_last_is_the_last_epoch_and_not_the_last_best_one(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
+    # The rate is so small that no epoch is better than the first.
+    options = ("--model.lr_decoder=1e-12", "--early_stopping.patience=10")
+    assert fit(tmp_path / "run", *options) == 0
+    assert len(set(scores(tmp_path / "run"))) == 1
+    assert (read(tmp_path / "run", "best")["epoch"], read(tmp_path / "run")["epoch"]) == (0, 3)
+
+
+def test_patience_is_not_renewed_by_a_resumption(fit: Callable[..., int], tmp_path: Path) -> None:
+    options = ("--early_stopping.min_delta=11", "--early_stopping.patience=3")
+
+    def begin() -> int:
+        kill_at(2, 1)
+        return fit(tmp_path / "run", *options, "--trainer.max_epochs=9")
+
+    assert in_child(begin, tmp_path / "log") == -signal.SIGKILL
+    assert fit(tmp_path / "run", *options, "--trainer.max_epochs=9", "--ckpt_path=last") == 0
+    assert read(tmp_path / "run")["epoch"] == 3  # three epochs after the first, one of them resumed
+
+
+def test_last_begins_a_run_that_has_no_checkpoint_yet(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert fit(whole) == 0
+
+    def begin() -> int:
+        kill_at(0, 2)
+        return fit(cut, "--model.decoder.dropout=0.1")
+
+    assert in_child(begin, tmp_path / "log") == -signal.SIGKILL
+    assert (cut / "config.yaml").is_file()
+    assert fit(cut, "--ckpt_path=last") == 0  # one command line for the first start and all others
+    assert scores(cut, 1) == scores(whole)
+    assert yaml.safe_load((cut / "config.yaml").read_text())["model"]["decoder"]["dropout"] == 0.5
+
+
+def test_a_run_killed_while_it_saves_keeps_the_checkpoint_before(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    assert fit(whole) == 0
+    save = torch.save
+
+    def half(checkpoint: dict[str, Any], file: Any) -> None:
+        if checkpoint["epoch"] == 2:
+            file.write(b"PK half a file")
+            file.flush()
+            os.kill(os.getpid(), signal.SIGKILL)
+        save(checkpoint, file)
+
+    def begin() -> int:
+        torch.save = half
+        return fit(cut)
+
+    assert in_child(begin, tmp_path / "log") == -signal.SIGKILL
+    assert read(cut)["epoch"] == 1
+    assert len(list((cut / "checkpoints").glob(".*.part"))) == 1
+    assert fit(cut, "--ckpt_path=last") == 0
+    assert_same_run(cut, whole)
+    assert [path.name for path in sorted((cut / "checkpoints").iterdir())] == [
+        "best.ckpt",
+        "last.ckpt",
+    ]
+
+
+def test_a_full_disk_ends_a_run_with_a_message(fit: Callable[..., int], tmp_path: Path) -> None:
+    cut = tmp_path / "cut"
+
+    def limit() -> None:
+        # Stands for a full disk: from now on no file of this process can grow beyond 100 kB.
+        resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))
+
+    def begin() -> int:
+        at_batch(2, 0, limit)
+        return fit(cut)
+
+    assert in_child(begin, tmp_path / "log") == 2
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last == (
+        f"captioner: error: checkpoint {cut / 'checkpoints'}/{last.split('/')[-1].split(':')[0]}: "
+        "File too large; make room there, then go on with --ckpt_path last"
+    )
+    assert read(cut)["epoch"] == 1
+    assert not list((cut / "checkpoints").glob(".*"))
+
+
+def test_control_c_ends_with_130_and_the_run_can_go_on(
+    fit: Callable[..., int], tmp_path: Path
+) -> None:
+    def begin() -> int:
+        at_batch(1, 2, lambda: os.kill(os.getpid(), signal.SIGINT))
+        return fit(tmp_path / "run")
+
+    assert in_child(begin, tmp_path / "log") == 130
+    assert "captioner: interrupted" in (tmp_path / "log").read_text()
+    assert read(tmp_path / "run")["epoch"] == 0
+    assert fit(tmp_path / "run", "--ckpt_path=last") == 0
+    assert read(tmp_path / "run")["epoch"] == 3
+
+
+def test_a_moved_run_keeps_its_best_score(fit: Callable[..., int], tmp_path: Path) -> None:
+    old, new = tmp_path / "old", tmp_path / "new"
+    assert fit(old, "--trainer.max_epochs=2", "--model.lr_decoder=1e-12") == 0
+    best = read(old, "best")["callbacks"]
+    old.rename(new)
+    more = ("--trainer.max_epochs=3", "--model.lr_decoder=1e-12", "--ckpt_path=last")
+    assert fit(new, *more) == 0
+    (key,) = [key for key in best if key.startswith("ModelCheckpoint")]
+    state = read(new)["callbacks"][key]
+    assert state["best_model_score"] == best[key]["best_model_score"]
+    assert state["best_model_path"] == str(new / "checkpoints" / "best.ckpt")
+    assert read(new, "best")["epoch"] == 0  # not written over by a third epoch that is no better
+
+
+def test_a_finished_run_is_not_trained_any_further(
+    fit: Callable[..., int], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = shutil.copytree(finished, tmp_path / "run")
+    before = {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()}
+    assert fit(run, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
+    assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
+    best = max(scores(finished))
+    assert capsys.readouterr().out.startswith(f"best val/cider_d: {best:.4f}, ")
+
+
+# --- the run's folder ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def finished(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A run of two epochs."""
+    folder = tmp_path_factory.mktemp("finished")
+    options = arguments(shapes, folder, folder / "run", "--trainer.max_epochs=2")
+    assert cli.main(options) == 0
+    return folder / "run"
+
+
+def test_what_a_run_leaves(finished: Path) -> None:
+    names = {path.relative_to(finished).as_posix() for path in finished.rglob("*")}
+    events = {name for name in names if name.startswith("events.out.tfevents")}
+    assert len(events) == 1
+    assert names - events == {
+        "config.yaml",
+        "hparams.yaml",
+        "checkpoints",
+        "checkpoints/best.ckpt",
+        "checkpoints/last.ckpt",
+        "metrics",
+        "metrics/version_0",
+        "metrics/version_0/metrics.csv",
+    }
+
+
+def test_a_second_run_into_the_same_folder_is_refused(
+    fit: Callable[..., int], finished: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
+    assert fit(finished) == 2
+    assert capsys.readouterr().err.endswith(
+        f"captioner: error: {finished} holds a run already: go on with it (--ckpt_path last), or "
+        "choose another folder (--run_dir)\n"
+    )
+    assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
+
+
+@pytest.mark.parametrize(("command", "prefix"), [("validate", "val"), ("test", "test")])
+def test_a_checkpoint_is_scored_and_the_scores_are_printed(
+    finished: Path, capsys: pytest.CaptureFixture[str], command: str, prefix: str
+) -> None:
+    before = {path.name for path in finished.iterdir()}
+    config = ["--config", str(finished / "config.yaml")]
+    assert cli.main([command, *config, "--ckpt_path=last"]) == 0
+    printed = capsys.readouterr().out
+    for name in ("bleu_1", "bleu_4", "rouge_l", "cider_d", "loss"):
+        assert f"{prefix}/{name}" in printed
+    versions = sorted((finished / "metrics").iterdir())
+    newest = int(versions[-1].name.removeprefix("version_"))
+    (loss,) = scores(finished, newest, f"{prefix}/loss")
+    if command == "validate":
+        assert loss == pytest.approx(scores(finished, 0, "val/loss")[-1], abs=1e-6)
+    assert {path.name for path in finished.iterdir()} == before  # its curves are left alone
+
+
+def test_a_checkpoint_becomes_a_model_that_captions(
+    finished: Path, shapes: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "model.safetensors"
+    checkpoint = str(finished / "checkpoints" / "best.ckpt")
+    assert cli.main(["export", "--checkpoint", checkpoint, "--output", str(path)]) == 0
+    capsys.readouterr()
+    picture = next((shapes / "images").iterdir())
+    assert cli.main(["caption", str(picture), "--model", str(path), "--device=cpu"]) == 0
+    name, _, text = capsys.readouterr().out.strip().partition("\t")
+    model = export_checkpoint(checkpoint, tmp_path / "again.safetensors")
+    assert (name, text) == (str(picture), model.caption([picture])[0].text)
+
+
+def test_a_trial_run_leaves_no_checkpoint(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit(tmp_path / "run", "--trainer.fast_dev_run=true") == 0
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+def test_a_few_batches_can_be_learnt_by_heart(fit: Callable[..., int], tmp_path: Path) -> None:
+    assert fit(tmp_path / "run", "--trainer.overfit_batches=2") == 0
+    assert len(scores(tmp_path / "run", 0, "train/loss")) == 4 * 2
+
+
+# --- users' mistakes -----------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["--model.hiden=3"],
+            r"unrecognized arguments: --model\.hiden=3\n\(`captioner fit --help`",
+        ),
+        (
+            ["--model.decoder.cell=lstmm"],
+            r"error: model\.decoder\.cell='lstmm': choose one of rnn, gru, lstm",
+        ),
+        (["--model.decoder.heads=5"], r"heads=5: hidden_size=16 is no multiple of it"),
+        (
+            ["--model.encoder.trainable=some"],
+            r"error: model\.encoder\.trainable='some': use none, all, or a number",
+        ),
+        (["--model.encoder.name=timm/nope"], r"timm/nope: timm \S+ has no such model"),
+        (["--model.val_beam_size=0"], r"beam_size=0"),
+        (["--model.lr_decoder=fast"], r'"model\.lr_decoder":\s+Expected a <class \'float\'>'),
+        (["--model.label_smoothing=2"], r"model\.label_smoothing=2\.0: must be at least 0 and"),
+        (["--model.init_from=no.safetensors"], r"no\.safetensors: no such file"),
+        (["--data.root=nowhere"], r"nowhere: there is no such file or folder"),
+        (["--data.format=flick"], r"format is 'flick'; give one of: auto, flickr"),
+        (["--data.min_count=1000"], r"min_count is 1000, and none of the"),
+        (["--trainer.precision=17"], r'"trainer\.precision"'),
+        (["--trainer.accelerator=abacus"], r"invalid accelerator name: `accelerator='abacus'`"),
+        (["--trainer.accelerator=cpu", "--trainer.devices=2"], r"ask for 2 processes"),
+        (["--trainer.max_epochs=-1"], r"trainer\.max_epochs=-1 sets no end"),
+        (["--trainer.max_steps=5"], r"max_steps=5: training is counted in epochs"),
+        (["--seed_everything=-1"], r"seed_everything=-1: must be from 0 to 4294967295"),
+        (["--last.every_n_steps=-1"], r"last\.every_n_steps=-1: must be at least 0"),
+        (["--ckpt_path=no.ckpt"], r"checkpoint no\.ckpt: no such file; give another --ckpt_path"),
+        (["--ckpt_path=best"], r"checkpoints/best\.ckpt: no such file"),
+        (["--config=no.yaml"], r"File does not exist: '.*no\.yaml'"),
+        (["--run_dir=/dev/null/run"], r"cannot write /dev/null/run: Not a directory; choose anot"),
+    ],
+    ids=lambda value: value[0][2:] if isinstance(value, list) else "",
+)
+def test_mistakes_end_with_one_clear_message(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    options: list[str],
+    message: str,
+) -> None:
+    import re
+
+    assert fit(tmp_path / "run", *options) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert "Traceback" not in error
+    assert not list(tmp_path.rglob("*.ckpt"))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("model:\n  hiden: 3\n", "'model.hiden'"),
+        ("mdel:\n  lr_decoder: 1\n", "'mdel.lr_decoder'"),
+        ("model: [\n", "config"),
+        ("data:\n  root: 3\n", "data.root"),
+    ],
+)
+def test_a_mistake_in_a_configuration_is_named(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    message: str,
+) -> None:
+    (tmp_path / "config.yaml").write_text(text)
+    places = [f"--config={tmp_path / 'config.yaml'}", f"--run_dir={tmp_path / 'run'}"]
+    if "root" not in text:
+        places.append("--data.root=nowhere")
+    assert cli.main(["fit", *places]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("captioner: error: ")
+    assert message in error
+    assert "usage:" not in error
+
+
+def test_no_options_at_all(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["fit"]) == 2
+    assert capsys.readouterr().err == (
+        "captioner: error: the following arguments are required: fit.data.root\n"
+        "(give them in a file with --config; `captioner fit --help` lists all options)\n"
+    )
+
+
+@pytest.mark.parametrize("command", ["validate", "test"])
+def test_scoring_needs_a_checkpoint(
+    finished: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert cli.main([command, "--config", str(finished / "config.yaml")]) == 2
+    assert f"error: {command} scores a checkpoint: name one with" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 half", b"not a checkpoint"])
+def test_a_damaged_checkpoint_is_refused(
+    fit: Callable[..., int], tmp_path: Path, capsys: pytest.CaptureFixture[str], content: bytes
+) -> None:
+    (tmp_path / "bad.ckpt").write_bytes(content)
+    assert fit(tmp_path / "run", f"--ckpt_path={tmp_path / 'bad.ckpt'}") == 2
+    message = (
+        f"checkpoint {tmp_path / 'bad.ckpt'}: refused, it is not a plain checkpoint of "
+        "`captioner fit`, or damaged"
+    )
+    assert message in capsys.readouterr().err
+
+
+class Trap:
+    """Unpickling this would make a file."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, (f"{os.environ['TRAP']}",)
+
+
+def test_no_code_in_a_checkpoint_is_run(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("TRAP", str(tmp_path / "sprung"))
+    torch.save({"captioner": Trap(), "state_dict": {}}, tmp_path / "trap.ckpt")
+    for option in (
+        f"--ckpt_path={tmp_path / 'trap.ckpt'}",
+        f"--model.init_from={tmp_path}/trap.ckpt",
+    ):
+        assert fit(tmp_path / "run", option) == 2
+        assert "plain checkpoint of `captioner fit`" in capsys.readouterr().err
+    assert not (tmp_path / "sprung").exists()
+    assert fit(tmp_path / "run", "--weights_only=false") == 2  # is not offered
+
+
+def test_a_checkpoint_of_other_data_or_another_network_is_refused(
+    fit: Callable[..., int], finished: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    last = f"--ckpt_path={finished / 'checkpoints' / 'last.ckpt'}"
+    for option, message in (
+        ("--data.min_count=12", "the checkpoint's vocabulary (17 words) is not that of the data"),
+        ("--model.decoder.hidden_size=32", "with model.decoder.hidden_size=16, the configuration"),
+        ("--model.encoder.trainable=all", "with model.encoder.trainable=none, the configuration"),
+        ("--seed_everything=5", "the checkpoint's encoder has other weights than model.encoder"),
+    ):
+        assert fit(tmp_path / "run", last, option) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_help_shows_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        cli.main(["fit", "--help"])
+    assert end.value.code == 0
+    printed = capsys.readouterr().out
+    assert printed.startswith("usage: captioner [options] fit")
+    for option in ("--data.root", "--model.decoder.cell", "--run_dir", "--last.every_n_steps"):
+        assert option in printed
+    assert "model.encoder --> data.encoder" in printed
+    assert "--weights_only" not in printed
+
+
+# --- a process of its own ------------------------------------------------------------------
+
+
+def test_a_real_process_says_only_what_matters(shapes: Path, tmp_path: Path) -> None:
+    options = arguments(shapes, tmp_path, tmp_path / "run", "--trainer.max_epochs=1")
+    options.remove("--trainer.log_every_n_steps=1")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(
+        [sys.executable, "-m", "captioner", *options],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        env=environment,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (
+        done.stdout
+        == f"best val/cider_d: {scores(tmp_path / 'run')[0]:.4f}, run/checkpoints/best.ckpt\n"
+    )
+    said = [line for line in done.stderr.splitlines() if "computed once" not in line]
+    with contextlib.suppress(ValueError):
+        said.remove("TPU available: False, using: 0 TPU cores")
+    assert said == [
+        "Seed set to 0",
+        said[1],
+        f"{shapes}: jsonl data, images: train 32, dev 4, test 4",
+        "`Trainer.fit` stopped: `max_epochs=1` reached.",
+    ]
+    assert said[1].startswith("GPU available: ")
+
+
+def test_the_quiet_ends_with_the_command(fit: Callable[..., int], tmp_path: Path) -> None:
+    import logging
+    import warnings
+
+    before = list(warnings.filters)
+    assert fit(tmp_path / "run", "--data.root=nowhere") == 2
+    assert list(warnings.filters) == before
+    for name in training_cli.TALKERS:
+        assert logging.getLogger(f"pytorch_lightning.{name}").filters == []

@@ -1,0 +1,334 @@
+"""Which frames are looked at and where the cuts are, on clips made of photos and on real films."""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Iterator
+from fractions import Fraction
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from captioner.video.frames import READERS, Frame, VideoError, open_video
+from captioner.video.sampling import FLASH_S, SETTLE_S, Cut, SamplingOptions, find_cuts, sample
+from helpers.videos import evenly, numbered_video, photo, real_clip, write_header_only, write_video
+
+readers = pytest.mark.parametrize("reader", READERS)
+
+CAT, COFFEE, ROCKET, STAIRS = (photo(name) for name in ("cat", "coffee", "rocket", "stairs"))
+WHITE = np.full_like(CAT, 255)
+BLACK = np.zeros_like(CAT)
+
+
+def clip(path: Path, *parts: tuple[np.ndarray, int], **options: Any) -> Path:
+    """Pictures, each shown for so many frames, at 25 frames a second."""
+    pictures = [picture for picture, count in parts for _ in range(count)]
+    return write_video(path, pictures, evenly(len(pictures), 25), **options)
+
+
+def cuts_of(path: Path, reader: str = "pyav") -> list[float]:
+    with open_video(path, reader) as video:
+        return [frame.time_s for frame, is_cut in find_cuts(video) if is_cut]
+
+
+def sampled(path: Path, **options: Any) -> list[Any]:
+    """Times of the frames that are chosen, in seconds; a cut is a tuple with its time."""
+    chosen = SamplingOptions(**options)
+    with open_video(path, chosen.reader) as video:
+        return [
+            (round(found.time_s, 6),) if isinstance(found, Cut) else round(found.time_s, 6)
+            for found in sample(video, video, chosen)
+        ]
+
+
+def indices(path: Path, **options: Any) -> list[int]:
+    chosen = SamplingOptions(**options)
+    with open_video(path, chosen.reader) as video:
+        found = list(sample(video, video, chosen))
+    return [frame.index for frame in found if isinstance(frame, Frame)]
+
+
+# --- options -------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"fps": 0}, "fps=0: give a number above 0, at most 1000"),
+        ({"fps": -1.0}, "fps=-1.0: give a number above 0, at most 1000"),
+        ({"fps": 1001}, "fps=1001: give a number above 0, at most 1000"),
+        ({"fps": float("nan")}, "fps=nan: give a number above 0, at most 1000"),
+        ({"fps": float("inf")}, "fps=inf: give a number above 0, at most 1000"),
+        ({"fps": True}, "fps=True: give a number above 0, at most 1000"),
+        ({"fps": "1"}, "fps='1': give a number above 0, at most 1000"),
+        ({"fps": None}, "fps=None: give a number above 0, at most 1000"),
+        ({"time_limit_s": 0}, "time_limit_s=0: give a number above 0, at most 1e+06"),
+        ({"time_limit_s": 2e6}, "time_limit_s=2000000.0: give a number above 0, at most 1e+06"),
+        ({"every_n_frames": 0}, "every_n_frames=0: give a whole number of at least 1"),
+        ({"every_n_frames": 1.5}, "every_n_frames=1.5: give a whole number of at least 1"),
+        ({"every_n_frames": True}, "every_n_frames=True: give a whole number of at least 1"),
+        ({"max_frames": 0}, "max_frames=0: give a whole number of at least 1"),
+        ({"max_frames": "9"}, "max_frames='9': give a whole number of at least 1"),
+        ({"reader": "ffmpeg"}, "reader='ffmpeg': choose one of pyav, opencv"),
+    ],
+)
+def test_options_are_checked_when_made(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        SamplingOptions(**options)
+    assert str(caught.value) == message
+
+
+def test_the_edges_of_the_options_are_allowed() -> None:
+    SamplingOptions(fps=1000, time_limit_s=1e6, every_n_frames=1, max_frames=1)
+    SamplingOptions(fps=0.001, time_limit_s=0.1, reader="opencv")
+
+
+# --- which frames --------------------------------------------------------------------------
+
+
+@readers
+@pytest.mark.parametrize(
+    ("fps", "expected"),
+    [
+        (1, [0.0, 1.0, 2.0, 3.0]),
+        (2, [0.0, 0.5 + 0.02, 1.0, 1.5 + 0.02, 2.0, 2.5 + 0.02, 3.0, 3.5 + 0.02]),
+        (0.4, [0.0, 2.52]),
+        (0.01, [0.0]),
+        (5, [index * 0.2 for index in range(20)]),
+        (25, [index * 0.04 for index in range(100)]),
+        (1000, [index * 0.04 for index in range(100)]),
+    ],
+)
+def test_frames_per_second(tmp_path: Path, reader: str, fps: float, expected: list[float]) -> None:
+    path = clip(tmp_path / "a.mp4", (CAT, 100))
+    times = sampled(path, fps=fps, reader=reader)
+    assert times == pytest.approx(expected)
+
+
+def test_the_frame_chosen_is_the_first_one_due_where_the_rate_varies(tmp_path: Path) -> None:
+    pts = [0, 900, 1300, 1400, 2600, 2999, 3000, 6500, 6600]
+    path = write_video(tmp_path / "a.mp4", [CAT] * 9, pts)
+    # What was missed is not made up for: after 2.6 s comes 3 s, after 6.5 s comes 7 s.
+    assert sampled(path) == [0.0, 1.3, 2.6, 3.0, 6.5]
+
+
+def test_a_broadcast_rate(tmp_path: Path) -> None:
+    pts = [index * 1001 for index in range(100)]
+    path = write_video(tmp_path / "a.mp4", [CAT] * 100, pts, Fraction(1, 30000))
+    assert indices(path) == [0, 30, 60, 90]
+    assert indices(path, fps=30000 / 1001) == list(range(100))
+    assert indices(path, fps=30000 / 1001 / 10) == list(range(0, 100, 10))
+
+
+@pytest.mark.parametrize(("every", "expected"), [(1, 10), (3, 4), (9, 2), (10, 1), (999, 1)])
+def test_every_so_manieth_frame(tmp_path: Path, every: int, expected: int) -> None:
+    path = write_video(
+        tmp_path / "a.mp4", [CAT] * 10, [0, 1, 2, 3, 500, 600, 9000, 9001, 9002, 9003]
+    )
+    assert indices(path, every_n_frames=every) == list(range(0, 10, every))
+    assert len(indices(path, every_n_frames=every, fps=0.001)) == expected
+
+
+@readers
+def test_max_frames_spreads_over_the_announced_length(tmp_path: Path, reader: str) -> None:
+    path = clip(tmp_path / "a.mp4", (CAT, 200))
+    assert sampled(path, max_frames=4, reader=reader) == [0.0, 2.0, 4.0, 6.0]
+    assert sampled(path, max_frames=1, reader=reader) == [0.0]
+    assert sampled(path, max_frames=100, reader=reader) == [float(each) for each in range(8)]
+    assert sampled(path, max_frames=4, every_n_frames=10, reader=reader) == [0.0, 2.0, 4.0, 6.0]
+    assert sampled(path, max_frames=8, every_n_frames=100, reader=reader) == [0.0, 4.0]
+
+
+@readers
+def test_max_frames_without_an_announced_length_takes_the_first(
+    tmp_path: Path, reader: str
+) -> None:
+    path = write_video(tmp_path / "a.h264", [CAT] * 200, range(200), Fraction(1, 25))
+    with open_video(path, reader) as video:
+        assert video.info.announced_s is None
+    assert sampled(path, max_frames=4, reader=reader) == pytest.approx([0, 1, 2, 3])
+    assert indices(path, max_frames=3, every_n_frames=7, reader=reader) == [0, 7, 14]
+
+
+def test_max_frames_holds_whatever_the_header_says_and_however_many_shots(tmp_path: Path) -> None:
+    parts = [(picture, 20) for picture in (CAT, COFFEE, ROCKET, STAIRS) * 2]
+    path = clip(tmp_path / "a.mp4", *parts)
+    for most in range(1, 12):
+        found = sampled(path, max_frames=most)
+        # Eight shots in 6.4 s: one frame each, and at most one a second besides.
+        assert min(most, 8) <= sum(isinstance(each, float) for each in found) <= most
+        # The cuts are found whether or not there are frames left to look at.
+        assert [each for each in found if isinstance(each, tuple)] == [
+            (round(0.8 * shot, 6),) for shot in range(1, 8)
+        ]
+
+
+def test_a_single_frame_and_two(tmp_path: Path) -> None:
+    assert sampled(write_video(tmp_path / "a.mp4", [CAT], [0])) == [0.0]
+    two = write_video(tmp_path / "b.mp4", [CAT, COFFEE], [0, 40])
+    assert sampled(two) == [0.0]
+    assert sampled(two, fps=25) == [0.0, 0.04]
+    assert sampled(two, shots=False) == [0.0]
+    # One every ten seconds: there is nothing around it that says whether the change is a cut.
+    far = write_video(tmp_path / "c.mp4", [CAT, COFFEE], [0, 10_000])
+    assert sampled(far) == [0.0, 10.0]
+
+
+# --- shots ---------------------------------------------------------------------------------
+
+
+@readers
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
+def test_cuts_between_photos_are_exact(tmp_path: Path, reader: str, name: str) -> None:
+    options = {"codec": "mpeg4", "rate": 25} if name == "a.avi" else {}
+    path = clip(tmp_path / name, (CAT, 50), (COFFEE, 25), (ROCKET, 75), (STAIRS, 30), **options)
+    assert cuts_of(path, reader) == pytest.approx([2.0, 3.0, 6.0])
+    times = sampled(path, reader=reader)
+    assert times == [0.0, 1.0, (2.0,), 2.0, (3.0,), 3.0, 4.0, 5.0, (6.0,), 6.0, 7.0]
+    assert sampled(path, reader=reader, shots=False) == [float(each) for each in range(8)]
+
+
+def test_cuts_are_exact_where_the_rate_varies(tmp_path: Path) -> None:
+    pts = np.cumsum([0] + [20 if index % 3 else 90 for index in range(99)]).tolist()
+    path = write_video(tmp_path / "a.mp4", [CAT] * 30 + [COFFEE] * 40 + [ROCKET] * 30, pts)
+    assert cuts_of(path) == pytest.approx([pts[30] / 1000, pts[70] / 1000])
+
+
+def test_cuts_with_b_frames_and_a_late_start(tmp_path: Path) -> None:
+    pts = [7000 + each for each in evenly(80, 25)]
+    options = {"preset": "veryfast", "bf": "3", "b-adapt": "0"}
+    path = write_video(tmp_path / "a.mp4", [CAT] * 40 + [COFFEE] * 40, pts, options=options)
+    assert cuts_of(path) == pytest.approx([1.6])
+
+
+@readers
+@pytest.mark.parametrize(
+    ("name", "cuts"),
+    [
+        ("bikes", [1.2, 3.04, 5.48, 7.48, 9.68]),  # seen by eye: these five and no other
+        ("bigbuckbunny", []),
+        ("carphone_pristine", []),
+    ],
+)
+def test_cuts_of_real_films(reader: str, name: str, cuts: list[float]) -> None:
+    assert cuts_of(real_clip(name), reader) == pytest.approx(cuts)
+
+
+def test_every_shot_has_a_frame(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4", (CAT, 30), (COFFEE, 15), (ROCKET, 15), (STAIRS, 15), (CAT, 45))
+    # Cuts at 1.2, 1.8, 2.4 and 3 s; of those that begin between the samples, one SETTLE_S later.
+    assert SETTLE_S == 0.25
+    assert sampled(path) == [
+        *(0.0, 1.0, (1.2,), 1.44, (1.8,), 2.0, (2.4,), 2.64, (3.0,), 3.0, 4.0),
+    ]
+    assert sampled(path, fps=0.1) == [
+        *(0.0, (1.2,), 1.44, (1.8,), 2.04, (2.4,), 2.64, (3.0,), 3.24),
+    ]
+
+
+def test_a_shot_shorter_than_that_is_shown_by_its_last_frame(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4", (CAT, 55), (COFFEE, 5))
+    assert sampled(path) == [0.0, 1.0, 2.0, (2.2,), 2.36]
+    path = write_video(
+        tmp_path / "b.mp4",
+        [CAT] * 30 + [COFFEE] * 4 + [ROCKET] * 30,
+        [*evenly(30, 25), 1200, 1500, 1600, 1700, *evenly(30, 25, start=1800)],
+    )
+    # The second shot has no frame within SETTLE_S but its first.
+    assert sampled(path) == [0.0, 1.0, (1.2,), 1.2, (1.8,), 2.0]
+
+
+def test_shots_too_short_are_no_shots(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4", (CAT, 50), (COFFEE, 8), (ROCKET, 50))
+    assert cuts_of(path) == [2.0]
+    path = clip(tmp_path / "b.mp4", (CAT, 10), (COFFEE, 50))
+    assert cuts_of(path) == []
+    path = clip(tmp_path / "c.mp4", (CAT, 13), (COFFEE, 13), (ROCKET, 13), (STAIRS, 13))
+    assert cuts_of(path) == pytest.approx([0.52, 1.04, 1.56])
+
+
+@pytest.mark.parametrize("flash", [WHITE, BLACK, STAIRS], ids=["white", "black", "picture"])
+def test_a_flash_is_no_cut(tmp_path: Path, flash: np.ndarray) -> None:
+    assert FLASH_S == 0.2
+    for count in (1, 2, 5):
+        path = clip(tmp_path / "a.mp4", (CAT, 50), (flash, count), (CAT, 50), (COFFEE, 25))
+        assert cuts_of(path) == pytest.approx([4.0 + 0.04 * count]), count
+    path = clip(tmp_path / "b.mp4", (CAT, 50), (flash, 6), (CAT, 50))
+    assert cuts_of(path) == [2.0]
+    # A flash at a cut leaves the cut, before it or after it.
+    path = clip(tmp_path / "c.mp4", (CAT, 50), (flash, 2), (COFFEE, 50))
+    assert cuts_of(path) in ([2.0], [2.08])
+
+
+def test_fades(tmp_path: Path) -> None:
+    def between(a: np.ndarray, b: np.ndarray, steps: int) -> list[tuple[np.ndarray, int]]:
+        mixed = (np.uint8(a * (1 - i / steps) + b * (i / steps)) for i in range(steps + 1))
+        return [(each, 1) for each in mixed]
+
+    slow = clip(tmp_path / "a.mp4", (CAT, 40), *between(CAT, COFFEE, 25), (COFFEE, 40))
+    assert cuts_of(slow) == []  # A picture turns into another: no frame begins a shot.
+    through_black = between(CAT, BLACK, 12) + between(BLACK, COFFEE, 12)
+    (cut,) = cuts_of(clip(tmp_path / "b.mp4", (CAT, 40), *through_black, (COFFEE, 40)))
+    assert 1.6 <= cut <= 2.6
+
+
+def test_still_pictures_and_light_have_no_cuts(tmp_path: Path) -> None:
+    assert cuts_of(clip(tmp_path / "a.mp4", (CAT, 100))) == []
+    assert cuts_of(clip(tmp_path / "b.mp4", (BLACK, 100))) == []
+    darker = [(np.uint8(CAT * (1 - 0.5 * index / 60)), 1) for index in range(60)]
+    assert cuts_of(clip(tmp_path / "c.mp4", *darker)) == []
+    moving = [(np.roll(CAT, 3 * index, axis=1), 1) for index in range(60)]
+    assert cuts_of(clip(tmp_path / "d.mp4", *moving)) == []
+
+
+def test_a_slide_show_of_slow_frames(tmp_path: Path) -> None:
+    slides = [picture for picture in (CAT, COFFEE, ROCKET) for _ in range(4)]
+    path = write_video(tmp_path / "a.mp4", slides, range(0, 12_000, 1000))
+    assert cuts_of(path) == [4.0, 8.0]
+    # With every frame another picture there is no cut, as none differs more than its neighbours.
+    path = write_video(tmp_path / "b.mp4", [CAT, COFFEE, ROCKET, STAIRS], range(0, 8000, 2000))
+    assert sampled(path) == [0.0, 2.0, 4.0, 6.0]
+
+
+@readers
+def test_cuts_where_the_size_changes(tmp_path: Path, reader: str) -> None:
+    first = clip(tmp_path / "a.ts", (CAT, 40))
+    second = write_video(tmp_path / "b.ts", [photo("coffee", 96, 128)] * 40, evenly(40, 25))
+    path = tmp_path / "joined.ts"
+    path.write_bytes(first.read_bytes() + second.read_bytes())
+    assert cuts_of(path, reader) == pytest.approx([1.6])
+
+
+def test_every_frame_comes_once_in_order_and_few_are_kept(tmp_path: Path) -> None:
+    path = clip(tmp_path / "a.mp4", (CAT, 50), (COFFEE, 50), (WHITE, 2), (COFFEE, 50))
+    seen: list[weakref.ref[Frame]] = []
+    alive = []
+
+    def watched(frames: Iterator[Frame]) -> Iterator[Frame]:
+        for frame in frames:
+            seen.append(weakref.ref(frame))
+            yield frame
+            alive.append(sum(each() is not None for each in seen))
+
+    with open_video(path) as video:
+        order = [frame.index for frame, _ in find_cuts(watched(iter(video)))]
+    assert order == list(range(152))
+    # Those that the detector waits for; after what may be a flash those of FLASH_S.
+    assert max(alive) <= 8
+    assert sorted(alive)[len(alive) // 2] <= 4
+    seen.clear()
+    alive.clear()
+    with open_video(path) as video:
+        for found in sample(video, watched(iter(video)), SamplingOptions(fps=0.1)):
+            del found
+    assert max(alive) <= 9
+
+
+def test_a_video_without_frames_never_gets_here(tmp_path: Path) -> None:
+    with pytest.raises(VideoError):
+        sampled(write_header_only(tmp_path / "a.avi", "mpeg4"))
+    with open_video(numbered_video(tmp_path / "b.mp4")) as video:
+        assert list(find_cuts([])) == []
+        assert list(sample(video, [], SamplingOptions())) == []
