@@ -25,8 +25,9 @@ class DataSource:
     Args:
         root: the data's folder, or its annotation file; see data/README.md for the layouts.
         name: what logs and errors call it; must differ from the others' names.
-        format: ``auto``, or one of ``captioner.data.datasets.FORMATS``; ``text``: a file of sentences
-            without images, one a line (.txt or .txt.gz), for ``model.objective=language``.
+        format: ``auto``, or one of ``captioner.data.datasets.FORMATS``; ``text``: a file of
+            sentences without images, one a line (.txt or .txt.gz), for
+            ``model.objective=language``.
         images: the image folder, where it is not beside the annotations.
         only: patterns such as ``coco/*``; images whose names match none of them are left out.
             Empty: all.

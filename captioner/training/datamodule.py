@@ -384,8 +384,7 @@ class CaptionDataModule(pl.LightningDataModule):
             self.initial = load_any(self.init_from)
             # Both are of features that training changes.
             self.initial.familiarity = self.initial.tag_head = None
-            # Captions of one kind are in the style that the model writes already.
-            self.styles = self.styles or self.initial.decoder.config.styles
+            self.styles = self._styles_of_the_start()
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):
@@ -415,6 +414,17 @@ class CaptionDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> LazyLoader:
         """Batches of the test split, in its order."""
         return self._loader("test", shuffle=False)
+
+    def _styles_of_the_start(self) -> tuple[str, ...]:
+        """The styles of the model to start from, among which the sources' must be."""
+        assert self.initial is not None
+        known = self.initial.decoder.config.styles
+        if unknown := [style for style in self.styles if style not in known]:
+            raise CaptionerError(
+                f"data.sources: init_from={self.init_from} does not know the style {unknown[0]!r}; "
+                + (f"it knows {', '.join(known)}" if known else "it knows none: leave style out")
+            )
+        return known
 
     def _load(self) -> dict[str, CaptionData]:
         several = len(self.sources) > 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import csv
+import gzip
 import json
 import multiprocessing
 import os
@@ -32,6 +33,7 @@ from helpers.training import QUIET, TINY, arguments
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
+ONE_SOURCE = [path for path in CONFIGS if not path.stem.startswith("world_")]
 SELF_CRITICAL = ("--model.objective=self_critical", "--average.decay=0.8")
 FROZEN: tuple[str, ...] = ()
 TRAINED = ("--model.encoder.trainable=all", "--data.augment=true", "--data.workers=1")
@@ -74,6 +76,40 @@ def layouts(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
     ]
     (karpathy / "dataset_coco.json").write_text(json.dumps({"images": images}))
     return {"flickr": flickr, "karpathy": karpathy, "jsonl": shapes, "auto": shapes}
+
+
+@pytest.fixture(scope="module")
+def world(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The forty pictures as the data sets of several sources that the world configurations name."""
+    examples = load_caption_data(shapes).examples
+    top = tmp_path_factory.mktemp("world")
+    photos, flickr = top / "data" / "photos", top / "data" / "flickr8k"
+    sources = ("coco", "flickr8k", "pascal", "coco_machine", "flickr30k", "web", "landscape")
+    lines: dict[str, list[str]] = {"train": [], "dev": []}
+    tokens = []
+    for number, example in enumerate(examples):
+        source = sources[number % len(sources)]
+        folder = flickr / "Images" if source == "flickr8k" else photos / source
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copy(example.path, folder)
+        several = 1 if source in ("coco_machine", "web", "landscape") else 3
+        captions = [f"{example.captions[0]} {'again ' * n}" for n in range(several)]
+        if source == "flickr8k":
+            tokens += [f"{example.path.name}#{n}\t{text}\n" for n, text in enumerate(captions)]
+            continue
+        split = "dev" if source == "coco" and number % 2 else "train"
+        record = {"file_name": f"{source}/{example.path.name}", "captions": captions}
+        lines[split].append(json.dumps(record) + "\n")
+    for split, rows in lines.items():
+        (photos / f"{split}.jsonl").write_text("".join(rows))
+    (flickr / "Flickr8k.token.txt").write_text("".join(tokens))
+    names = sorted(file.name for file in (flickr / "Images").iterdir())
+    (flickr / "Flickr_8k.trainImages.txt").write_text("\n".join(names[:-2]))
+    (flickr / "Flickr_8k.devImages.txt").write_text("\n".join(names[-2:]))
+    for name in ("coco_text", "flickr30k_text"):
+        with gzip.open(photos / f"{name}.txt.gz", "wt") as file:
+            file.writelines(f"{example.captions[0]}\n" for example in examples)
+    return top
 
 
 @pytest.fixture
@@ -152,7 +188,36 @@ def start(layouts: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) ->
     return folder / "run" / "checkpoints" / "best.ckpt"
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+SMALL_GRAPH = ("--model.encoder.name=timm/test_efficientnet", "--model.encoder.image_size=64")
+
+
+def test_the_stages_of_the_world_train_one_after_the_other(
+    world: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(world)
+    before: list[str] = []
+    for stage in ("words", "frozen", "finetune", "self_critical"):
+        path = ROOT / "configs" / f"world_{stage}.yaml"
+        config = yaml.safe_load(path.read_text())
+        run = tmp_path / stage
+        options = [*TINY, *SMALL_GRAPH, *QUIET, *before, f"--data.cache_dir={tmp_path / 'cache'}"]
+        options += ["--trainer.max_epochs=1", "--trainer.val_check_interval=1.0"]
+        options += ["--trainer.accelerator=cpu", "--data.batch_size=8", f"--run_dir={run}"]
+        assert cli.main(["fit", "--config", str(path), *options]) == 0
+        before = [f"--model.init_from={run / 'checkpoints' / 'best.ckpt'}"]
+        model = load_checkpoint(run / "checkpoints" / "best.ckpt")
+        assert model.decoder.config.styles[0] == "people"
+        assert model.encoder.config.trainable == config["model"]["encoder"]["trainable"]
+        described = model.provenance["data"]["sources"]
+        assert [each["name"] for each in described] == [
+            each["name"] for each in config["data"]["sources"]
+        ]
+        means = scores(run), scores(run, name="val/people/cider_d")
+        flickr = scores(run, name="val/flickr8k/cider_d")
+        assert [means[0][0]] == [pytest.approx((means[1][0] + flickr[0]) / 2)]
+
+
+@pytest.mark.parametrize("path", ONE_SOURCE, ids=lambda path: path.stem)
 def test_every_shipped_configuration_trains(
     path: Path, layouts: dict[str, Path], tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
@@ -199,7 +264,11 @@ def test_a_shipped_configuration_has_its_own_folder_and_says_where_its_data_are(
     config = yaml.safe_load(path.read_text())
     assert config["run_dir"] == f"runs/{path.stem}"
     data_set = path.stem.partition("_")[0]
-    assert config["data"]["root"] == f"data/{data_set}"
+    if data_set == "world":
+        roots = {source["root"].split("/")[1] for source in config["data"]["sources"]}
+        assert roots == {"photos", "flickr8k"}
+    else:
+        assert config["data"]["root"] == f"data/{data_set}"
     assert path.read_text().startswith("# ")
 
 

@@ -299,5 +299,13 @@ def test_words_photos_and_rewards_one_after_the_other(
     steps = {name: model.provenance["steps"] for name, model in seen.items()}
     # 12 photos of people, 10 of the machine and 2 sentences; 22 photos; 12 with rewards.
     assert steps == {"words": 6, "photos": 6, "rewards": 3}
+    film = json.dumps([{**sources[0], "style": "film"}])
+    for start, known in (("photos", "it knows people, machine"), ("none", "it knows none")):
+        if start == "none":
+            plain = json.dumps([{**sources[0], "style": ""}])
+            assert main(["fit", *common, "--data.sources", plain, "--run_dir=none"]) == 0
+        again = [f"--model.init_from={start}/checkpoints/best.ckpt", "--run_dir=film"]
+        with pytest.raises(CaptionerError, match=f"does not know the style 'film'; {known}"):
+            main(["fit", *common, "--data.sources", film, *again])
     described = seen["photos"].provenance["data"]["sources"]
     assert [each["name"] for each in described] == ["people", "others", "machine", "text"]
