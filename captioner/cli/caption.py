@@ -192,7 +192,7 @@ def _caption(args: argparse.Namespace) -> int:
 
 
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
-    from captioner.captioning.job import open_caption_job
+    from captioner.captioning.run import open_caption_job
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
