@@ -22,7 +22,8 @@ from PIL import Image
 
 from captioner import load_model
 from captioner.captioning.batches import caption_batches
-from captioner.captioning.job import CaptionJob, _KeptRun, open_caption_job
+from captioner.captioning.job import CaptionJob
+from captioner.captioning.run import KeptRun, open_caption_job
 from captioner.images.reading import find_images
 
 
@@ -62,7 +63,7 @@ def main() -> None:
                 CaptionJob((str(folder / "photos"),), folder / output, format, overwrite=True),
                 model,
             )
-            assert isinstance(run, _KeptRun)
+            assert isinstance(run, KeptRun)
             flush, waited_s = run._flush, 0.0
 
             def timed_flush() -> None:

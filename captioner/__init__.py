@@ -17,7 +17,8 @@ from captioner.version import __version__
 if TYPE_CHECKING:
     from captioner.captioning.batches import caption_images
     from captioner.captioning.fill import fill_images
-    from captioner.captioning.job import CaptionJob, open_caption_job
+    from captioner.captioning.job import CaptionJob
+    from captioner.captioning.run import open_caption_job
     from captioner.cli.entry import main
     from captioner.data.datasets import load_caption_data
     from captioner.decoding.blanks import FillOptions
@@ -65,7 +66,7 @@ _MODULE_OF = {
     "load_caption_data": "captioner.data.datasets",
     "load_model": "captioner.model.caption_model",
     "main": "captioner.cli.entry",
-    "open_caption_job": "captioner.captioning.job",
+    "open_caption_job": "captioner.captioning.run",
     "tag_video": "captioner.tagging.videos",
     "tag_videos": "captioner.tagging.videos",
 }

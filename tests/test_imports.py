@@ -106,7 +106,8 @@ assert main(["caption", "red.png", "--device", "cpu"]) == 0
 def test_the_public_names_are_what_the_modules_define() -> None:
     from captioner.captioning.batches import caption_images
     from captioner.captioning.fill import fill_images
-    from captioner.captioning.job import CaptionJob, open_caption_job
+    from captioner.captioning.job import CaptionJob
+    from captioner.captioning.run import open_caption_job
     from captioner.cli.entry import main
     from captioner.data.datasets import load_caption_data
     from captioner.decoding.blanks import FillOptions

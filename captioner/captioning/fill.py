@@ -1,14 +1,17 @@
-"""Fill in the blanks of a sentence for many images: one record for each file."""
+"""Fill in the blanks of a sentence for many images: a record for each file, and its lines."""
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable
+import sys
+from collections.abc import Generator, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from captioner.captioning.writers import JsonlWriter, LineWriter, Record
 from captioner.decoding.blanks import FillOptions, FillResult
-from captioner.files.finding import SourceFile
+from captioner.files.escaping import escaped
+from captioner.files.finding import SourceFile, printable
 from captioner.images.reading import ImageError
 from captioner.model.caption_model import CaptionModel
 
@@ -91,3 +94,46 @@ def _fill(
             yield FillRecord(file.name, file.path, sentence, None, error.reason)
         else:
             yield FillRecord(file.name, file.path, sentence, result, None)
+
+
+# --- lines ---------------------------------------------------------------------------------
+
+
+class FillTextWriter(LineWriter):
+    """A block of lines for each image; images that failed have none."""
+
+    format = "text"
+    summary = "some lines for each image (default)"
+
+    def _choose_encoding(self) -> str:
+        return sys.stdout.encoding or "utf-8"
+
+    def _line(self, record: Record, path: Path | None) -> str | None:
+        if record["fillings"] is None:
+            return None
+        lines = [escaped(record["file_name"] if path is None else printable(path))]
+        lines += [
+            f"  {_percent(filling['probability'])}  {filling['text']}"
+            for filling in record["fillings"]
+        ]
+        if len(record["blanks"]) > 1:  # of a single one, the fillings say it all
+            lines += map(_blank_line, range(1, len(record["blanks"]) + 1), record["blanks"])
+        if record["unexplored"] > 0:
+            lines.append(
+                f"  {record['considered']:,} fillings were looked at; at most "
+                f"{_percent(record['unexplored']).strip()} of the probability lies in others"
+            )
+        return "\n".join(lines) + "\n"
+
+
+FILL_WRITERS: dict[str, type[LineWriter]] = {"text": FillTextWriter, "jsonl": JsonlWriter}
+
+
+def _blank_line(number: int, words: Iterable[Sequence[str | float]]) -> str:
+    listed = ", ".join(f"{word} {_percent(float(share)).strip()}" for word, share in words)
+    return f"  blank {number}: {listed}"
+
+
+def _percent(share: float) -> str:
+    """Six wide; what is there is never said to be nothing."""
+    return " <0.1%" if 0 < share < 0.0005 else f"{share:6.1%}"

@@ -124,7 +124,7 @@ class LineWriter(Writer):
 
     Lines go straight into the file and are flushed one by one: whatever ends the program, the
     captions that were made are there. What is worked on for hours is written by
-    `captioner.captioning.job` instead, which takes the pieces of the file from here.
+    `captioner.captioning.run` instead, which takes the pieces of the file from here.
 
     Attributes:
         header: with which the file begins.

@@ -201,7 +201,7 @@ def _job_of(
 
 
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
-    from captioner.captioning.job import open_caption_job
+    from captioner.captioning.run import open_caption_job
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:

@@ -37,7 +37,7 @@ FILL_ARGUMENTS = (
     ("top", int, "N", "list the N likeliest fillings, and words of each blank (default: 5)"),
     ("beam_size", int, "K", "beginnings that are kept from the second blank on (default: 5000)"),
 )
-FORMATS = ("text", "jsonl")  # as in captioner.captioning.fill_writers; a test compares them
+FORMATS = ("text", "jsonl")  # as in captioner.captioning.fill; a test compares them
 
 
 def add_fill(parser: argparse.ArgumentParser) -> None:
@@ -58,8 +58,7 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _fill(args: argparse.Namespace) -> int:
-    from captioner.captioning.fill import fill_images
-    from captioner.captioning.fill_writers import FILL_WRITERS
+    from captioner.captioning.fill import FILL_WRITERS, fill_images
     from captioner.decoding.blanks import FillOptions, parse_blanks
     from captioner.images.reading import find_images
     from captioner.model.caption_model import load_model

@@ -16,8 +16,7 @@ from PIL import Image, UnidentifiedImageError
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
-from captioner.images.limits import LimitedFile, TooMuchWork
-from captioner.images.tiff_parts import count_parts
+from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -12,8 +12,7 @@ import pytest
 import torch
 
 import captioner
-from captioner.captioning.fill import fill_images
-from captioner.captioning.fill_writers import FILL_WRITERS
+from captioner.captioning.fill import FILL_WRITERS, fill_images
 from captioner.cli import entry as cli
 from captioner.cli.fill import FILL_ARGUMENTS, FORMATS
 from captioner.decoding import blanks

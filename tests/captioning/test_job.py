@@ -24,10 +24,11 @@ import pytest
 from filelock import FileLock
 
 import captioner
-from captioner.captioning import job as caption_job
 from captioner.captioning import output as caption_output
+from captioner.captioning import run as caption_run
 from captioner.captioning.batches import caption_batches
-from captioner.captioning.job import CaptionJob, open_caption_job
+from captioner.captioning.job import CaptionJob
+from captioner.captioning.run import open_caption_job
 from captioner.captioning.xmp import render_xmp
 from captioner.cli import entry as cli
 from captioner.decoding.search import DecodingOptions
@@ -172,7 +173,7 @@ def die_at(moment: int, half: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         rename(here, there)
 
-    caption_job.SYNC_S = 0.0  # every batch is written at once
+    caption_run.SYNC_S = 0.0  # every batch is written at once
     journal.write_at = caption_output.write_at = deadly_write
     os.replace = deadly_rename
 
@@ -282,7 +283,7 @@ def test_killed_at_20_random_moments_500_images_end_with_the_bytes_of_an_undistu
     photos: Path, run, command: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(photos, [f"{number % 7}/ü {number:03}.png" for number in range(493)], first_seed=100)
-    monkeypatch.setattr(caption_job, "SYNC_S", 0.0)  # every batch: there is more to be killed at
+    monkeypatch.setattr(caption_run, "SYNC_S", 0.0)  # every batch: there is more to be killed at
     options = [str(photos), "--quiet", "--batch-size", "8", "--workers", "2"]
     assert run(*options, "--output", "calm.jsonl")[0] == 1
     arguments = [*command, *options, "--output", "killed.jsonl"]
@@ -725,7 +726,7 @@ def test_a_full_disk_is_named_and_the_run_can_go_on(
 
     def work() -> int:
         sys.stderr = open("errors", "w", buffering=1)  # noqa: SIM115
-        caption_job.SYNC_S = 0.0
+        caption_run.SYNC_S = 0.0
         # No file can become longer; Python lets the signal pass and gets an error.
         resource.setrlimit(resource.RLIMIT_FSIZE, (known * 2 // 3, known * 2 // 3))
         return cli.main(arguments)
@@ -918,7 +919,7 @@ def test_captions_do_not_depend_on_what_is_captioned_beside_them(
 
 def test_batches_are_as_even_as_can_be() -> None:
     sizes = {1: 1, 5: 5, 32: 32, 33: 17, 64: 32, 65: 22, 1000: 32, 0: 1}
-    assert {images: caption_job._even_size(images, 32) for images in sizes} == sizes
+    assert {images: caption_run.even_size(images, 32) for images in sizes} == sizes
 
 
 def test_memory_does_not_grow_with_the_records(tmp_path: Path) -> None:

@@ -13,9 +13,8 @@ import pytest
 from PIL import Image
 
 from captioner.images import reading as images
-from captioner.images.limits import LimitedFile, TooMuchWork
+from captioner.images.limits import ENDLESS, LimitedFile, TooMuchWork, count_parts
 from captioner.images.reading import FORMATS, ImageError, read_image
-from captioner.images.tiff_parts import ENDLESS, count_parts
 from captioner.images.transform import ImageTransform
 from fuzz.mutations import (
     MAKERS,

@@ -1,0 +1,331 @@
+"""Caption images into an output that can be left and taken up again at any moment.
+
+Beside the output, hidden, stands the job's journal (`captioner.files.journal`): with which model
+and options the captions were made, and the record of every finished image. Whatever ends the
+process, the next run goes on behind the last image in the journal, and the output it ends with is,
+byte for byte, that of an undisturbed run. After each batch the journal and then the output are
+written and wait for the disk, once a second at most unless `SYNC_RECORDS` records wait: a kill
+costs the batch in the works and what that second had finished.
+
+Batches have one shape, so that what an image gets does not depend on where a run was interrupted.
+"""
+
+from __future__ import annotations
+
+import time
+from array import array
+from collections import deque
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from contextlib import ExitStack, closing, contextmanager
+from types import TracebackType
+from typing import Any, Self
+
+from captioner.captioning.batches import CaptionRecord
+from captioner.captioning.formats import WRITERS
+from captioner.captioning.job import CaptionJob, CaptionRun
+from captioner.captioning.output import Output, make_output
+from captioner.captioning.writers import Writer
+from captioner.decoding.options import describe_decoding
+from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
+from captioner.files.finding import SourceFile, base_folder
+from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
+from captioner.files.resume import Fingerprint, changes, locked
+from captioner.files.writing import make_folder
+from captioner.images.reading import IMAGES, find_images
+from captioner.model.caption_model import CaptionModel, describe_model
+from captioner.version import __version__
+
+SYNC_RECORDS = 64
+SYNC_S = 1.0
+
+
+def open_caption_job(job: CaptionJob, model: CaptionModel) -> CaptionRun:
+    """Make ready to caption what is not finished yet. Entering the result checks everything.
+
+    Args:
+        job: what is to be done.
+        model: the captioner, loaded from a file.
+    """
+    return KeptRun(job, model) if job.is_kept else _PassingRun(job, model)
+
+
+class KeptRun(CaptionRun):
+    """Into a file or text files that have a journal."""
+
+    def __init__(self, job: CaptionJob, model: CaptionModel) -> None:
+        super().__init__(job, model)
+        self._replaces: Checksum | bool | None = None
+        self._waiting: list[tuple[Entry, Entry | None]] = []  # with what was known before
+        self._synced_s = 0.0
+        self._is_broken = False
+        # Of the files that are being read, in their order: taken before they are opened.
+        self._ahead: deque[tuple[SourceFile, Fingerprint]] = deque()
+        self._keys = array("Q")  # of all images of the job, in their order
+        self._known_paths: set[Key] = set()  # of images in an output that is appended to
+
+    # --- before the work -------------------------------------------------------------------
+
+    def __enter__(self) -> Self:
+        self._check_options()
+        job = self.job
+        base = base_folder(job.paths, IMAGES)
+        self._output: Output = make_output(job.format, job.output, base, job.xmp_name)
+        self._output.check_place()
+        about = {
+            "model": describe_model(self.model),
+            "settings": _describe_settings(job, self.model),
+        }
+        with ExitStack() as stack:
+            make_folder(self._output.state.parent)
+            in_use = (
+                f"{self._output.name} is in use by another `captioner caption`; wait for it, or "
+                "choose another --output"
+            )
+            lock = self._output.state.with_name(f"{self._output.state.name}.lock")
+            stack.enter_context(locked(lock, in_use))
+            found = self._find_journal(about)
+            if found is not None:
+                stack.enter_context(found)
+            self._survey(found)
+            if found is None:
+                found = Journal.create(self._output.state, about, self._replaces)
+                stack.enter_context(found)
+            self._journal = found
+            self._output.restore(self._journal, job.append)
+            self._stack = stack.pop_all()
+        return self
+
+    def _find_journal(self, about: Mapping[str, Any]) -> Journal | None:
+        """The journal to go on with, None to begin one; in whose place is `_replaces` then."""
+        output, state = self._output, self._output.state
+        if self.job.overwrite:
+            self._replaces = output.what_is_replaced()
+            return None
+        if not state.exists():
+            if output.is_there():
+                raise CaptionerError(
+                    f"output {output.name} exists, and no {state.name} beside it says how it was "
+                    "made: --overwrite replaces it; or name another --output"
+                )
+            return None
+        output.settle()
+        journal = Journal(state)
+        is_gone = output.holds_all and not output.is_there()
+        changed = changes(journal.about, about)
+        if (is_gone and not output.is_late(journal)) or (changed and not len(journal)):
+            # There is nothing to lose: somebody has removed the captions, or there are none yet.
+            self._replaces = None if is_gone else journal.replaces
+            journal.close()
+            return None
+        try:
+            self._check_same(journal, changed)
+        except CaptionerError:
+            journal.close()
+            raise
+        return journal
+
+    def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:
+        name = self._output.name
+        if changed:
+            raise CaptionerError(
+                f"{name} was made with another model or other options ({'; '.join(changed[:3])}); "
+                "use those, name another --output, or start anew with --overwrite"
+            )
+        if journal.kept is not None and not self.job.append:
+            raise CaptionerError(
+                f"output {name} was changed by hand and then added to: go on with --append, or "
+                "start anew with --overwrite"
+            )
+
+    def _survey(self, journal: Journal | None) -> None:
+        """Look at all images, but not into them, and refuse what cannot go well."""
+        listed: set[Key] = set()
+        if journal is not None and self.job.append:
+            self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
+        may_replace = self.job.overwrite or (
+            journal is not None and journal.replaces is True and not journal.was_complete
+        )
+        for file in find_images(self.job.paths):
+            key = key_of(file.name)
+            if key in listed:
+                raise CaptionerError(f"two images are called {file.name}: rename one of them")
+            listed.add(key)
+            entry = None if journal is None else journal.get(file.name)
+            is_done = self._is_done(file, Fingerprint.of(file), entry)
+            self._output.check(file, entry, is_done, may_replace)
+            self.done += is_done
+        self.total = len(listed)
+        if journal is not None and self._output.holds_all and not self.job.append:
+            self._check_nothing_else(journal, listed)
+
+    def _is_done(self, file: SourceFile, here: Fingerprint, entry: Entry | None) -> bool:
+        if entry is None:
+            return key_of(here.path) in self._known_paths
+        if not here.is_same(entry.source) and here.path != entry.source.path:
+            if entry.has_failed:
+                return False
+            raise CaptionerError(
+                f"{self._output.name} holds the caption of another {file.name} "
+                f"({entry.source.path}); choose another --output, or replace it with --overwrite"
+            )
+        return self.job.append or (here.is_same(entry.source) and not entry.has_failed)
+
+    def _check_nothing_else(self, journal: Journal, listed: set[Key]) -> None:
+        others = [key for key in journal.keys if key not in listed]
+        other = next((e for e in journal.live(others) if not e.has_failed), None)
+        if other is not None:
+            raise CaptionerError(
+                f"output {self._output.name} holds captions of other images (as {other.name}): "
+                "--append keeps them and adds these, --overwrite starts anew; or name another "
+                "--output"
+            )
+
+    # --- the work --------------------------------------------------------------------------
+
+    def records(self) -> Generator[CaptionRecord, None, None]:
+        """Caption what is not finished; see `CaptionRun.records`."""
+        assert self.total is not None, "records() outside of the context"
+        batches = self._batches(self._todo(), even_size(self.total, self.job.batch_size), True)
+        self._synced_s = time.monotonic()
+        with closing(batches):
+            for batch in batches:
+                self._take(batch)
+                yield from batch
+        self._flush()
+        with _saying(self.how_to_go_on):
+            self._output.finish(self._journal, self._final_keys())
+
+    def _todo(self) -> Iterator[tuple[int, SourceFile]]:
+        for place, file in enumerate(find_images(self.job.paths)):
+            here, entry = Fingerprint.of(file), self._journal.get(file.name)
+            self._keys.append(key_of(file.name))
+            if not self._is_done(file, here, entry):
+                self._ahead.append((file, here))
+                yield place, file
+            elif entry is not None:
+                self._output.mend(file, entry)
+
+    def _take(self, batch: Sequence[CaptionRecord]) -> None:
+        for record in batch:
+            file, source = self._ahead.popleft()
+            assert file.name == record.file_name, "records come in the order of their files"
+            if record.error is not None and file.root is not None and not file.root.exists():
+                raise CaptionerError(
+                    f"{shown(file.root)} is gone; what is finished is kept: run the same command "
+                    "again when it is back"
+                )
+            entry = Entry(record.to_dict(self.job.candidates), str(record.path), source)
+            known = self._journal.get(entry.name)
+            if known is None or (known.record, known.source) != (entry.record, entry.source):
+                self._waiting.append((entry, known))
+        passed_s = time.monotonic() - self._synced_s
+        if len(self._waiting) >= SYNC_RECORDS or passed_s >= SYNC_S:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Write what waits. Interrupted and called again, it writes nothing twice."""
+        if self._waiting:
+            entries = [entry for entry, _ in self._waiting]
+            with _saying(self.how_to_go_on):
+                try:
+                    self._output.make_room([known for _, known in self._waiting if known])
+                    self._journal.add(entries)
+                    self._output.add(entries, [known for _, known in self._waiting])
+                except CaptionerError:
+                    self._is_broken = True
+                    raise
+        self._waiting = []
+        self._synced_s = time.monotonic()
+
+    def _final_keys(self) -> Sequence[Key]:
+        """The order of the output: that of the images, behind what it holds of others."""
+        journal = self._journal
+        if self.job.append or not self._output.holds_all:
+            return journal.keys
+        listed = set(self._keys)
+        others = [key for key in journal.keys if key not in listed]
+        gone = {
+            key for key, entry in zip(others, journal.live(others), strict=True) if entry.has_failed
+        }
+        kept = array("Q", (key for key in others if key not in gone))
+        kept.extend(self._keys)
+        return kept
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        with self._stack:
+            if kind is not None and not self._is_broken:
+                self._flush()
+
+    @property
+    def how_to_go_on(self) -> str:
+        """How to resume, in the words of the command line."""
+        again = "run the same command again"
+        if self.job.overwrite:
+            again += ", without --overwrite"
+        return f"what is finished is kept: {again} and it goes on"
+
+
+def even_size(images: int, most: int) -> int:
+    """The size of as few batches as can be, all alike: the last is filled up to it."""
+    batches = max(1, -(-images // most))
+    return max(1, -(-images // batches))
+
+
+@contextmanager
+def _saying(remedy: str) -> Generator[None, None, None]:
+    """Add to an error what the user can do about it."""
+    try:
+        yield
+    except CaptionerError as error:
+        raise CaptionerError(f"{error}; {remedy}") from None
+
+
+def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
+    # Neither the size of batches nor the threads: who runs out of memory may go on with less.
+    return {
+        "captioner": __version__,
+        "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
+        "decoding": describe_decoding(job.decoding),
+        "candidates": job.candidates,
+        "min_confidence": job.min_confidence,
+        "min_tag_confidence": job.min_tag_confidence,
+        "device": model.device.type,
+        "precision": model.precision,
+    }
+
+
+class _PassingRun(CaptionRun):
+    """Into standard output, a pipe or a device."""
+
+    def __enter__(self) -> Self:
+        self._check_options()
+        self._writer: Writer = WRITERS[self.job.format](self.job.output)
+        self._files = find_images(self.job.paths)
+        self._writer.open()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._writer.__exit__(kind, error, trace)
+
+    def records(self) -> Generator[CaptionRecord, None, None]:
+        batches = self._batches(enumerate(self._files), self.job.batch_size, fixed_shape=False)
+        with closing(batches):
+            for batch in batches:
+                for record in batch:
+                    self._writer.write(record.to_dict(self.job.candidates), record.path)
+                    yield record
+
+    @property
+    def how_to_go_on(self) -> str:
+        return ""
