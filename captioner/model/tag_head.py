@@ -16,8 +16,9 @@ from torch.nn import functional
 from captioner.errors import CaptionerError
 from captioner.text.lexicon import Lexicon
 
-LEAST_IMAGES = 20
-"""Training images that a lemma must be named in to be learnt from them."""
+LEAST_IMAGES, LEAST_FREQUENCY = 20, 0.005
+"""A lemma that fewer training images than 20, and fewer than one in 200, are described with cannot
+be learnt from them."""
 RIDGE = 0.05
 """Pull of a lemma's weights to 0, where features are scaled to a spread of 1. Chosen on Flickr8k's
 validation images, whose mean average precision is the same within 1% from 0.03 to 0.1."""
@@ -98,7 +99,8 @@ class TagHead(nn.Module):
 
 def learnable(lexicon: Lexicon, images: int) -> int:
     """How many of its lemmas occur often enough to be learnt from so many images."""
-    return sum(lemma.frequency * images >= LEAST_IMAGES for lemma in lexicon.lemmas)
+    least = min(LEAST_FREQUENCY, LEAST_IMAGES / max(images, 1))
+    return sum(lemma.frequency >= least for lemma in lexicon.lemmas)
 
 
 def named_lemmas(

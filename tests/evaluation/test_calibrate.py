@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shutil
 import sys
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -20,12 +21,12 @@ from captioner.data.datasets import load_caption_data
 from captioner.errors import CaptionerError
 from captioner.evaluation.calibrate import (
     BINS,
-    DECODING,
     SHARES,
     Bin,
     Observations,
     calibrate,
     cover,
+    decoding_for_tags,
     fit_calibration,
     fit_weights,
     images_to_read,
@@ -298,8 +299,8 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     assert old.tag_calibration is None
     assert new.lexicon is not None
     assert new.tag_calibration is not None
-    result = new.caption([folder / "07.png"], DECODING)[0]
-    plain = old.caption([folder / "07.png"], DECODING)[0]
+    result = new.caption([folder / "07.png"], decoding_for_tags(new))[0]
+    plain = old.caption([folder / "07.png"], decoding_for_tags(old))[0]
     assert result.candidates == plain.candidates
     assert (plain.calibrated, plain.confidence) == (None, plain.candidates[0].confidence)
     assert result.confidence == caption_confidence(result, new.lexicon, new.tag_calibration)
@@ -309,6 +310,25 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     assert new.tag_calibration.fitted_on["images"] == 6
     train = load_caption_data(folder).split("train")
     assert new.lexicon == Lexicon.build(new.tokenizer.words, [e.captions for e in train])
+
+
+def test_several_data_sets_calibrate_together(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "other"
+    shutil.copytree(folder, other)
+    output = tmp_path / "both.safetensors"
+    sets = ["--data", folder, "--data", other]
+    assert run("--model", model_file, *sets, "--output", output) == 0
+    calibration = CaptionModel.load(output, device="cpu").tag_calibration
+    assert calibration is not None
+    assert calibration.fitted_on["images"] == 12
+    assert calibration.fitted_on["data"] == f"{folder.name} + other"
+    images = ["--images", folder, "--overwrite"]
+    assert run("--model", model_file, *sets, *images, "--output", output) == 2
+    assert "--images: is for one --data" in capsys.readouterr().err
+    assert run("--model", model_file, "--data", folder, *sets, "--output", tmp_path / "x") == 2
+    assert f"two data sets are called '{folder.name}'" in capsys.readouterr().err
 
 
 def test_table_and_report(
