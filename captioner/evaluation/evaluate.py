@@ -26,6 +26,7 @@ from captioner.version import __version__
 if TYPE_CHECKING:
     from captioner.data.datasets import Example
     from captioner.model.caption_model import CaptionModel, CaptionResult
+    from captioner.text.lexicon import Lexicon
 
 LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "regex")
 """Packages whose versions can change a score: they decode, resize, compute or tokenize."""
@@ -49,6 +50,28 @@ class ImageEvaluation:
 
 
 @dataclass(frozen=True)
+class Variety:
+    """How much captions say, and how much of it no person said: what scores alone do not show.
+
+    Attributes:
+        captions: number of different captions.
+        words: number of different words in them.
+        unsupported: share of their content lemmas that no reference of the image has, in [0, 1];
+            None where the model has no lexicon, or its captions no content lemma.
+    """
+
+    captions: int
+    words: int
+    unsupported: float | None
+
+    def __str__(self) -> str:
+        text = f"{self.captions} different captions of {self.words} words"
+        if self.unsupported is None:
+            return text
+        return f"{text}; {self.unsupported:.1%} of the content words are in no reference"
+
+
+@dataclass(frozen=True)
 class EvaluationResult:
     """Scores, the protocol that produced them, and every image's caption.
 
@@ -57,14 +80,16 @@ class EvaluationResult:
             [0, 10].
         protocol: everything that another person needs to repeat the numbers, JSON primitives.
         images: one entry per image, in the order of the examples.
+        variety: of the captions.
     """
 
     scores: dict[str, float]
     protocol: dict[str, Any]
     images: tuple[ImageEvaluation, ...]
+    variety: Variety
 
     def to_dict(self) -> dict[str, Any]:
-        """JSON primitives: ``scores``, ``protocol`` and ``images``."""
+        """JSON primitives: ``scores``, ``protocol``, ``images`` and ``variety``."""
         return asdict(self)
 
     def coco_results(self) -> list[dict[str, str]]:
@@ -77,6 +102,7 @@ class EvaluationResult:
         how = "sampling" if decoding["sample"] else f"beam {decoding['beam_size']}"
         lines = [f"{name:<8} {100 * score:6.2f}" for name, score in self.scores.items()]
         split = f" of the split {data['split']}" if "split" in data else ""
+        lines.append(str(self.variety))
         lines.append(f"(times 100; {data['images']} images{split}, {how})")
         return "\n".join(lines)
 
@@ -148,7 +174,38 @@ def evaluate(
         },
         "libraries": {name: version(name) for name in LIBRARIES},
     }
-    return EvaluationResult(dict(scored.values), protocol, images)
+    variety = measure_variety(
+        [results[example.image_id].candidates[0].words for example in examples],
+        [example.captions for example in examples],
+        model.lexicon,
+    )
+    return EvaluationResult(dict(scored.values), protocol, images, variety)
+
+
+def measure_variety(
+    captions: Sequence[Sequence[str]],
+    references: Sequence[Sequence[str]],
+    lexicon: Lexicon | None,
+) -> Variety:
+    """Count what captions say.
+
+    Args:
+        captions: the words of each image's caption.
+        references: what people said about each image.
+        lexicon: says which words carry content; what it lacks counts for nothing.
+    """
+    said = missing = 0
+    for words, texts in zip(captions, references, strict=True):
+        if lexicon is None:
+            break
+        lemmas = lexicon.lemmas_of(words)
+        said += len(lemmas)
+        missing += len(lemmas - lexicon.lemmas_in(texts))
+    return Variety(
+        captions=len({tuple(words) for words in captions}),
+        words=len({word for words in captions for word in words}),
+        unsupported=missing / said if said else None,
+    )
 
 
 def _check_examples(examples: Sequence[Example]) -> None:

@@ -16,10 +16,17 @@ import captioner
 from captioner.data.datasets import Example
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.evaluation.evaluate import EvaluationResult, evaluate, save_json
+from captioner.evaluation.evaluate import (
+    EvaluationResult,
+    Variety,
+    evaluate,
+    measure_variety,
+    save_json,
+)
 from captioner.model.caption_model import CaptionModel
 from captioner.networks.decoder import DecoderConfig
 from captioner.networks.encoder import EncoderConfig
+from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import TOKENIZER_RULE, Tokenizer, tokenize
 
@@ -129,11 +136,28 @@ def test_coco_results_and_table() -> None:
         {"BLEU-4": 0.2064, "CIDEr-D": 0.529},
         {"data": {"split": "test", "images": 1000}, "decoding": {"sample": False, "beam_size": 5}},
         (),
+        Variety(742, 200, 0.3845),
     )
     assert result.table() == (
-        "BLEU-4    20.64\nCIDEr-D   52.90\n(times 100; 1000 images of the split test, beam 5)"
+        "BLEU-4    20.64\nCIDEr-D   52.90\n"
+        "742 different captions of 200 words; 38.5% of the content words are in no reference\n"
+        "(times 100; 1000 images of the split test, beam 5)"
     )
     assert result.coco_results() == []
+
+
+def test_variety_counts_what_no_person_said() -> None:
+    lexicon = Lexicon(
+        ["a", "dog", "dogs", "runs", "red"],
+        [Lemma("dog", "noun", 0.5), Lemma("run", "verb", 0.2), Lemma("red", "adjective", 0.1)],
+        [NO_LEMMA, 0, 0, 1, 2],
+    )
+    captions = [("a", "dog", "runs"), ("a", "red", "dog"), ("a", "dog", "runs"), ("a",)]
+    references = [["Two dogs"], ["a red dog", "it runs"], ["nothing"], ["a dog"]]
+    # Said are dog, run; red, dog; dog, run; nothing. Missing: run; nothing; dog, run.
+    assert measure_variety(captions, references, lexicon) == Variety(3, 4, 3 / 6)
+    assert measure_variety(captions, references, None) == Variety(3, 4, None)
+    assert str(Variety(3, 4, None)) == "3 different captions of 4 words"
 
 
 def test_coco_results_hold_every_caption(model: CaptionModel, examples: list[Example]) -> None:
