@@ -28,8 +28,9 @@ from captioner.networks.decoder import DecoderConfig, shift
 from captioner.networks.encoder import EncoderConfig, ImageFeatures
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import PAD_ID, tokenize
+from captioner.training.batches import Batch
 from captioner.training.callbacks import WeightAverage
-from captioner.training.datamodule import Batch, CaptionDataModule, load_weights
+from captioner.training.datamodule import CaptionDataModule, load_weights
 from captioner.training.self_critical import (
     CaptionReward,
     advantages,

@@ -24,8 +24,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.networks.decoder import DecoderConfig
 from captioner.networks.encoder import Encoder, EncoderConfig
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
-from captioner.training.datamodule import (
-    CaptionDataModule,
+from captioner.training.batches import (
     CaptionedImages,
     EpochSampler,
     LazyLoader,
@@ -33,6 +32,7 @@ from captioner.training.datamodule import (
     RandomView,
     collate,
 )
+from captioner.training.datamodule import CaptionDataModule
 
 FROZEN = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64)
 TRAINED = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64, trainable="all")

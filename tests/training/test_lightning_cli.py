@@ -26,8 +26,8 @@ from captioner.cli import entry as cli
 from captioner.data.datasets import load_caption_data
 from captioner.model.checkpoints import export_checkpoint, load_checkpoint
 from captioner.training import lightning_cli as training_cli
+from captioner.training.batches import Batch
 from captioner.training.callbacks import CURRENT
-from captioner.training.datamodule import Batch
 from captioner.training.task import CaptionTask
 from helpers.training import QUIET, TINY, arguments
 
