@@ -196,7 +196,7 @@ def test_the_stages_of_the_world_train_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(world)
     before: list[str] = []
-    for stage in ("words", "frozen", "finetune", "self_critical"):
+    for stage in ("words", "frozen", "finetune", "decoder", "self_critical"):
         path = ROOT / "configs" / f"world_{stage}.yaml"
         config = yaml.safe_load(path.read_text())
         run = tmp_path / stage
