@@ -8,7 +8,9 @@ are cross-validated by picture: no picture is judged by weights that were fitted
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict, dataclass, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -19,7 +21,7 @@ from captioner.data.datasets import CaptionData, Example, canonical_split
 from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.evaluate import caption_examples, unreadable
-from captioner.images.reading import ImageError
+from captioner.images.reading import ImageError, read_ahead
 from captioner.model.familiarity import Familiarity
 from captioner.model.tag_head import TagHead, learnable, mean_average_precision, named_lemmas
 from captioner.model.tags import (
@@ -247,8 +249,8 @@ def calibrate(
     seen = None
     if "train" in data.splits:
         train = _some(data.split("train"))
-        learnt = _pooled(model, train, batch_size, on_image)
-        held_out = _pooled(model, examples, batch_size, on_image)
+        learnt = _pooled(model, train, batch_size, workers, on_image)
+        held_out = _pooled(model, examples, batch_size, workers, on_image)
         model.familiarity = Familiarity.fit(learnt, held_out).to(model.device)
         count = learnable(lexicon, len(train))
         head = TagHead.fit(learnt, _named(train, lexicon, count))
@@ -336,20 +338,24 @@ def _pooled(
     model: CaptionModel,
     examples: Sequence[Example],
     batch_size: int,
+    workers: int,
     on_image: Callable[[], object] | None,
 ) -> torch.Tensor:
     """Pooled features (N, D) of N images, on the CPU."""
+
+    def read(example: Example) -> torch.Tensor:
+        try:
+            return model.read(example.path)
+        except ImageError as error:
+            raise unreadable("calibration", example, error.reason) from error
+
     found = []
-    for start in range(0, len(examples), batch_size):
-        pixels = []
-        for example in examples[start : start + batch_size]:
-            try:
-                pixels.append(model.read(example.path))
-            except ImageError as error:
-                raise unreadable("calibration", example, error.reason) from error
+    with closing(read_ahead(read, examples, workers, ahead=batch_size + workers)) as images:
+        while batch := list(islice(images, batch_size)):
+            found.append(model.encode(torch.stack(batch)).pooled.cpu())
             if on_image is not None:
-                on_image()
-        found.append(model.encode(torch.stack(pixels)).pooled.cpu())
+                for _ in batch:
+                    on_image()
     return torch.cat(found)
 
 
