@@ -236,6 +236,7 @@ class CaptionCLI(LightningCLI):
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
         _check_options(options)
+        options.trainer.precision = _possible_precision(options.trainer)
         options.ckpt_path = find_checkpoint(
             self.config.subcommand, options.ckpt_path, options.run_dir, options.model.init_from
         )
@@ -300,6 +301,24 @@ def _check_options(options: Any) -> None:
             kind(**vars(options.model[name]))
         except ValueError as error:
             raise CaptionerError(f"model.{name}.{error}") from error
+
+
+def _possible_precision(trainer: Any) -> Any:
+    """The trainer's precision; float32 where it asks for a bfloat16 that the CPU does not have.
+
+    oneDNN has no bfloat16 LSTM for processors without AVX512: the first step would fail.
+    """
+    gpu = torch.cuda.is_available() or torch.backends.mps.is_available()
+    on_cpu = trainer.accelerator == "cpu" or (trainer.accelerator == "auto" and not gpu)
+    asks = str(trainer.precision).startswith("bf16")
+    if not (on_cpu and asks) or torch.ops.mkldnn._is_mkldnn_bf16_supported():
+        return trainer.precision
+    print(
+        f"trainer.precision={trainer.precision}: this processor has no bfloat16 arithmetic; "
+        "training in float32 (32-true)",
+        file=sys.stderr,
+    )
+    return "32-true"
 
 
 def find_checkpoint(

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image
 from torch.nn import functional
 
@@ -116,7 +117,8 @@ AS_LEARNT = DecodingOptions(no_repeat_ngram=0)
 def test_the_toy_set_is_learnt(run: Path) -> None:
     scores = metrics(run, "val/cider_d")
     assert len(scores) == EPOCHS
-    assert max(scores) > 8
+    # It depends on the processor's rounding: 7.87 to 9.2 were seen; 0.1 is what chance gets.
+    assert max(scores) > 7
     losses = metrics(run, "val/loss")
     assert losses[-1] < losses[0] / 4
 
@@ -390,7 +392,9 @@ def test_dropout_is_drawn_in_the_same_way_in_every_process() -> None:
 
 
 @pytest.mark.parametrize("trainable", ["all", "none"])
-def test_half_precision_on_a_cpu(shapes: Path, tmp_path: Path, trainable: str) -> None:
+def test_half_precision_on_a_cpu(
+    shapes: Path, tmp_path: Path, trainable: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     options = [
         f"--data.root={shapes}",
         f"--run_dir={tmp_path}",
@@ -399,6 +403,10 @@ def test_half_precision_on_a_cpu(shapes: Path, tmp_path: Path, trainable: str) -
     options += [f"--model.encoder.trainable={trainable}", "--trainer.precision=bf16-mixed"]
     options += ["--trainer.max_epochs=1", "--trainer.limit_train_batches=3"]
     assert main(["fit", *LEARNS, *options, "--trainer.log_every_n_steps=1"]) == 0
+    supported = torch.ops.mkldnn._is_mkldnn_bf16_supported()
+    assert ("training in float32 (32-true)" in capsys.readouterr().err) == (not supported)
+    kept = yaml.safe_load((tmp_path / "config.yaml").read_text())["trainer"]["precision"]
+    assert kept == ("bf16-mixed" if supported else "32-true")
     losses = metrics(tmp_path, "train/loss")
     assert len(losses) == 3
     assert all(math.isfinite(loss) for loss in losses)
