@@ -31,7 +31,7 @@ from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files import make_folder, shown
 from captioner.finding import SourceFile, base_folder
-from captioner.images import IMAGES, find_images
+from captioner.images import IMAGES, READER_VERSION, find_images
 from captioner.jobs import Fingerprint, changes, describe_decoding, describe_model, locked
 from captioner.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.model import CaptionModel
@@ -453,6 +453,7 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     # Neither the size of batches nor the threads: who runs out of memory may go on with less.
     return {
         "captioner": captioner.__version__,
+        "reader": READER_VERSION,
         "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
         "decoding": describe_decoding(job.decoding),
         "candidates": job.candidates,

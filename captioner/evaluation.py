@@ -20,6 +20,7 @@ from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files import replace_file
 from captioner.finding import SourceFile
+from captioner.images import READER_VERSION
 from captioner.metrics import score_captions
 from captioner.tokenizer import TOKENIZER_RULE, tokenize
 
@@ -135,6 +136,7 @@ def evaluate(
     )
     protocol = {
         "captioner": captioner.__version__,
+        "reader": READER_VERSION,
         "data": {
             **(data or {}),
             "images": len(examples),

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from captioner.encoder import Encoder
 from captioner.errors import CaptionerError
-from captioner.images import read_image
+from captioner.images import READER_VERSION, read_image
 
 try:
     import fcntl
@@ -38,8 +38,9 @@ def default_cache_dir() -> Path:
 class FeatureCache:
     """Grid features of N images as one memory-mapped array (N, R, D), float16.
 
-    The folder's name is a hash of the encoder's name and weights, the image transform and the
-    list of images, so that another encoder never reads these features. The images' sizes and
+    The folder's name is a hash of the encoder's name and weights, the image transform, the
+    version of the image reader and the list of images, so that another one never reads these
+    features. The images' sizes and
     modification times are kept with it, so that an image changed since is noticed.
 
     Args:
@@ -56,6 +57,7 @@ class FeatureCache:
             "encoder": encoder.config.name,
             "weights": _weights_hash(encoder),
             "transform": encoder.transform.to_dict(),
+            "reader": READER_VERSION,
             "images": [str(path.resolve()) for path in paths],
         }
         key = hashlib.sha256(json.dumps(identity, sort_keys=True).encode()).hexdigest()

@@ -27,7 +27,7 @@ from filelock import FileLock
 from PIL import Image
 
 import captioner
-from captioner import caption_job, caption_output, cli, journal
+from captioner import caption_job, caption_output, cli, images, journal
 from captioner.caption_job import CaptionJob, open_caption_job
 from captioner.captioning import caption_batches
 from captioner.decoding import DecodingOptions
@@ -481,6 +481,22 @@ def test_other_options_do_not_mix_into_an_output(
     assert run(str(photos), *into(output), "--beam-size", "2", "--overwrite")[0] == 1
     assert run(str(photos), *into("calm/" + output), "--beam-size", "2")[0] == 1
     assert tree(Path(output)) == tree(Path("calm") / output)
+
+
+def test_images_read_in_another_way_do_not_mix_into_an_output(
+    photos: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(str(photos), "--output", "out.jsonl")[0] == 1
+    before = tree(Path())
+    monkeypatch.setattr(caption_job, "READER_VERSION", images.READER_VERSION + 1)
+    for more in ([], ["--append"]):
+        code, errors = run(str(photos), "--output", "out.jsonl", *more)
+        assert code == 2
+        assert (
+            "out.jsonl was made with another model or other options (settings.reader: "
+            f"{images.READER_VERSION} there, {images.READER_VERSION + 1} now); "
+        ) in errors
+        assert tree(Path()) == before
 
 
 def test_another_model_does_not_mix_into_an_output(

@@ -19,6 +19,7 @@ from captioner.decoding import DecodingOptions
 from captioner.encoder import EncoderConfig
 from captioner.errors import CaptionerError
 from captioner.evaluation import EvaluationResult, evaluate, save_json
+from captioner.images import READER_VERSION
 from captioner.metrics import score_captions
 from captioner.model import CaptionModel
 from captioner.tokenizer import TOKENIZER_RULE, Tokenizer, tokenize
@@ -90,6 +91,7 @@ def test_the_protocol_says_how_the_numbers_were_made(
     result = evaluate(model, examples, OPTIONS, data={"format": "jsonl", "split": "dev"})
     protocol = result.protocol
     assert protocol["captioner"] == captioner.__version__
+    assert protocol["reader"] == READER_VERSION
     assert protocol["data"] == {
         "format": "jsonl",
         "split": "dev",

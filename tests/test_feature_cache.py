@@ -128,7 +128,7 @@ def test_a_finished_cache_needs_no_right_to_write(cache: FeatureCache) -> None:
 
 
 def test_the_key_tells_encoders_and_images_apart(
-    tmp_path: Path, encoder: Encoder, paths: list[Path]
+    tmp_path: Path, encoder: Encoder, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def key(encoder: Encoder, paths: list[Path]) -> str:
         return FeatureCache(tmp_path, encoder, paths).folder.name
@@ -151,6 +151,8 @@ def test_the_key_tells_encoders_and_images_apart(
         key(encoder, paths[:-1]),
         key(encoder, paths[::-1]),
     ]
+    monkeypatch.setattr(feature_cache, "READER_VERSION", feature_cache.READER_VERSION + 1)
+    keys.append(key(encoder, paths))
     assert len(set(keys)) == len(keys)
 
 

@@ -29,7 +29,9 @@ MAY_IMPORT = {
     "jobs": "finding",
     "limited_file": "",
     "tiff_parts": "",
-    "images": "finding limited_file tiff_parts",
+    "colours": "",
+    "tiff_samples": "colours tiff_parts",
+    "images": "colours finding limited_file tiff_parts tiff_samples",
     "files": "",
     "pages": "",
     "xmp": "__init__",
@@ -77,7 +79,7 @@ MAY_IMPORT = {
         "jobs tagging tag_writers tag_pages writers files video sampling timeline decoding finding "
         "__init__"
     ),
-    "evaluation": "captioning datasets metrics model files __init__",
+    "evaluation": "captioning datasets images metrics model files __init__",
     "calibration": (
         "evaluation datasets metrics model tags lexicon familiarity tag_head images tokenizer "
         "__init__"
