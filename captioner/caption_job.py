@@ -47,6 +47,8 @@ class CaptionJob:
 
     Attributes:
         paths: images, folders and patterns; see `captioner.finding.find_files`.
+        exclude: what is left out of the folders: patterns as in a .gitignore file. Images that an
+            earlier run captioned stay in the output.
         output: the file to write, or the folder for text files and XMP sidecars; None for
             standard output (those: beside the images).
         format: a key of `captioner.writers.WRITERS`.
@@ -74,6 +76,7 @@ class CaptionJob:
     overwrite: bool = False
     append: bool = False
     xmp_name: str = "darktable"
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
@@ -190,7 +193,7 @@ class _PassingRun(CaptionRun):
     def __enter__(self) -> Self:
         self._check_options()
         self._writer: Writer = WRITERS[self.job.format](self.job.output)
-        self._files = find_images(self.job.paths)
+        self._files = find_images(self.job.paths, self.job.exclude)
         self._writer.open()
         return self
 
@@ -311,7 +314,7 @@ class _KeptRun(CaptionRun):
         may_replace = self.job.overwrite or (
             journal is not None and journal.replaces is True and not journal.was_complete
         )
-        for file in find_images(self.job.paths):
+        for file in find_images(self.job.paths, self.job.exclude):
             key = key_of(file.name)
             if key in listed:
                 raise CaptionerError(f"two images are called {file.name}: rename one of them")
@@ -338,6 +341,10 @@ class _KeptRun(CaptionRun):
 
     def _check_nothing_else(self, journal: Journal, listed: set[Key]) -> None:
         others = [key for key in journal.keys if key not in listed]
+        if others:
+            # What is left out by now has been captioned before: it stays.
+            everything = {key_of(file.name) for file in find_images(self.job.paths, None)}
+            others = [key for key in others if key not in everything]
         other = next((e for e in journal.live(others) if not e.has_failed), None)
         if other is not None:
             raise CaptionerError(
@@ -361,7 +368,7 @@ class _KeptRun(CaptionRun):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
-        for place, file in enumerate(find_images(self.job.paths)):
+        for place, file in enumerate(find_images(self.job.paths, self.job.exclude)):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             self._keys.append(key_of(file.name))
             if not self._is_done(file, here, entry):
@@ -412,6 +419,8 @@ class _KeptRun(CaptionRun):
         gone = {
             key for key, entry in zip(others, journal.live(others), strict=True) if entry.has_failed
         }
+        if not gone and [key for key in journal.keys if key in listed] == list(self._keys):
+            return journal.keys  # nothing is new: what is left out by now stays in its place
         kept = array("Q", (key for key in others if key not in gone))
         kept.extend(self._keys)
         return kept

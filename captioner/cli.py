@@ -23,6 +23,7 @@ from captioner.cli_fill import FILL_EXAMPLES, add_fill
 from captioner.cli_options import (
     add_arguments,
     add_decoding,
+    add_exclude,
     add_model,
     at_least,
     decoding_options,
@@ -204,6 +205,7 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_tag)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
+    add_exclude(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
     output.add_argument(
@@ -308,11 +310,12 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _tag(args: argparse.Namespace) -> int:
+    from captioner.finding import find_files
     from captioner.model import load_model
     from captioner.sampling import SamplingOptions
     from captioner.tag_job import TagJob, run_tag_job
     from captioner.timeline import TagOptions
-    from captioner.video import find_videos
+    from captioner.video import VIDEOS
 
     job = TagJob(
         output_dir=args.output_dir,
@@ -323,7 +326,7 @@ def _tag(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         overwrite=args.overwrite,
     )
-    files = list(find_videos(args.paths))
+    files = list(find_files(args.paths, VIDEOS, args.exclude))
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")

@@ -15,6 +15,7 @@ from captioner.cli_options import (
     SAMPLING_ARGUMENTS,
     add_arguments,
     add_decoding,
+    add_exclude,
     add_model,
     decoding_options,
     say,
@@ -44,6 +45,7 @@ CAPTION_EXAMPLES = """\
 examples:
   captioner caption dog.jpg                               one line on standard output
   captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
+  captioner caption photos/ --exclude '*.png' --exclude drafts/   but not these
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
   captioner caption photos/ --output report.html          a page to look at; opens in any browser
@@ -80,6 +82,7 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
+    add_exclude(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
     output.add_argument(
@@ -270,6 +273,7 @@ def _job(
     try:
         return CaptionJob(
             paths=tuple(args.paths),
+            exclude=tuple(args.exclude),
             output=output,
             format=format,
             decoding=decoding,

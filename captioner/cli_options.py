@@ -51,6 +51,20 @@ def add_decoding(parser: argparse.ArgumentParser) -> argparse._ArgumentGroup:
     return group
 
 
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """The option of what is left out of folders, in the group of the paths."""
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave this out of folders; may be given again. Written as in a .gitignore file: "
+        "'*.png', 'drafts/', '/2023/*.tif'; a file .captionerignore in a folder holds such lines. "
+        "Folders of thumbnails and waste bins (@eaDir, #recycle, $RECYCLE.BIN, __MACOSX, *.lrdata) "
+        "are left out anyway. What is named itself is never left out",
+    )
+
+
 def add_arguments(
     group: argparse._ArgumentGroup, arguments: Iterable[tuple[str, Any, str, str]]
 ) -> None:

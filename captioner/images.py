@@ -104,9 +104,11 @@ class ImageError(CaptionerError):
         self.path = path
 
 
-def find_images(paths: str | Path | Sequence[str | Path]) -> Iterator[SourceFile]:
+def find_images(
+    paths: str | Path | Sequence[str | Path], exclude: Sequence[str] | None = ()
+) -> Iterator[SourceFile]:
     """List image files lazily; see `captioner.finding.find_files`, also for the errors."""
-    return find_files(paths, IMAGES)
+    return find_files(paths, IMAGES, exclude)
 
 
 # --- reading -------------------------------------------------------------------------------

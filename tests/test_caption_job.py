@@ -524,6 +524,37 @@ def test_a_removed_output_is_made_anew(photos: Path, run) -> None:
         assert errors.endswith("6 captioned, 1 failed\n")
 
 
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.json", "texts"])
+def test_what_is_left_out_by_now_stays_in_an_output(photos: Path, run, output: str) -> None:
+    draw(photos, ["@eaDir/thumb.png", "zz/old.png"], first_seed=80)
+    os.rename(photos / "@eaDir", photos / "eaDir")
+    assert run(str(photos), *into(output))[0] == 1
+    before = tree(Path(output))
+    os.rename(photos / "eaDir", photos / "@eaDir")
+    calm = "calm-" + output
+    code, errors = run(str(photos), *into(calm))
+    assert errors.endswith("captioner: 7 captioned, 1 failed\n")
+    assert b"thumb" not in b"".join(tree(Path(calm)).values())
+    assert "thumb" not in str(list(tree(Path(calm))))
+    assert not (photos / "@eaDir" / "thumb.txt").exists()
+    os.rename(photos / "@eaDir", photos / "eaDir")
+    # Left out by now, and nothing else is new: the very same bytes.
+    code, errors = run(str(photos), *into(output), "--exclude", "eaDir/", "--exclude", "/zz")
+    assert (code, errors.splitlines()[-1]) == (
+        1,
+        "captioner: 0 captioned, 6 finished before, 1 failed",
+    )
+    assert tree(Path(output)) == before
+    draw(photos, ["new.png"], first_seed=90)
+    code, errors = run(str(photos), *into(output), "--exclude", "eaDir/", "--exclude", "/zz")
+    assert errors.endswith("captioner: 1 captioned, 6 finished before, 1 failed\n")
+    is_file = Path(output).is_file()
+    found = [
+        Path(name).stem for name in (names_in(Path(output)) if is_file else tree(Path(output)))
+    ]
+    assert {"thumb", "old", "new"} <= set(found)
+
+
 def test_other_images_need_append(photos: Path, run) -> None:
     draw(Path("others"), ["new 1.png", "new 2.png"], first_seed=60)
     assert run(str(photos), "--output", "out.jsonl")[0] == 1

@@ -25,7 +25,8 @@ MAY_IMPORT = {
     "constraints": "decoding tokenizer",
     "blanks": "decoding tokenizer",
     "metrics": "",
-    "finding": "",
+    "excluding": "",
+    "finding": "excluding",
     "jobs": "finding",
     "limited_file": "",
     "tiff_parts": "",
@@ -100,7 +101,8 @@ MAY_IMPORT = {
     "cli_fill": "cli_options fill fill_writers model",
     "cli": (
         "cli_options cli_caption cli_fill cli_report cli_training_report tag_job evaluation "
-        "calibration datasets writers training_cli model checkpoints model_file __init__"
+        "finding video calibration datasets writers training_cli model checkpoints model_file "
+        "__init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging fill model decoding",
