@@ -19,7 +19,7 @@ from array import array
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -361,8 +361,7 @@ class _KeptRun(CaptionRun):
         self._synced_s = time.monotonic()
         with closing(batches):
             for batch in batches:
-                self._take(batch)
-                yield from batch
+                yield from self._take(batch)
         self._flush()
         with _saying(self.how_to_go_on):
             self._output.finish(self._journal, self._final_keys())
@@ -377,7 +376,9 @@ class _KeptRun(CaptionRun):
             elif entry is not None:
                 self._output.mend(file, entry)
 
-    def _take(self, batch: Sequence[CaptionRecord]) -> None:
+    def _take(self, batch: Sequence[CaptionRecord]) -> list[CaptionRecord]:
+        """Put records on their way; returns them as they are written."""
+        taken = []
         for record in batch:
             file, source = self._ahead.popleft()
             assert file.name == record.file_name, "records come in the order of their files"
@@ -386,6 +387,10 @@ class _KeptRun(CaptionRun):
                     f"{shown(file.root)} is gone; what is finished is kept: run the same command "
                     "again when it is back"
                 )
+            problem = None if record.error is not None else self._output.why_not(file)
+            if problem is not None:
+                record = replace(record, result=None, tags=None, unsure=False, error=problem)
+            taken.append(record)
             entry = Entry(record.to_dict(self.job.candidates), str(record.path), source)
             known = self._journal.get(entry.name)
             if known is None or (known.record, known.source) != (entry.record, entry.source):
@@ -393,6 +398,7 @@ class _KeptRun(CaptionRun):
         passed_s = time.monotonic() - self._synced_s
         if len(self._waiting) >= SYNC_RECORDS or passed_s >= SYNC_S:
             self._flush()
+        return taken
 
     def _flush(self) -> None:
         """Write what waits. Interrupted and called again, it writes nothing twice."""

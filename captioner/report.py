@@ -24,7 +24,7 @@ from captioner.files import (
     replace_file,
     shown,
 )
-from captioner.journal import sources_of
+from captioner.journal import journal_beside, sources_of
 from captioner.model import CaptionModel
 from captioner.pages import render_page
 from captioner.report_pictures import Look, Lookout, Picture
@@ -149,7 +149,7 @@ def write_report(
     check_report(job)
     records = read_records(job.captions) if records is None else records
     state = Path(os.path.realpath(job.captions))
-    about, sources = sources_of(state.with_name(f".{state.name}.captioner"))
+    about, sources = sources_of(journal_beside(state))
     finder = _Finder(job, {} if job.images is not None else sources)
     pictures = [_picture(record, finder, model is not None) for record in records]
     looks = []

@@ -24,7 +24,7 @@ from typing import Any
 import captioner
 from captioner.decoding import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.files import check_folder, make_folder, replace_file
+from captioner.files import check_folder, make_folder, part_beside, replace_file, why_no_name
 from captioner.finding import SourceFile
 from captioner.jobs import (
     Fingerprint,
@@ -40,6 +40,7 @@ from captioner.tag_writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary
 from captioner.tagging import Progress, VideoTags, tag_videos
 from captioner.timeline import TagOptions
 from captioner.video import VIDEOS
+from captioner.video_process import Failed
 from captioner.writers import output_stem
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
@@ -134,7 +135,11 @@ def _tag(
 ) -> Generator[Outcome, None, None]:
     todo = []
     for file in files:
-        if output.is_finished(file):
+        problem = output.why_not(file)
+        if problem is not None:
+            output.save(file, VideoTags(file.name, file.path, "failed", problem))
+            yield Outcome(file, "failed", problem.reason)
+        elif output.is_finished(file):
             yield Outcome(file, "done")
         else:
             todo.append(file)
@@ -176,6 +181,12 @@ class _Output:
         self.ledger = _Ledger(job.output_dir)
         _claim(job, about, files, self.ledger)
 
+    def why_not(self, file: SourceFile) -> Failed | None:
+        """Why a video's files cannot be written, whatever is in it: a name is too long."""
+        targets = (_target(file, writer, self._folder) for writer in self._writers)
+        reason = next(filter(None, map(why_no_name, targets)), None)
+        return None if reason is None else Failed("name_too_long", reason)
+
     def save(self, file: SourceFile, video: VideoTags) -> None:
         """Write the files of a video, then its line."""
         record = {**video.to_dict(), **self._about}
@@ -199,10 +210,7 @@ class _Output:
             if self._pages is not None and isinstance(writer, HtmlTagWriter):
                 record["page"] = self._pages.data(file, target, record, video.thumbnails)
                 found["page"] = self._pages.href(target)
-            # Of the same name in every run, so that one left by a killed run is written over.
-            replace_file(
-                target, writer.text(record), temporary=target.with_name(f".{target.name}.part")
-            )
+            replace_file(target, writer.text(record), temporary=part_beside(target))
         return found
 
     def is_finished(self, file: SourceFile) -> bool:
@@ -309,7 +317,7 @@ def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
     for file in files:
         for name in job.formats:
             target = _target(file, TAG_WRITERS[name](), job.output_dir)
-            if target.exists():
+            if why_no_name(target) is None and target.exists():
                 raise CaptionerError(
                     f"{target} exists, and no run of `captioner tag` has made it; choose another "
                     "--output-dir, or replace it with --overwrite"

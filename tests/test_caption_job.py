@@ -531,7 +531,7 @@ def test_what_is_left_out_by_now_stays_in_an_output(photos: Path, run, output: s
     assert run(str(photos), *into(output))[0] == 1
     before = tree(Path(output))
     os.rename(photos / "eaDir", photos / "@eaDir")
-    calm = "calm-" + output
+    calm = "calm/" + output
     code, errors = run(str(photos), *into(calm))
     assert errors.endswith("captioner: 7 captioned, 1 failed\n")
     assert b"thumb" not in b"".join(tree(Path(calm)).values())
@@ -553,6 +553,50 @@ def test_what_is_left_out_by_now_stays_in_an_output(photos: Path, run, output: s
         Path(name).stem for name in (names_in(Path(output)) if is_file else tree(Path(output)))
     ]
     assert {"thumb", "old", "new"} <= set(found)
+
+
+LONG = "x" * 247 + ".jpg"  # 251 bytes: with .xmp behind it, as many as there can be
+
+
+def test_a_name_too_long_for_its_sidecar_is_an_error_of_that_image(photos: Path, run) -> None:
+    draw(photos, ["aa.png", "zz.png"], first_seed=30)
+    os.rename(photos / "aa.png", photos / ("猫" * 80 + "xxxxxxx.jpg"))  # 251 bytes in 91 characters
+    os.rename(photos / "zz.png", photos / ("x" * 248 + ".jpg"))
+    draw(photos, ["y.png"], first_seed=40)
+    os.rename(photos / "y.png", photos / LONG)
+    for again in range(2):
+        code, errors = run(str(photos), "--format", "xmp", "--no-tags")
+        too_long = [line for line in errors.splitlines() if "file name too long" in line]
+        assert code == 1
+        name = "x" * 248 + ".jpg"
+        assert too_long == [
+            f"captioner: {photos / name}: {name}.xmp cannot be written: file name too long"
+        ]
+        counts = "0 captioned, 8 finished before, 2 failed" if again else "8 captioned, 2 failed"
+        assert errors.endswith(f"captioner: {counts}\n")
+    found = {path.name for path in photos.rglob("*.xmp")}
+    assert found == {
+        "a.png.xmp",
+        "c über.png.xmp",
+        "d.png.xmp",
+        "ä b.png.xmp",
+        "z.png.xmp",
+        f"{LONG}.xmp",
+        "猫" * 80 + "xxxxxxx.jpg.xmp",
+    }
+    assert [name for name in hidden(photos) if not name.startswith(".captions.xmp")] == []
+
+
+@pytest.mark.parametrize("letter", ["y", "猫"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_an_output_with_a_long_name(photos: Path, run, letter: str, suffix: str) -> None:
+    name = letter * ((255 - len(suffix)) // len(letter.encode())) + suffix
+    for again in range(2):
+        code, errors = run(str(photos), "--output", name)
+        done = "0 captioned, 6 finished before" if again else "6 captioned"
+        assert (code, errors.splitlines()[-1]) == (1, f"captioner: {done}, 1 failed")
+    assert run(str(photos), "--output", f"short{suffix}")[0] == 1
+    assert Path(name).read_bytes() == Path(f"short{suffix}").read_bytes()
 
 
 def test_other_images_need_append(photos: Path, run) -> None:
