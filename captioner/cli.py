@@ -488,6 +488,9 @@ def _check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def _train(arguments: Sequence[str]) -> int:
+    from captioner.files import keep_matplotlib_in_cache
+
+    keep_matplotlib_in_cache()
     try:
         from captioner.training_cli import main as train
     except ModuleNotFoundError as error:

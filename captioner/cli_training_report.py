@@ -10,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.cli_options import say
 from captioner.errors import CaptionerError
-from captioner.files import check_folder, make_folder, replace_file, shown
+from captioner.files import (
+    check_folder,
+    keep_matplotlib_in_cache,
+    make_folder,
+    replace_file,
+    shown,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -66,6 +72,7 @@ def add_report_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_training(args: argparse.Namespace) -> int:
+    keep_matplotlib_in_cache()
     try:
         from captioner import training_plots
     except ModuleNotFoundError as error:

@@ -19,6 +19,7 @@ from tqdm import tqdm
 
 from captioner.encoder import Encoder
 from captioner.errors import CaptionerError
+from captioner.files import default_cache_dir as default_cache_dir
 from captioner.images import READER_VERSION, read_image
 
 try:
@@ -28,11 +29,6 @@ except ImportError:  # Windows: two builds of the same features at once go unnot
 
 DTYPE = np.dtype(np.float16)
 SAVE_EVERY = 20  # batches: at most so many are computed again after an interruption
-
-
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/captioner``, by default ``~/.cache/captioner``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
 
 
 class FeatureCache:

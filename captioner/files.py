@@ -79,6 +79,16 @@ def part_beside(path: Path) -> Path:
     return path.with_name(f".captioner-{crc32(os.fsencode(path.name)):08x}.part")
 
 
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/captioner``, by default ``~/.cache/captioner``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+
+
+def keep_matplotlib_in_cache() -> None:
+    """Before matplotlib is imported, by whatever library: its list of fonts goes where ours are."""
+    os.environ.setdefault("MPLCONFIGDIR", str(default_cache_dir() / "matplotlib"))
+
+
 def check_no_folder(path: Path) -> None:
     """Refuse an output file that is a folder, or whose name nothing can have.
 

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "tag_pages": "video_page thumbnails pages files finding __init__",
     "dataset_formats": "",
     "datasets": "dataset_formats",
-    "feature_cache": "encoder images",
+    "feature_cache": "encoder files images",
     "lexicon": "tokenizer",
     "tags": "lexicon",
     "familiarity": "",
@@ -101,8 +101,8 @@ MAY_IMPORT = {
     "cli_fill": "cli_options fill fill_writers model",
     "cli": (
         "cli_options cli_caption cli_fill cli_report cli_training_report tag_job evaluation "
-        "finding video calibration datasets writers training_cli model checkpoints model_file "
-        "__init__"
+        "files finding video calibration datasets writers training_cli model checkpoints "
+        "model_file __init__"
     ),
     "__main__": "cli",
     "__init__": "captioning tagging fill model decoding",

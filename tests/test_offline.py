@@ -55,14 +55,15 @@ def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str
     """Run Python code in a folder.
 
     Returns:
-        The calls that have to do with a network, and the paths outside of ``folder/out`` and of
-        captioner's cache that were written, created, renamed or removed.
+        The calls that have to do with a network, and what was written, created, renamed or removed
+        outside of ``folder/out``, of the folder for temporary files and of captioner's cache.
     """
     program, home, log = strace(), folder / "home", folder / "log"
-    for each in (home, folder / "out"):
+    for each in (home, folder / "out", folder / "temporary"):
         each.mkdir(parents=True)
     env = {name: value for name, value in os.environ.items() if name not in SAYS_CI}
     env |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    env["TMPDIR"] = str(folder / "temporary")  # where Python tries whether it could
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "ORT_DISABLE_TELEMETRY"):
         env.pop(name, None)
     command = [program, "-f", "--seccomp-bpf", "-qq", "-e", f"trace={CALLS}", "-o", str(log)]
@@ -71,7 +72,7 @@ def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str
         command, cwd=folder / "out", env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
-    own = (str(folder / "out"), str(home / ".cache" / "captioner"), *PLACES)
+    own = (str(folder / "out"), env["TMPDIR"], str(home / ".cache" / "captioner"), *PLACES)
     lines = log.read_text(errors="replace").splitlines()
     written = sorted({path for line in lines for path in _written(line, folder / "out")})
     return (
@@ -128,6 +129,7 @@ def test_no_command_talks_to_anyone_or_writes_elsewhere(
         ["tag", str(tmp_path / "clip.mp4"), "--output-dir", "tags", *model],
         ["evaluate", "--data", str(data), "--split", "test", "--output", "s.json", *model],
         fit,
+        ["report-training", "run", "--output", "figures"],
     ]
     arguments = [str(ALIVE_S), json.dumps(commands)]
     network_calls, elsewhere = watched(RUN_ALL, arguments, tmp_path / "watched")
