@@ -21,6 +21,7 @@ from captioner.encoder import Encoder
 from captioner.errors import CaptionerError
 from captioner.files import default_cache_dir as default_cache_dir
 from captioner.images import READER_VERSION, read_image
+from captioner.jobs import NO_LOCKS, say_no_locks
 
 try:
     import fcntl
@@ -131,6 +132,10 @@ class FeatureCache:
                         message = f"{self.folder}: waiting for the process that fills it"
                         tqdm.write(message, file=sys.stderr)
                     fcntl.flock(file, fcntl.LOCK_EX)
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    say_no_locks(self.folder, (error.strerror or str(error)).lower())
             yield
 
     def _check(self, stamps: list[list[int]]) -> int:

@@ -7,6 +7,8 @@ process that was started from a shell.
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import random
@@ -937,6 +939,36 @@ def test_a_folder_that_vanishes_ends_the_run_and_what_is_finished_is_kept(
     assert run(str(photos), "--output", "out.jsonl")[1].endswith(
         "captioner: 1 captioned, 5 finished before, 1 failed\n"
     )
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_the_work_goes_on_and_a_line_says_so(
+    photos: Path, run, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for counts in ("6 captioned", "0 captioned, 6 finished before"):
+        code, errors = run(str(photos), "--output", "out.jsonl")
+        assert code == 1
+        assert errors.splitlines() == [
+            f"captioner: {Path().resolve()} has no file locks ({os.strerror(number).lower()}); "
+            "going on without: "
+            "let no other captioner write there at the same time",
+            f"captioner: {photos / 'b.jpg'}: not an image Pillow can read",
+            f"captioner: {counts}, 1 failed",
+        ]
+        assert names_in(Path("out.jsonl")) == NAMES
+        assert hidden(Path()) == [".out.jsonl.captioner"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_where_nothing_can_be_made_is_not_in_use(photos: Path, run) -> None:
+    code, errors = run(str(photos), "--output", "/proc/x.jsonl")
+    assert code == 2
+    assert "cannot be written: " in errors
+    assert "in use" not in errors
 
 
 def test_the_second_of_two_processes_is_refused(photos: Path, run) -> None:

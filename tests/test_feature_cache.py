@@ -165,6 +165,23 @@ def test_the_key_depends_on_the_file_and_not_on_how_it_is_named(
     assert one == two
 
 
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_it_is_built_all_the_same(
+    cache: FeatureCache,
+    encoder: Encoder,
+    paths: list[Path],
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert np.array_equal(cache.open(progress=False), expected(encoder, paths, 32))
+    assert "has no file locks" in capsys.readouterr().err
+
+
 def test_an_encoder_in_training_mode_is_refused(tmp_path: Path, paths: list[Path]) -> None:
     encoder = Encoder(replace(CONFIG, trainable="all", freeze_batch_norm=False)).train()
     with pytest.raises(AssertionError, match="training mode"):

@@ -43,7 +43,7 @@ MAY_IMPORT = {
     "tag_pages": "video_page thumbnails pages files finding __init__",
     "dataset_formats": "",
     "datasets": "dataset_formats",
-    "feature_cache": "encoder files images",
+    "feature_cache": "encoder files images jobs",
     "lexicon": "tokenizer",
     "tags": "lexicon",
     "familiarity": "",
