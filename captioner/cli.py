@@ -30,6 +30,7 @@ from captioner.cli_options import (
     list_of,
     options_of,
     say,
+    say_what_was_passed_over,
     shown,
     shown_lines,
 )
@@ -342,6 +343,7 @@ def _tag(args: argparse.Namespace) -> int:
                     say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
     if not args.quiet:
         say("captioner: " + _counts_text(counts))
+    say_what_was_passed_over(args.paths, VIDEOS, args.exclude, wanted=not args.quiet)
     return 1 if counts["failed"] else 0
 
 

@@ -19,6 +19,7 @@ from captioner.cli_options import (
     add_model,
     decoding_options,
     say,
+    say_what_was_passed_over,
     share,
     shown,
 )
@@ -57,6 +58,8 @@ examples:
   captioner caption dog.jpg --prompt "two dogs"           go on from these words
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
+
+Other files in a folder (raw photos, videos) are counted by kind, in one line at the end.
 
 Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
 tabs. An image that cannot be read is named on standard error, the others are captioned, and the
@@ -195,6 +198,7 @@ def _caption(args: argparse.Namespace) -> int:
 
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
     from captioner.caption_job import open_caption_job
+    from captioner.images import IMAGES
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
@@ -210,6 +214,7 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
             raise
     if not args.quiet:
         say("captioner: " + _captions_text(counts, args.min_confidence > 0))
+    say_what_was_passed_over(args.paths, IMAGES, args.exclude, wanted=not args.quiet)
     return 1 if counts["failed"] else 0
 
 

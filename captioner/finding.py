@@ -12,6 +12,7 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.excluding import IGNORE_FILE, OptionPatterns, Scope, is_by_product
+from captioner.recognising import ICLOUD
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,10 @@ class FileKind:
     def lists(self, name: str) -> bool:
         """Whether a file of this name is listed in a folder."""
         return os.path.splitext(name)[1].lower() in self.suffixes
+
+    def lists_hidden(self, name: str) -> bool:
+        """Whether a file of this name is listed although its name begins with a dot."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +109,36 @@ def find_files(
     return _list_sources(sources, _common_folder(sources), scope)
 
 
+def other_files(
+    paths: Sequence[str | Path], kind: FileKind, exclude: Sequence[str] = ()
+) -> Iterator[Path]:
+    """List the files that `find_files` passes over for their suffix, in folders it searches.
+
+    Hidden files are none of them, but for the placeholders of iCloud.
+
+    Args:
+        paths: as for `find_files`.
+        kind: what folders are searched for.
+        exclude: see `find_files`.
+    """
+    scope = Scope(((OptionPatterns(exclude), ""),) if exclude else ())
+    seen = _Seen()
+    for source in _sources(paths, _Others(kind.noun, kind.suffixes, kind.supported)):
+        if source.rule is not None and source.rule.kind is not None:
+            yield from _walk(source.path, _Listing(source.rule, scope), seen)
+
+
+class _Others(FileKind):
+    """The files that are not of a kind."""
+
+    def lists(self, name: str) -> bool:
+        # By name and not by super(): a dataclass with slots is another class than it began as.
+        return not FileKind.lists(self, name)
+
+    def lists_hidden(self, name: str) -> bool:
+        return name.endswith(ICLOUD)
+
+
 def base_folder(paths: Sequence[str | Path], kind: FileKind) -> Path:
     """The folder, absolute, that the names of `find_files` are relative to.
 
@@ -170,7 +205,8 @@ class _Rule:
     def _matching(self, name: str) -> Iterator[int]:
         for position in self.positions:
             part = self.parts[position]
-            if name.startswith(".") and not part.startswith("."):
+            is_hidden = name.startswith(".") and not part.startswith(".")
+            if is_hidden and not (self.kind is not None and self.kind.lists_hidden(name)):
                 continue
             if fnmatchcase(os.path.normcase(name), os.path.normcase(part)):
                 yield position

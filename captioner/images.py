@@ -17,8 +17,10 @@ from captioner.colours import is_converted, to_srgb
 from captioner.errors import CaptionerError
 from captioner.finding import FileKind, SourceFile, find_files, printable, why_unreadable
 from captioner.limited_file import LimitedFile, TooMuchWork
+from captioner.recognising import RAW, READ, VIDEO, recognise
+from captioner.tiff_layout import layout_of
 from captioner.tiff_parts import count_parts
-from captioner.tiff_samples import layout_of, read_samples
+from captioner.tiff_samples import read_samples
 
 READER_VERSION = 2
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
@@ -232,9 +234,7 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        if path is not None and path.suffix.lower() in UNSUPPORTED_SUFFIXES:
-            return "HEIC is not supported: convert it to JPEG"
-        return "not an image Pillow can read"
+        return _unidentified(path)
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):
@@ -246,6 +246,17 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, EOFError) or re.search("truncated", text, re.IGNORECASE):
         return "truncated file"
     return f"damaged file ({text})" if text else "damaged file"
+
+
+def _unidentified(path: Path | None) -> str:
+    kind = None if path is None else recognise(path)
+    if kind is None and path is not None and path.suffix.lower() in UNSUPPORTED_SUFFIXES:
+        kind = "HEIC"
+    if kind is None or kind in READ:
+        return "not an image Pillow can read"
+    if kind == VIDEO:
+        return "a video and not an image: `captioner tag` reads videos"
+    return f"{'a raw photo' if kind == RAW else kind} is not supported: convert it to JPEG"
 
 
 def _normalise(image: Image.Image) -> Image.Image:

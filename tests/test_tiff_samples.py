@@ -12,7 +12,7 @@ from conftest import exif_with
 from icc import PROPHOTO, rgb_profile
 from PIL import Image
 
-from captioner import tiff_samples
+from captioner import tiff_layout, tiff_samples
 from captioner.images import ImageError, read_image
 
 PHOTO = Path(__file__).parents[1] / "data" / "examples" / "cat.jpg"
@@ -258,7 +258,7 @@ def test_too_many_pixels_are_refused_before_they_are_read(tmp_path: Path) -> Non
 def test_what_is_known_nowhere_is_refused(tmp_path: Path, tags: dict) -> None:
     path = write(tmp_path / "x.tif", bytes(WIDTH * HEIGHT * 8), **tags)
     with path.open("rb") as file:
-        assert tiff_samples.layout_of(file) is None
+        assert tiff_layout.layout_of(file) is None
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
