@@ -26,6 +26,8 @@ class CaptionJob:
 
     Attributes:
         paths: images, folders and patterns; see `captioner.files.finding.find_files`.
+        exclude: what is left out of the folders: patterns as in a .gitignore file. Images that an
+            earlier run captioned stay in the output.
         output: the file to write, or the folder for text files and XMP sidecars; None for
             standard output (those: beside the images).
         format: a key of `captioner.captioning.formats.WRITERS`.
@@ -53,6 +55,7 @@ class CaptionJob:
     overwrite: bool = False
     append: bool = False
     xmp_name: str = "darktable"
+    exclude: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:

@@ -26,6 +26,7 @@ from captioner.files.journal import (
     Journal,
     Key,
     adopt,
+    journal_beside,
     next_journal,
     part_of,
     write_at,
@@ -36,8 +37,10 @@ from captioner.files.writing import (
     check_folder,
     check_no_folder,
     exists,
+    part_beside,
     replace_bytes,
     replace_file,
+    why_no_name,
 )
 
 TORN_BYTES = 1 << 20  # What lies behind the last whole line is no longer than that.
@@ -92,6 +95,10 @@ class Output(ABC):
         Raises:
             CaptionerError: names what is in the way and the remedy.
         """
+
+    def why_not(self, file: SourceFile) -> str | None:
+        """Why the output has no place for one image, which is that image's error; mostly None."""
+        return None
 
     @abstractmethod
     def settle(self) -> None:
@@ -152,7 +159,7 @@ class _File(Output):
     def __init__(self, output: Path, format: str) -> None:
         # Behind links: two links to a file are one output, and a link stays one.
         self._path = Path(os.path.realpath(output))
-        super().__init__(shown(output), self._path.with_name(f".{self._path.name}.captioner"))
+        super().__init__(shown(output), journal_beside(self._path))
         self._format = format
         self._inode: tuple[int, int] | None = None
 
@@ -366,6 +373,8 @@ class _Sidecars(Output):
                 "rename it, or choose another --format"
             )
         target = writer.target(file.path, file.name)
+        if why_no_name(target) is not None:
+            return  # That one will fail, and it alone.
         if target.parent != self._checked:
             check_folder(target.parent)
             self._checked = target.parent
@@ -378,6 +387,9 @@ class _Sidecars(Output):
                 f"{shown(target)} exists, and this job has not made it: --overwrite replaces the "
                 f"{writer.what} of these images"
             )
+
+    def why_not(self, file: SourceFile) -> str | None:
+        return why_no_name(self._writer.target(file.path, file.name))
 
     def settle(self) -> None:
         next_journal(self.state).unlink(missing_ok=True)
@@ -409,9 +421,7 @@ class _Sidecars(Output):
         # Looked at again: a photo program may have made it since the job was checked.
         if exists(target) and not self._writer.may_replace(target):
             raise self._writer.foreign(target)
-        # Of the same name in every run, so that one left by a killed run is written over.
-        part = target.with_name(f".captioner-{crc32(os.fsencode(target.name)):08x}.part")
-        replace_file(target, self._writer.text(entry.record), part)
+        replace_file(target, self._writer.text(entry.record), part_beside(target))
 
     def _is_ours(self, target: Path, entry: Entry) -> bool:
         """Whether a file holds what was written there, and not what somebody made of it."""

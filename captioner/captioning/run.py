@@ -17,6 +17,7 @@ from array import array
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self
 
@@ -32,7 +33,7 @@ from captioner.files.finding import SourceFile, base_folder
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
 from captioner.files.writing import make_folder
-from captioner.images.reading import IMAGES, find_images
+from captioner.images.reading import IMAGES, READER_VERSION, find_images
 from captioner.model.caption_model import CaptionModel, describe_model
 from captioner.version import __version__
 
@@ -146,7 +147,7 @@ class KeptRun(CaptionRun):
         may_replace = self.job.overwrite or (
             journal is not None and journal.replaces is True and not journal.was_complete
         )
-        for file in find_images(self.job.paths):
+        for file in find_images(self.job.paths, self.job.exclude):
             key = key_of(file.name)
             if key in listed:
                 raise CaptionerError(f"two images are called {file.name}: rename one of them")
@@ -173,6 +174,10 @@ class KeptRun(CaptionRun):
 
     def _check_nothing_else(self, journal: Journal, listed: set[Key]) -> None:
         others = [key for key in journal.keys if key not in listed]
+        if others:
+            # What is left out by now has been captioned before: it stays.
+            everything = {key_of(file.name) for file in find_images(self.job.paths, None)}
+            others = [key for key in others if key not in everything]
         other = next((e for e in journal.live(others) if not e.has_failed), None)
         if other is not None:
             raise CaptionerError(
@@ -190,14 +195,13 @@ class KeptRun(CaptionRun):
         self._synced_s = time.monotonic()
         with closing(batches):
             for batch in batches:
-                self._take(batch)
-                yield from batch
+                yield from self._take(batch)
         self._flush()
         with _saying(self.how_to_go_on):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
-        for place, file in enumerate(find_images(self.job.paths)):
+        for place, file in enumerate(find_images(self.job.paths, self.job.exclude)):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             self._keys.append(key_of(file.name))
             if not self._is_done(file, here, entry):
@@ -206,7 +210,9 @@ class KeptRun(CaptionRun):
             elif entry is not None:
                 self._output.mend(file, entry)
 
-    def _take(self, batch: Sequence[CaptionRecord]) -> None:
+    def _take(self, batch: Sequence[CaptionRecord]) -> list[CaptionRecord]:
+        """Put records on their way; returns them as they are written."""
+        taken = []
         for record in batch:
             file, source = self._ahead.popleft()
             assert file.name == record.file_name, "records come in the order of their files"
@@ -215,6 +221,10 @@ class KeptRun(CaptionRun):
                     f"{shown(file.root)} is gone; what is finished is kept: run the same command "
                     "again when it is back"
                 )
+            problem = None if record.error is not None else self._output.why_not(file)
+            if problem is not None:
+                record = replace(record, result=None, tags=None, unsure=False, error=problem)
+            taken.append(record)
             entry = Entry(record.to_dict(self.job.candidates), str(record.path), source)
             known = self._journal.get(entry.name)
             if known is None or (known.record, known.source) != (entry.record, entry.source):
@@ -222,6 +232,7 @@ class KeptRun(CaptionRun):
         passed_s = time.monotonic() - self._synced_s
         if len(self._waiting) >= SYNC_RECORDS or passed_s >= SYNC_S:
             self._flush()
+        return taken
 
     def _flush(self) -> None:
         """Write what waits. Interrupted and called again, it writes nothing twice."""
@@ -248,6 +259,8 @@ class KeptRun(CaptionRun):
         gone = {
             key for key, entry in zip(others, journal.live(others), strict=True) if entry.has_failed
         }
+        if not gone and [key for key in journal.keys if key in listed] == list(self._keys):
+            return journal.keys  # nothing is new: what is left out by now stays in its place
         kept = array("Q", (key for key in others if key not in gone))
         kept.extend(self._keys)
         return kept
@@ -290,6 +303,7 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     # Neither the size of batches nor the threads: who runs out of memory may go on with less.
     return {
         "captioner": __version__,
+        "reader": READER_VERSION,
         "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
         "decoding": describe_decoding(job.decoding),
         "candidates": job.candidates,
@@ -306,7 +320,7 @@ class _PassingRun(CaptionRun):
     def __enter__(self) -> Self:
         self._check_options()
         self._writer: Writer = WRITERS[self.job.format](self.job.output)
-        self._files = find_images(self.job.paths)
+        self._files = find_images(self.job.paths, self.job.exclude)
         self._writer.open()
         return self
 

@@ -15,9 +15,11 @@ from captioner.cli.options import (
     SAMPLING_ARGUMENTS,
     add_arguments,
     add_decoding,
+    add_exclude,
     add_model,
     decoding_options,
     say,
+    say_what_was_passed_over,
     share,
     shown,
 )
@@ -44,6 +46,7 @@ CAPTION_EXAMPLES = """\
 examples:
   captioner caption dog.jpg                               one line on standard output
   captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
+  captioner caption photos/ --exclude '*.png' --exclude drafts/   but not these
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
   captioner caption photos/ --output report.html          a page to look at; opens in any browser
@@ -55,6 +58,8 @@ examples:
   captioner caption dog.jpg --prompt "two dogs"           go on from these words
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
+
+Other files in a folder (raw photos, videos) are counted by kind, in one line at the end.
 
 Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
 tabs. An image that cannot be read is named on standard error, the others are captioned, and the
@@ -81,6 +86,7 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
+    add_exclude(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
     output.add_argument(
@@ -202,6 +208,7 @@ def _job_of(
 
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
     from captioner.captioning.run import open_caption_job
+    from captioner.images.reading import IMAGES
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
@@ -217,6 +224,7 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
             raise
     if not args.quiet:
         say("captioner: " + _captions_text(counts, args.min_confidence > 0))
+    say_what_was_passed_over(args.paths, IMAGES, args.exclude, wanted=not args.quiet)
     return 1 if counts["failed"] else 0
 
 
@@ -278,6 +286,7 @@ def _job(
     try:
         return CaptionJob(
             paths=tuple(args.paths),
+            exclude=tuple(args.exclude),
             output=output,
             format=format,
             decoding=decoding,

@@ -23,12 +23,14 @@ from captioner.cli.fill import FILL_EXAMPLES, add_fill
 from captioner.cli.options import (
     add_arguments,
     add_decoding,
+    add_exclude,
     add_model,
     at_least,
     decoding_options,
     list_of,
     options_of,
     say,
+    say_what_was_passed_over,
     shown,
     shown_lines,
 )
@@ -205,6 +207,7 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
 
     parser.set_defaults(command=_tag)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
+    add_exclude(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
     output.add_argument(
@@ -317,10 +320,11 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _tag(args: argparse.Namespace) -> int:
+    from captioner.files.finding import find_files
     from captioner.model.caption_model import load_model
     from captioner.tagging.job import TagJob, run_tag_job
     from captioner.tagging.timeline import TagOptions
-    from captioner.video.frames import find_videos
+    from captioner.video.frames import VIDEOS
     from captioner.video.sampling import SamplingOptions
 
     job = TagJob(
@@ -332,7 +336,7 @@ def _tag(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         overwrite=args.overwrite,
     )
-    files = list(find_videos(args.paths))
+    files = list(find_files(args.paths, VIDEOS, args.exclude))
     model = load_model(args.model, device=args.device, precision=args.precision)
     job = replace(job, decoding=decoding_options(args, model.decoding))
     if model.lexicon is None and not args.quiet:
@@ -349,6 +353,7 @@ def _tag(args: argparse.Namespace) -> int:
                     say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
     if not args.quiet:
         say("captioner: " + _counts_text(counts))
+    say_what_was_passed_over(args.paths, VIDEOS, args.exclude, wanted=not args.quiet)
     return 1 if counts["failed"] else 0
 
 
@@ -500,6 +505,9 @@ def _check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 def _train(arguments: Sequence[str]) -> int:
+    from captioner.files.writing import keep_matplotlib_in_cache
+
+    keep_matplotlib_in_cache()
     try:
         from captioner.training.lightning_cli import main as train
     except ModuleNotFoundError as error:

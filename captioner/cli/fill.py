@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_arguments, add_model, options_of, say, shown
+from captioner.cli.options import add_arguments, add_exclude, add_model, options_of, say, shown
 
 if TYPE_CHECKING:
     from captioner.captioning.fill import FillRecord
@@ -45,6 +45,7 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_fill)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     parser.add_argument("sentence", metavar="SENTENCE", help="with ___ for each word to be found")
+    add_exclude(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
@@ -65,7 +66,7 @@ def _fill(args: argparse.Namespace) -> int:
 
     options = options_of(FillOptions, "search options", args)
     parse_blanks(args.sentence)
-    files = find_images(args.paths)
+    files = find_images(args.paths, args.exclude)
     model = load_model(args.model, device=args.device, precision=args.precision)
     counts: Counter[str] = Counter()
     records = fill_images(model, files, args.sentence, options)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +14,7 @@ from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner.decoding.search import DecodingOptions
+    from captioner.files.finding import FileKind
 
 Options = TypeVar("Options")
 
@@ -59,6 +61,20 @@ def add_decoding(
     group = parser.add_argument_group("decoding", explanation)
     add_arguments(group, DECODING_ARGUMENTS)
     return group
+
+
+def add_exclude(parser: argparse.ArgumentParser) -> None:
+    """The option of what is left out of folders, in the group of the paths."""
+    parser.add_argument(
+        "--exclude",
+        action="append",
+        default=[],
+        metavar="PATTERN",
+        help="leave this out of folders; may be given again. Written as in a .gitignore file: "
+        "'*.png', 'drafts/', '/2023/*.tif'; a file .captionerignore in a folder holds such lines. "
+        "Folders of thumbnails and waste bins (@eaDir, #recycle, $RECYCLE.BIN, __MACOSX, *.lrdata) "
+        "are left out anyway. What is named itself is never left out",
+    )
 
 
 def add_arguments(
@@ -200,3 +216,39 @@ def say(line: str) -> None:
     from tqdm import tqdm
 
     tqdm.write(shown_lines(line), file=sys.stderr)
+
+
+def say_what_was_passed_over(
+    paths: Sequence[str], kind: FileKind, exclude: Sequence[str], *, wanted: bool
+) -> None:
+    """One line on what folders hold besides the files that were listed, by kind; mostly none.
+
+    Args:
+        paths: of the command.
+        kind: what folders were searched for.
+        exclude: what was left out on purpose.
+        wanted: whether the user wants to know.
+    """
+    from captioner.files.finding import other_files
+    from captioner.files.recognising import VIDEO, recognise
+
+    if not wanted:
+        return
+    suffixes: dict[str, set[str]] = {}
+    counts: Counter[str] = Counter()
+    try:
+        others = list(other_files(paths, kind, exclude))
+    except CaptionerError:
+        return  # What was named is gone by now, and has been done.
+    for path in others:
+        found = recognise(path)
+        if found is not None and (found == VIDEO or kind.noun == "image"):
+            counts[found] += 1
+            suffixes.setdefault(found, set()).add(path.suffix.lower() or "no suffix")
+    if counts:
+        parts = [
+            f"{count} {name}{'' if name[0].isupper() or count == 1 else 's'}"
+            f" ({' '.join(sorted(suffixes[name]))})"
+            for name, count in sorted(counts.items())
+        ]
+        say(f"captioner: passed over in folders: {', '.join(parts)}")

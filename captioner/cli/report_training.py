@@ -11,7 +11,12 @@ from typing import TYPE_CHECKING, Any
 from captioner.cli.options import say
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
-from captioner.files.writing import check_folder, make_folder, replace_file
+from captioner.files.writing import (
+    check_folder,
+    keep_matplotlib_in_cache,
+    make_folder,
+    replace_file,
+)
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,6 +72,7 @@ def add_report_training(parser: argparse.ArgumentParser) -> None:
 
 
 def _report_training(args: argparse.Namespace) -> int:
+    keep_matplotlib_in_cache()
     try:
         from captioner.training import plots as training_plots
     except ModuleNotFoundError as error:

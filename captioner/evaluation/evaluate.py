@@ -19,6 +19,7 @@ from captioner.decoding.search import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.writing import replace_file
+from captioner.images.reading import READER_VERSION
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import TOKENIZER_RULE, tokenize
 from captioner.version import __version__
@@ -161,6 +162,7 @@ def evaluate(
     )
     protocol = {
         "captioner": __version__,
+        "reader": READER_VERSION,
         "data": {
             **(data or {}),
             "images": len(examples),

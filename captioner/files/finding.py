@@ -11,6 +11,8 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from captioner.errors import CaptionerError
+from captioner.files.excluding import IGNORE_FILE, OptionPatterns, Scope, is_by_product
+from captioner.files.recognising import ICLOUD
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +32,10 @@ class FileKind:
     def lists(self, name: str) -> bool:
         """Whether a file of this name is listed in a folder."""
         return os.path.splitext(name)[1].lower() in self.suffixes
+
+    def lists_hidden(self, name: str) -> bool:
+        """Whether a file of this name is listed although its name begins with a dot."""
+        return False
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +58,9 @@ def printable(path: str | Path) -> str:
     return os.fsencode(Path(path).as_posix()).decode("utf-8", "backslashreplace")
 
 
-def find_files(paths: str | Path | Sequence[str | Path], kind: FileKind) -> Iterator[SourceFile]:
+def find_files(
+    paths: str | Path | Sequence[str | Path], kind: FileKind, exclude: Sequence[str] | None = ()
+) -> Iterator[SourceFile]:
     """List files lazily: memory grows with one folder's listing, not with the files.
 
     A file is taken whatever its suffix. A folder is searched with its subfolders, in the order of
@@ -67,15 +75,22 @@ def find_files(paths: str | Path | Sequence[str | Path], kind: FileKind) -> Iter
     ``2023/a.jpg`` and ``2024/a.jpg``. Two files thus never share a name. A pattern counts as the
     folder before its first wildcard.
 
+    Left out below a folder are those in which programs keep thumbnails and what was deleted
+    (`captioner.files.excluding`), and what ``exclude`` and files called ``.captionerignore`` say.
+    What is named itself is never left out, and a pattern may spell out such a folder.
+
     Args:
         paths: files, folders and patterns.
         kind: what folders are searched for.
+        exclude: patterns as in a .gitignore file, relative to each folder; None leaves out nothing
+            at all.
 
     Returns:
         An iterator. All paths are checked before it is returned.
 
     Raises:
-        CaptionerError: for a path that does not exist, cannot be read or holds no such file.
+        CaptionerError: for a path that does not exist, cannot be read or holds no such file, and
+            for what is not a pattern.
     """
     if isinstance(paths, (str, Path)):
         paths = [paths]
@@ -85,10 +100,43 @@ def find_files(paths: str | Path | Sequence[str | Path], kind: FileKind) -> Iter
             f"no {kind.noun}s given: name files, folders or patterns such as '*{example}'"
         )
     sources = _sources(paths, kind)
+    scope = None
+    if exclude is not None:
+        scope = Scope(((OptionPatterns(exclude), ""),) if exclude else ())
     for source in sources:
         if source.rule is not None:
-            _check_has_files(source, kind)
-    return _list_sources(sources, _common_folder(sources))
+            _check_has_files(source, kind, scope)
+    return _list_sources(sources, _common_folder(sources), scope)
+
+
+def other_files(
+    paths: Sequence[str | Path], kind: FileKind, exclude: Sequence[str] = ()
+) -> Iterator[Path]:
+    """List the files that `find_files` passes over for their suffix, in folders it searches.
+
+    Hidden files are none of them, but for the placeholders of iCloud.
+
+    Args:
+        paths: as for `find_files`.
+        kind: what folders are searched for.
+        exclude: see `find_files`.
+    """
+    scope = Scope(((OptionPatterns(exclude), ""),) if exclude else ())
+    seen = _Seen()
+    for source in _sources(paths, _Others(kind.noun, kind.suffixes, kind.supported)):
+        if source.rule is not None and source.rule.kind is not None:
+            yield from _walk(source.path, _Listing(source.rule, scope), seen)
+
+
+class _Others(FileKind):
+    """The files that are not of a kind."""
+
+    def lists(self, name: str) -> bool:
+        # By name and not by super(): a dataclass with slots is another class than it began as.
+        return not FileKind.lists(self, name)
+
+    def lists_hidden(self, name: str) -> bool:
+        return name.endswith(ICLOUD)
 
 
 def base_folder(paths: Sequence[str | Path], kind: FileKind) -> Path:
@@ -157,7 +205,8 @@ class _Rule:
     def _matching(self, name: str) -> Iterator[int]:
         for position in self.positions:
             part = self.parts[position]
-            if name.startswith(".") and not part.startswith("."):
+            is_hidden = name.startswith(".") and not part.startswith(".")
+            if is_hidden and not (self.kind is not None and self.kind.lists_hidden(name)):
                 continue
             if fnmatchcase(os.path.normcase(name), os.path.normcase(part)):
                 yield position
@@ -167,10 +216,12 @@ class _Rule:
             return False
         return any(position == len(self.parts) - 1 for position in self._matching(name))
 
-    def below(self, name: str) -> _Rule | None:
+    def below(self, name: str, spelled: bool = False) -> _Rule | None:
+        """The rule of a folder in the folder, if any; ``spelled``: by no wildcard."""
         stay_or_step = {
             position if self.parts[position] == "**" else position + 1
             for position in self._matching(name)
+            if not (spelled and glob.has_magic(self.parts[position]))
         }
         rule = self.at(stay_or_step)
         return rule if rule.positions else None
@@ -188,12 +239,33 @@ class _Source:
     rule: _Rule | None
 
 
+@dataclass(frozen=True)
+class _Listing:
+    """How a folder has been listed; a scope of None leaves out nothing."""
+
+    rule: _Rule
+    scope: Scope | None
+
+    def has(self, name: str) -> bool:
+        return self.rule.lists(name) and not (
+            self.scope is not None and self.scope.leave_out(name, is_folder=False)
+        )
+
+    def below(self, name: str) -> _Listing | None:
+        left_out = None if self.scope is None else self.scope.leave_out(name, is_folder=True)
+        if left_out:
+            return None
+        only_spelled = self.scope is not None and left_out is None and is_by_product(name)
+        rule = self.rule.below(name, spelled=only_spelled)
+        return None if rule is None else _Listing(rule, self.scope and self.scope.below(name))
+
+
 class _Seen:
     """What is listed already: files named by themselves, and the rules applied to each folder."""
 
     def __init__(self) -> None:
         self.files: set[str] = set()
-        self.folders: dict[tuple[int, int], list[_Rule]] = {}
+        self.folders: dict[tuple[int, int], list[_Listing]] = {}
 
     def take_file(self, path: Path) -> bool:
         """Whether a file named by itself is new."""
@@ -203,8 +275,8 @@ class _Seen:
             found = os.stat(folder)
         except OSError:
             return True  # Gone since it was checked: reading it will say so.
-        rules = self.folders.get((found.st_dev, found.st_ino), [])
-        if real in self.files or any(rule.lists(name) for rule in rules):
+        listings = self.folders.get((found.st_dev, found.st_ino), [])
+        if real in self.files or any(listing.has(name) for listing in listings):
             return False
         self.files.add(real)
         return True
@@ -250,7 +322,7 @@ def _pattern(text: str, kind: FileKind) -> _Source:
     return _Source(text, folder, _Rule.start(rest, None if spelled else kind))
 
 
-def _check_has_files(source: _Source, kind: FileKind) -> None:
+def _check_has_files(source: _Source, kind: FileKind, scope: Scope | None) -> None:
     assert source.rule is not None
     try:
         with os.scandir(source.path):
@@ -258,20 +330,27 @@ def _check_has_files(source: _Source, kind: FileKind) -> None:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise CaptionerError(f"{printable(source.path)} cannot be read: {reason}") from None
-    if next(_walk(source.path, source.rule, _Seen()), None) is None:
-        does = "holds" if source.rule.parts == _WHOLE_FOLDER else "matches"
+    if next(_walk(source.path, _Listing(source.rule, scope), _Seen()), None) is not None:
+        return
+    does = "holds" if source.rule.parts == _WHOLE_FOLDER else "matches"
+    if next(_walk(source.path, _Listing(source.rule, None), _Seen()), None) is not None:
         raise CaptionerError(
-            f"{printable(source.given)} {does} no {kind.noun} files ({kind.supported})"
+            f"{printable(source.given)} {does} only {kind.noun} files that are left out: in "
+            f"folders such as @eaDir and #recycle, by --exclude or by {IGNORE_FILE}; name the "
+            "folder or the files themselves to take them"
         )
+    raise CaptionerError(
+        f"{printable(source.given)} {does} no {kind.noun} files ({kind.supported})"
+    )
 
 
-def _list_sources(sources: list[_Source], base: str) -> Iterator[SourceFile]:
+def _list_sources(sources: list[_Source], base: str, scope: Scope | None) -> Iterator[SourceFile]:
     seen = _Seen()
     for source in sources:
         name = _name_below(source.path, base)
         if source.rule is not None:
             prefix = "" if name == "." else f"{name}/"
-            for path in _walk(source.path, source.rule, seen):
+            for path in _walk(source.path, _Listing(source.rule, scope), seen):
                 yield SourceFile(
                     path, prefix + printable(path.relative_to(source.path)), source.path
                 )
@@ -279,8 +358,8 @@ def _list_sources(sources: list[_Source], base: str) -> Iterator[SourceFile]:
             yield SourceFile(source.path, name)
 
 
-def _walk(folder: Path, rule: _Rule, seen: _Seen) -> Iterator[Path]:
-    """Files below the folder that the rule lists and that are new, in the order of the names."""
+def _walk(folder: Path, listing: _Listing, seen: _Seen) -> Iterator[Path]:
+    """Files below the folder that are listed and new, in the order of the names."""
     try:
         found = folder.stat()
         with os.scandir(folder) as scan:
@@ -290,18 +369,20 @@ def _walk(folder: Path, rule: _Rule, seen: _Seen) -> Iterator[Path]:
         # As an image it is refused with the reason: nothing below it goes missing in silence.
         yield folder
         return
+    if listing.scope is not None:
+        listing = _Listing(listing.rule, listing.scope.with_file_of(folder))
     # By inode and not by path: links then neither loop nor list a folder's files twice.
-    rules = seen.folders.setdefault((found.st_dev, found.st_ino), [])
-    if rule in rules:
+    listings = seen.folders.setdefault((found.st_dev, found.st_ino), [])
+    if any(other.rule == listing.rule for other in listings):
         return
-    earlier = tuple(rules)
-    rules.append(rule)
+    earlier = tuple(listings)
+    listings.append(listing)
     for name, is_folder in entries:
         if is_folder:
-            below = rule.below(name)
+            below = listing.below(name)
             if below is not None and not _leads_up(folder / name, real):
                 yield from _walk(folder / name, below, seen)
-        elif rule.lists(name) and not any(other.lists(name) for other in earlier):
+        elif listing.has(name) and not any(other.has(name) for other in earlier):
             if seen.files and os.path.realpath(os.path.join(real, name)) in seen.files:
                 continue
             yield folder / name

@@ -29,6 +29,8 @@ from captioner.files.writing import cannot_read, cannot_write, replace_bytes, sy
 
 SCHEMA = "captioner-captions-1"
 
+_LONGEST_NAME = 255 - len("..captioner.part")  # bytes of an output's name, in that of its journal
+
 Key = int
 """64 bits of the hash of a name: of a million images two share one with a probability of 3e-8."""
 
@@ -328,6 +330,19 @@ def sources_of(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[str, str]
     except (OSError, ValueError, KeyError, TypeError):
         pass  # what was cut short is not known: nothing depends on it
     return about, sources
+
+
+def journal_beside(output: Path) -> Path:
+    """Where the journal of an output file is: ``.NAME.captioner``, shorter where NAME is long.
+
+    The longest of its names, with ``.new``, ``.part`` or ``.lock`` behind it, may have 255 bytes.
+    """
+    name = output.name
+    if len(os.fsencode(name)) > _LONGEST_NAME:
+        digest = blake2b(os.fsencode(name), digest_size=8).hexdigest()
+        short = os.fsencode(name)[: _LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore")
+        name = f"{short}~{digest}"
+    return output.with_name(f".{name}.captioner")
 
 
 def adopt(path: Path) -> None:

@@ -6,22 +6,36 @@ modification, and results of another model or of other options are told apart.
 
 from __future__ import annotations
 
+import errno
 import os
+import sys
 from collections.abc import Generator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
+from tqdm import tqdm
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile, printable
+
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None  # type: ignore[assignment]
+
+
+NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
+"""Errors of file systems that have no locks: NFS without its daemon, FUSE, drives in the cloud."""
 
 
 @contextmanager
 def locked(path: Path, in_use: str, *, leave: bool = False) -> Generator[None, None, None]:
     """Hold a lock file, which the end of the process releases, however it ends.
+
+    Where the file system has no locks the work goes on without one, and a line says so.
 
     Args:
         path: the lock file, in a folder that is there.
@@ -31,24 +45,58 @@ def locked(path: Path, in_use: str, *, leave: bool = False) -> Generator[None, N
     Raises:
         CaptionerError: another process holds it, or it cannot be made.
     """
-    lock = FileLock(path)
-    try:
-        lock.acquire(timeout=0)
-    except Timeout:
-        raise CaptionerError(in_use) from None
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise CaptionerError(f"{printable(path)} cannot be written: {reason}") from None
-    try:
-        if not path.exists():  # Its last owner removed it while we were opening it.
+    with ExitStack() as stack:
+        try:
+            is_free = _acquire(path, stack)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            if error.errno not in NO_LOCKS:
+                raise CaptionerError(f"{printable(path)} cannot be written: {reason}") from None
+            is_free = True
+            say_no_locks(path.parent, reason)
+        if not is_free or not path.exists():  # Its last owner removed it while we were opening it.
             raise CaptionerError(in_use)
-        yield
-    finally:
-        if not leave:
-            # While it is held: removed later, it could be the next owner's.
-            with suppress(OSError):
-                path.unlink()
-        lock.release()
+        try:
+            yield
+        finally:
+            if not leave:
+                # While it is held: removed later, it could be the next owner's.
+                with suppress(OSError):
+                    path.unlink()
+
+
+def say_no_locks(folder: Path, reason: str) -> None:
+    """Say on standard error that nothing keeps two processes apart."""
+    line = (
+        f"captioner: {printable(folder)} has no file locks ({reason}); going on without: let no "
+        "other captioner write there at the same time"
+    )
+    tqdm.write(line, file=sys.stderr)
+
+
+def _acquire(path: Path, stack: ExitStack) -> bool:
+    """Lock a file until the stack is left; whether no other process has it.
+
+    Raises:
+        OSError: it cannot be made or locked.
+    """
+    if fcntl is None:
+        lock = FileLock(path)
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            return False
+        stack.callback(lock.release)
+        return True
+    # Not by FileLock: it takes a file that cannot be made, and on some file systems one that
+    # cannot be locked, for one that another process holds.
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):  # Some file systems say the one, some the other.
+        return False
+    return True
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, shown
@@ -39,6 +40,34 @@ def exists(path: Path) -> bool:
     except OSError as error:
         raise cannot_write(path, error) from None
     return True
+
+
+def why_no_name(path: Path) -> str | None:
+    """Why a file cannot have this name, or None if it can: it is too long for its file system."""
+    try:
+        path.lstat()
+    except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return f"{shown(path.name)} cannot be written: {(error.strerror or '').lower()}"
+    return None
+
+
+def part_beside(path: Path) -> Path:
+    """A temporary name in the folder of a file: short, however long the file's own is.
+
+    It is the same in every run, so that a file left by a killed run is written over.
+    """
+    return path.with_name(f".captioner-{crc32(os.fsencode(path.name)):08x}.part")
+
+
+def default_cache_dir() -> Path:
+    """``$XDG_CACHE_HOME/captioner``, by default ``~/.cache/captioner``."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
+
+
+def keep_matplotlib_in_cache() -> None:
+    """Before matplotlib is imported, by whatever library: its list of fonts goes where ours are."""
+    os.environ.setdefault("MPLCONFIGDIR", str(default_cache_dir() / "matplotlib"))
 
 
 def check_no_folder(path: Path) -> None:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -16,10 +17,18 @@ from PIL import Image, UnidentifiedImageError
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+from captioner.files.recognising import RAW, READ, VIDEO, recognise
+from captioner.images.colours import is_converted, to_srgb
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
+from captioner.images.tiff_layout import layout_of
+from captioner.images.tiff_samples import read_samples
 
 T = TypeVar("T")
 R = TypeVar("R")
+
+READER_VERSION = 2
+"""Goes up whenever the same file gives other pixels: what was computed from the pixels of another
+version is not mixed with what is computed from these. 2: colours by their profiles, deep TIFFs."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -101,9 +110,11 @@ class ImageError(CaptionerError):
         self.path = path
 
 
-def find_images(paths: str | Path | Sequence[str | Path]) -> Iterator[SourceFile]:
+def find_images(
+    paths: str | Path | Sequence[str | Path], exclude: Sequence[str] | None = ()
+) -> Iterator[SourceFile]:
     """List image files lazily; see `captioner.files.finding.find_files`, also for the errors."""
-    return find_files(paths, IMAGES)
+    return find_files(paths, IMAGES, exclude)
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -114,8 +125,8 @@ def read_image(
 ) -> Image.Image:
     """Decode one file: upright, opaque, 8 bits, first frame.
 
-    EXIF orientation is applied, transparency is laid over white, CMYK and grey become RGB, deeper
-    grey is scaled to 8 bits (see `to_rgb`).
+    EXIF orientation is applied, colours become sRGB by the image's ICC profile, transparency is
+    laid over white, CMYK and grey become RGB, deeper samples are scaled to 8 bits (see `to_rgb`).
 
     Args:
         path: a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF file, whatever its suffix.
@@ -139,10 +150,11 @@ def read_image(
             raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
-        with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file, _open(file) as image:
-            width, height = image.size
-            if width * height > max_pixels:
-                raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
+        with (
+            LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file,
+            _open(file, max_pixels) as image,
+        ):
+            _check_size(image.size, max_pixels)
             if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
                 raise ImageError(f"more than {MAX_SCANS} scans")
             if min_side is not None:
@@ -175,11 +187,26 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
         )
 
 
-def _open(file: LimitedFile) -> Image.Image:
+def _open(file: LimitedFile, max_pixels: int) -> Image.Image:
     if count_parts(file) > MAX_PARTS:
         raise ImageError(f"more than {MAX_PARTS} strips or tiles")
     file.seek(0)
-    return Image.open(file, formats=FORMATS)
+    layout = layout_of(file)
+    if layout is None or not layout.is_misread_by_pillow:
+        file.seek(0)
+        try:
+            return Image.open(file, formats=FORMATS)
+        except UnidentifiedImageError:
+            if layout is None:
+                raise
+    _check_size(layout.size, max_pixels)
+    return read_samples(file, layout)
+
+
+def _check_size(size: tuple[int, int], max_pixels: int) -> None:
+    width, height = size
+    if width * height > max_pixels:
+        raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
 
 
 def _has_too_many_scans(file: LimitedFile) -> bool:
@@ -211,9 +238,7 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        if path is not None and path.suffix.lower() in UNSUPPORTED_SUFFIXES:
-            return "HEIC is not supported: convert it to JPEG"
-        return "not an image Pillow can read"
+        return _unidentified(path)
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):
@@ -227,6 +252,17 @@ def _reason(error: BaseException, path: Path | None) -> str:
     return f"damaged file ({text})" if text else "damaged file"
 
 
+def _unidentified(path: Path | None) -> str:
+    kind = None if path is None else recognise(path)
+    if kind is None and path is not None and path.suffix.lower() in UNSUPPORTED_SUFFIXES:
+        kind = "HEIC"
+    if kind is None or kind in READ:
+        return "not an image Pillow can read"
+    if kind == VIDEO:
+        return "a video and not an image: `captioner tag` reads videos"
+    return f"{'a raw photo' if kind == RAW else kind} is not supported: convert it to JPEG"
+
+
 def _normalise(image: Image.Image) -> Image.Image:
     # Loaded first: a PNG's EXIF may follow its pixels, and a TIFF turns itself upright on load.
     try:
@@ -238,8 +274,11 @@ def _normalise(image: Image.Image) -> Image.Image:
     result = image
     if image.mode.startswith("I") or image.mode == "F":
         result = _grey8(image)
+    profile = image.info.get("icc_profile")
     if result.has_transparency_data:
-        result = _in_tiles(result, "RGB", _over_white)
+        result = _in_tiles(result, "RGB", partial(_over_white, profile=profile))
+    elif is_converted(_plain_mode(result), profile):
+        result = _in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
     elif result.mode != "RGB":
         result = result.convert("RGB")
     turn = _ORIENTATIONS.get(_orientation(image))
@@ -267,11 +306,26 @@ def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
             yield image.crop((left, top, right, bottom)), (left, top)
 
 
-def _over_white(image: Image.Image) -> Image.Image:
-    clear = image.convert("RGBA")
-    result = Image.new("RGB", clear.size, "white")
-    result.paste(clear, mask=clear.getchannel("A"))
+def _over_white(image: Image.Image, profile: bytes | None) -> Image.Image:
+    if image.mode == "La":
+        image = image.convert("LA")  # Pillow knows no other way from there.
+    alpha = image.convert("RGBA").getchannel("A")
+    result = Image.new("RGB", image.size, "white")
+    result.paste(_in_srgb(image, profile), mask=alpha)
     return result
+
+
+def _in_srgb(image: Image.Image, profile: bytes | None) -> Image.Image:
+    """The colours of an image, without its transparency, as sRGB."""
+    mode = _plain_mode(image)
+    if image.mode == "P" and image.has_transparency_data:
+        image = image.convert("RGBA")  # Pillow warns of any other way.
+    return to_srgb(image if image.mode == mode else image.convert(mode), profile)
+
+
+def _plain_mode(image: Image.Image) -> str:
+    """The mode that an image's profile is for."""
+    return {"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
 
 
 def _orientation(image: Image.Image) -> int:

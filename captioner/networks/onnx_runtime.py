@@ -6,16 +6,22 @@ https://onnx.ai/onnx/operators/ describes: no file is written.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
 
 from captioner.networks.cnn_graph import GraphNetwork, Node, SameConv2d
+
+# Before its import: with the first session, ONNX Runtime (since 1.32) writes an identifier of the
+# device below ~/.cache/Microsoft and looks up a host to report to.
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+
+import onnxruntime  # noqa: E402
 
 OPSET = 17
 IR_VERSION = 8

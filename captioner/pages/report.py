@@ -18,7 +18,7 @@ from urllib.parse import quote
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
-from captioner.files.journal import sources_of
+from captioner.files.journal import journal_beside, sources_of
 from captioner.files.writing import cannot_read, check_folder, check_no_folder, replace_file
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.render import render_page
@@ -146,7 +146,7 @@ def write_report(
     check_report(job)
     records = read_records(job.captions) if records is None else records
     state = Path(os.path.realpath(job.captions))
-    about, sources = sources_of(state.with_name(f".{state.name}.captioner"))
+    about, sources = sources_of(journal_beside(state))
     finder = _Finder(job, {} if job.images is not None else sources)
     pictures = [_picture(record, finder, model is not None) for record in records]
     looks = []

@@ -28,7 +28,13 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.naming import output_stem
 from captioner.files.resume import Fingerprint, changes, locked
-from captioner.files.writing import check_folder, make_folder, replace_file
+from captioner.files.writing import (
+    check_folder,
+    make_folder,
+    part_beside,
+    replace_file,
+    why_no_name,
+)
 from captioner.model.caption_model import CaptionModel, describe_model
 from captioner.pages.video_index import INDEX, TagPages
 from captioner.tagging.timeline import TagOptions
@@ -36,6 +42,7 @@ from captioner.tagging.videos import Progress, VideoTags, tag_videos
 from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.version import __version__
 from captioner.video.frames import VIDEOS
+from captioner.video.process import Failed
 from captioner.video.sampling import SamplingOptions
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
@@ -130,7 +137,11 @@ def _tag(
 ) -> Generator[Outcome, None, None]:
     todo = []
     for file in files:
-        if output.is_finished(file):
+        problem = output.why_not(file)
+        if problem is not None:
+            output.save(file, VideoTags(file.name, file.path, "failed", problem))
+            yield Outcome(file, "failed", problem.reason)
+        elif output.is_finished(file):
             yield Outcome(file, "done")
         else:
             todo.append(file)
@@ -172,6 +183,12 @@ class _Output:
         self.ledger = _Ledger(job.output_dir)
         _claim(job, about, files, self.ledger)
 
+    def why_not(self, file: SourceFile) -> Failed | None:
+        """Why a video's files cannot be written, whatever is in it: a name is too long."""
+        targets = (_target(file, writer, self._folder) for writer in self._writers)
+        reason = next(filter(None, map(why_no_name, targets)), None)
+        return None if reason is None else Failed("name_too_long", reason)
+
     def save(self, file: SourceFile, video: VideoTags) -> None:
         """Write the files of a video, then its line."""
         record = {**video.to_dict(), **self._about}
@@ -195,10 +212,7 @@ class _Output:
             if self._pages is not None and isinstance(writer, HtmlTagWriter):
                 record["page"] = self._pages.data(file, target, record, video.thumbnails)
                 found["page"] = self._pages.href(target)
-            # Of the same name in every run, so that one left by a killed run is written over.
-            replace_file(
-                target, writer.text(record), temporary=target.with_name(f".{target.name}.part")
-            )
+            replace_file(target, writer.text(record), temporary=part_beside(target))
         return found
 
     def is_finished(self, file: SourceFile) -> bool:
@@ -305,7 +319,7 @@ def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
     for file in files:
         for name in job.formats:
             target = _target(file, TAG_WRITERS[name](), job.output_dir)
-            if target.exists():
+            if why_no_name(target) is None and target.exists():
                 raise CaptionerError(
                     f"{target} exists, and no run of `captioner tag` has made it; choose another "
                     "--output-dir, or replace it with --overwrite"

@@ -21,6 +21,7 @@ from captioner.data.sources import (
     styles_of,
 )
 from captioner.errors import CaptionerError
+from captioner.files.writing import default_cache_dir
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import load_any
 from captioner.networks.encoder import Encoder, EncoderConfig
@@ -36,7 +37,7 @@ from captioner.training.batches import (
     SeveralSources,
     collate,
 )
-from captioner.training.feature_cache import FeatureCache, default_cache_dir
+from captioner.training.feature_cache import FeatureCache
 
 
 class CaptionDataModule(pl.LightningDataModule):

@@ -20,7 +20,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
-from captioner.images.reading import read_image
+from captioner.files.resume import NO_LOCKS, say_no_locks
+from captioner.images.reading import READER_VERSION, read_image
 from captioner.networks.encoder import Encoder, as_cells
 from captioner.networks.fast_encoder import FastNetwork, frozen_part
 
@@ -31,11 +32,6 @@ except ImportError:  # Windows: two builds of the same features at once go unnot
 
 DTYPE = np.dtype(np.float16)
 SAVE_EVERY = 20  # batches: at most so many are computed again after an interruption
-
-
-def default_cache_dir() -> Path:
-    """``$XDG_CACHE_HOME/captioner``, by default ``~/.cache/captioner``."""
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "captioner"
 
 
 class Views(Protocol):
@@ -54,9 +50,10 @@ class FeatureCache:
     Of a frozen encoder they are its grids (N * V, R, D), of another one the maps (N * V, h, w, C)
     that its frozen layers give. View v of image n is in row n * V + v.
 
-    The folder's name is a hash of the encoder's name and weights, the image transform, the views
-    and the list of images, so that another encoder never reads these features. The images' sizes
-    and modification times are kept with it, so that an image changed since is noticed.
+    The folder's name is a hash of the encoder's name and weights, the image transform, the version
+    of the image reader, the views and the list of images, so that another one never reads these
+    features. The images' sizes and modification times are kept with it, so that an image changed
+    since is noticed.
 
     Args:
         folder: where caches are kept; each gets a folder of its own in there.
@@ -82,6 +79,7 @@ class FeatureCache:
             "encoder": encoder.config.name,
             "weights": _weights_hash(encoder),
             "transform": encoder.transform.to_dict(),
+            "reader": READER_VERSION,
             "images": [str(path.resolve()) for path in paths],
         }
         if views is not None:
@@ -164,6 +162,10 @@ class FeatureCache:
                         message = f"{self.folder}: waiting for the process that fills it"
                         tqdm.write(message, file=sys.stderr)
                     fcntl.flock(file, fcntl.LOCK_EX)
+                except OSError as error:
+                    if error.errno not in NO_LOCKS:
+                        raise
+                    say_no_locks(self.folder, (error.strerror or str(error)).lower())
             yield
 
     def _check(self, stamps: list[list[int]]) -> int:

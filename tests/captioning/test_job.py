@@ -7,6 +7,8 @@ process that was started from a shell.
 from __future__ import annotations
 
 import csv
+import errno
+import fcntl
 import json
 import os
 import random
@@ -36,6 +38,7 @@ from captioner.errors import CaptionerError
 from captioner.files import journal
 from captioner.files.journal import Journal
 from captioner.files.resume import Fingerprint
+from captioner.images import reading as images
 from captioner.images.reading import find_images
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
@@ -477,6 +480,22 @@ def test_other_options_do_not_mix_into_an_output(
     assert tree(Path(output)) == tree(Path("calm") / output)
 
 
+def test_images_read_in_another_way_do_not_mix_into_an_output(
+    photos: Path, run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert run(str(photos), "--output", "out.jsonl")[0] == 1
+    before = tree(Path())
+    monkeypatch.setattr(caption_run, "READER_VERSION", images.READER_VERSION + 1)
+    for more in ([], ["--append"]):
+        code, errors = run(str(photos), "--output", "out.jsonl", *more)
+        assert code == 2
+        assert (
+            "out.jsonl was made with another model or other options (settings.reader: "
+            f"{images.READER_VERSION} there, {images.READER_VERSION + 1} now); "
+        ) in errors
+        assert tree(Path()) == before
+
+
 def test_another_model_does_not_mix_into_an_output(
     photos: Path, run, tiny_model: CaptionModel, tmp_path: Path
 ) -> None:
@@ -500,6 +519,81 @@ def test_a_removed_output_is_made_anew(photos: Path, run) -> None:
         Path(output).unlink()
         code, errors = run(str(photos), "--output", output, "--beam-size", "1")
         assert errors.endswith("6 captioned, 1 failed\n")
+
+
+@pytest.mark.parametrize("output", ["out.jsonl", "out.csv", "out.json", "texts"])
+def test_what_is_left_out_by_now_stays_in_an_output(photos: Path, run, output: str) -> None:
+    draw(photos, ["@eaDir/thumb.png", "zz/old.png"], first_seed=80)
+    os.rename(photos / "@eaDir", photos / "eaDir")
+    assert run(str(photos), *into(output))[0] == 1
+    before = tree(Path(output))
+    os.rename(photos / "eaDir", photos / "@eaDir")
+    calm = "calm/" + output
+    code, errors = run(str(photos), *into(calm))
+    assert errors.endswith("captioner: 7 captioned, 1 failed\n")
+    assert b"thumb" not in b"".join(tree(Path(calm)).values())
+    assert "thumb" not in str(list(tree(Path(calm))))
+    assert not (photos / "@eaDir" / "thumb.txt").exists()
+    os.rename(photos / "@eaDir", photos / "eaDir")
+    # Left out by now, and nothing else is new: the very same bytes.
+    code, errors = run(str(photos), *into(output), "--exclude", "eaDir/", "--exclude", "/zz")
+    assert (code, errors.splitlines()[-1]) == (
+        1,
+        "captioner: 0 captioned, 6 finished before, 1 failed",
+    )
+    assert tree(Path(output)) == before
+    draw(photos, ["new.png"], first_seed=90)
+    code, errors = run(str(photos), *into(output), "--exclude", "eaDir/", "--exclude", "/zz")
+    assert errors.endswith("captioner: 1 captioned, 6 finished before, 1 failed\n")
+    is_file = Path(output).is_file()
+    found = [
+        Path(name).stem for name in (names_in(Path(output)) if is_file else tree(Path(output)))
+    ]
+    assert {"thumb", "old", "new"} <= set(found)
+
+
+LONG = "x" * 247 + ".jpg"  # 251 bytes: with .xmp behind it, as many as there can be
+
+
+def test_a_name_too_long_for_its_sidecar_is_an_error_of_that_image(photos: Path, run) -> None:
+    draw(photos, ["aa.png", "zz.png"], first_seed=30)
+    os.rename(photos / "aa.png", photos / ("猫" * 80 + "xxxxxxx.jpg"))  # 251 bytes in 91 characters
+    os.rename(photos / "zz.png", photos / ("x" * 248 + ".jpg"))
+    draw(photos, ["y.png"], first_seed=40)
+    os.rename(photos / "y.png", photos / LONG)
+    for again in range(2):
+        code, errors = run(str(photos), "--format", "xmp", "--no-tags")
+        too_long = [line for line in errors.splitlines() if "file name too long" in line]
+        assert code == 1
+        name = "x" * 248 + ".jpg"
+        assert too_long == [
+            f"captioner: {photos / name}: {name}.xmp cannot be written: file name too long"
+        ]
+        counts = "0 captioned, 8 finished before, 2 failed" if again else "8 captioned, 2 failed"
+        assert errors.endswith(f"captioner: {counts}\n")
+    found = {path.name for path in photos.rglob("*.xmp")}
+    assert found == {
+        "a.png.xmp",
+        "c über.png.xmp",
+        "d.png.xmp",
+        "ä b.png.xmp",
+        "z.png.xmp",
+        f"{LONG}.xmp",
+        "猫" * 80 + "xxxxxxx.jpg.xmp",
+    }
+    assert [name for name in hidden(photos) if not name.startswith(".captions.xmp")] == []
+
+
+@pytest.mark.parametrize("letter", ["y", "猫"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_an_output_with_a_long_name(photos: Path, run, letter: str, suffix: str) -> None:
+    name = letter * ((255 - len(suffix)) // len(letter.encode())) + suffix
+    for again in range(2):
+        code, errors = run(str(photos), "--output", name)
+        done = "0 captioned, 6 finished before" if again else "6 captioned"
+        assert (code, errors.splitlines()[-1]) == (1, f"captioner: {done}, 1 failed")
+    assert run(str(photos), "--output", f"short{suffix}")[0] == 1
+    assert Path(name).read_bytes() == Path(f"short{suffix}").read_bytes()
 
 
 def test_other_images_need_append(photos: Path, run) -> None:
@@ -840,6 +934,36 @@ def test_a_folder_that_vanishes_ends_the_run_and_what_is_finished_is_kept(
     assert run(str(photos), "--output", "out.jsonl")[1].endswith(
         "captioner: 1 captioned, 5 finished before, 1 failed\n"
     )
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS, errno.EOPNOTSUPP])
+def test_without_locks_the_work_goes_on_and_a_line_says_so(
+    photos: Path, run, number: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    for counts in ("6 captioned", "0 captioned, 6 finished before"):
+        code, errors = run(str(photos), "--output", "out.jsonl")
+        assert code == 1
+        assert errors.splitlines() == [
+            f"captioner: {Path().resolve()} has no file locks ({os.strerror(number).lower()}); "
+            "going on without: "
+            "let no other captioner write there at the same time",
+            f"captioner: {photos / 'b.jpg'}: not an image Pillow can read",
+            f"captioner: {counts}, 1 failed",
+        ]
+        assert names_in(Path("out.jsonl")) == NAMES
+        assert hidden(Path()) == [".out.jsonl.captioner"]
+
+
+@pytest.mark.skipif(not Path("/proc/self").exists(), reason="needs /proc")
+def test_a_place_where_nothing_can_be_made_is_not_in_use(photos: Path, run) -> None:
+    code, errors = run(str(photos), "--output", "/proc/x.jsonl")
+    assert code == 2
+    assert "cannot be written: " in errors
+    assert "in use" not in errors
 
 
 def test_the_second_of_two_processes_is_refused(photos: Path, run) -> None:

@@ -23,6 +23,7 @@ from captioner.evaluation.evaluate import (
     measure_variety,
     save_json,
 )
+from captioner.images.reading import READER_VERSION
 from captioner.model.caption_model import CaptionModel
 from captioner.networks.decoder import DecoderConfig
 from captioner.networks.encoder import EncoderConfig
@@ -97,6 +98,7 @@ def test_the_protocol_says_how_the_numbers_were_made(
     result = evaluate(model, examples, OPTIONS, data={"format": "jsonl", "split": "dev"})
     protocol = result.protocol
     assert protocol["captioner"] == captioner.__version__
+    assert protocol["reader"] == READER_VERSION
     assert protocol["data"] == {
         "format": "jsonl",
         "split": "dev",

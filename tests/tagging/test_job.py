@@ -68,6 +68,36 @@ def options(tagging_model: CaptionModel) -> list[str]:
     return ["--model", str(tagging_model.path), "--device", "cpu", "--batch-size", "4"]
 
 
+def test_long_names_cost_nothing_but_themselves(
+    tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    longest, too_long = "y" * 246 + ".mp4", "y" * 251 + ".mp4"
+    library, output = tmp_path / "library", tmp_path / "out"
+    library.mkdir()
+    for name in ("aa.mp4", longest, too_long, "zz.mp4"):
+        numbered_video(library / "x.mp4", 12)
+        os.rename(library / "x.mp4", library / name)
+    for again in range(2):
+        code = cli.main(["tag", str(library), "--output-dir", str(output), *options])
+        reason = "y" * 251 + ".json cannot be written: file name too long"
+        done = "0 tagged, 3 finished before, 1 failed" if again else "3 tagged, 1 failed"
+        assert capsys.readouterr().err.splitlines() == [
+            f"captioner: {library / too_long}: {reason}",
+            f"captioner: {done}",
+        ]
+        assert code == 1
+    assert {path.name for path in output.glob("[!.]*.json")} == {
+        "aa.json",
+        "y" * 246 + ".json",
+        "zz.json",
+    }
+    found = {line["file_name"]: line for line in lines(output)}
+    assert list(found) == ["aa.mp4", longest, too_long, "zz.mp4"]
+    assert found[too_long]["status"] == "failed"
+    assert found[too_long]["error"] == {"code": "name_too_long", "message": reason}
+    assert list(output.glob(".*.part")) == []
+
+
 def tree(folder: Path) -> dict[str, bytes]:
     """All files of a folder with what they hold, but the lock."""
     return {

@@ -20,10 +20,11 @@ import torch
 from PIL import Image
 
 from captioner.errors import CaptionerError
+from captioner.files.writing import default_cache_dir
 from captioner.images.reading import ImageError, read_image
 from captioner.networks.encoder import Encoder, EncoderConfig
 from captioner.training import feature_cache
-from captioner.training.feature_cache import DTYPE, SAVE_EVERY, FeatureCache, default_cache_dir
+from captioner.training.feature_cache import DTYPE, SAVE_EVERY, FeatureCache
 
 CONFIG = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64)
 COUNT = 30
@@ -128,7 +129,7 @@ def test_a_finished_cache_needs_no_right_to_write(cache: FeatureCache) -> None:
 
 
 def test_the_key_tells_encoders_and_images_apart(
-    tmp_path: Path, encoder: Encoder, paths: list[Path]
+    tmp_path: Path, encoder: Encoder, paths: list[Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def key(encoder: Encoder, paths: list[Path]) -> str:
         return FeatureCache(tmp_path, encoder, paths).folder.name
@@ -151,6 +152,8 @@ def test_the_key_tells_encoders_and_images_apart(
         key(encoder, paths[:-1]),
         key(encoder, paths[::-1]),
     ]
+    monkeypatch.setattr(feature_cache, "READER_VERSION", feature_cache.READER_VERSION + 1)
+    keys.append(key(encoder, paths))
     assert len(set(keys)) == len(keys)
 
 
@@ -161,6 +164,23 @@ def test_the_key_depends_on_the_file_and_not_on_how_it_is_named(
     relative = [Path(path.name) for path in paths]
     one, two = (FeatureCache(tmp_path, encoder, each).folder for each in (paths, relative))
     assert one == two
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_it_is_built_all_the_same(
+    cache: FeatureCache,
+    encoder: Encoder,
+    paths: list[Path],
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", flock)
+    assert np.array_equal(cache.open(progress=False), expected(encoder, paths, 32))
+    assert "has no file locks" in capsys.readouterr().err
 
 
 def test_an_encoder_in_training_mode_is_refused(tmp_path: Path, paths: list[Path]) -> None:

@@ -1,0 +1,156 @@
+"""No command opens a socket or writes anything but its output and its cache.
+
+Watched from outside, by strace, in a home of its own; where CI seems to run, some libraries keep
+quiet about themselves, so nothing says so here.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+from captioner.model.caption_model import CaptionModel
+
+EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
+ALIVE_S = 30
+"""ONNX Runtime looks up a host within 20 seconds."""
+
+SAYS_CI = ("CI", "TF_BUILD", "JENKINS_URL", "GITHUB_ACTIONS", "GITLAB_CI", "BUILD_ID")
+CALLS = "socket,connect,open,openat,creat,mkdir,mkdirat,rename,renameat,renameat2"
+CALLS += ",link,linkat,symlink,symlinkat,unlink,unlinkat,truncate"
+PLACES = ("/dev/null", "/dev/shm/", "/dev/pts/", "/dev/tty", "/proc/self/", "pipe:")
+
+RUN_ALL = """
+import json, sys, time
+from captioner.cli import entry as cli
+alive_s, commands = float(sys.argv[1]), json.loads(sys.argv[2])
+for number, arguments in enumerate(commands):
+    code = cli.main(arguments)
+    assert code == 0, (arguments, code)
+    if number == 0:
+        # Used by the first one, and now its time counts.
+        from captioner.networks import onnx_runtime
+        ends_s = time.monotonic() + alive_s
+time.sleep(max(0.0, ends_s - time.monotonic()))
+"""
+
+
+def strace() -> str:
+    found = shutil.which("strace")
+    if found is None and os.environ.get("CI"):
+        pytest.fail("strace is not installed: .ci/run installs it")
+    if found is None:
+        pytest.skip("strace is not installed")
+    return found
+
+
+def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
+    """Run Python code in a folder.
+
+    Returns:
+        The calls that have to do with a network, and what was written, created, renamed or removed
+        outside of ``folder/out``, of the folder for temporary files and of captioner's cache.
+    """
+    program, home, log = strace(), folder / "home", folder / "log"
+    for each in (home, folder / "out", folder / "temporary"):
+        each.mkdir(parents=True)
+    env = {name: value for name, value in os.environ.items() if name not in SAYS_CI}
+    env |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
+    env["TMPDIR"] = str(folder / "temporary")  # where Python tries whether it could
+    for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "ORT_DISABLE_TELEMETRY"):
+        env.pop(name, None)
+    command = [program, "-f", "--seccomp-bpf", "-qq", "-e", f"trace={CALLS}", "-o", str(log)]
+    command += [sys.executable, "-c", code, *arguments]
+    done = subprocess.run(
+        command, cwd=folder / "out", env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    own = (str(folder / "out"), env["TMPDIR"], str(home / ".cache" / "captioner"), *PLACES)
+    lines = log.read_text(errors="replace").splitlines()
+    written = sorted({path for line in lines for path in _written(line, folder / "out")})
+    return (
+        [line for line in lines if _is_network(line)],
+        [path for path in written if not path.startswith(own) and path not in _parents(own)],
+    )
+
+
+def _is_network(line: str) -> bool:
+    # A pair of local sockets joins two processes of ours; a named one would be connected to.
+    return bool(re.search(r"\bconnect\(|\bsocket\((?!AF_UNIX)", line))
+
+
+def _written(line: str, here: Path) -> list[str]:
+    if re.search(r"\) += -1 ", line):
+        return []
+    call = re.search(r"\b(\w+)\(", line)
+    if call is None or call[1] in ("socket", "connect"):
+        return []
+    if call[1].startswith("open") and not re.search(r"O_WRONLY|O_RDWR|O_CREAT|O_TMPFILE", line):
+        return []
+    return [os.path.normpath(here / path) for path in re.findall(r'"((?:[^"\\]|\\.)*)"', line)]
+
+
+def _parents(places: Sequence[str]) -> set[str]:
+    """What has to be created for the cache."""
+    return {str(parent) for place in places for parent in Path(place).parents}
+
+
+def test_no_command_talks_to_anyone_or_writes_elsewhere(
+    tmp_path: Path,
+    tagging_model: CaptionModel,
+    make_shapes: Callable[[Path, int], Path],
+) -> None:
+    assert tagging_model.path is not None
+    model = ["--model", str(tagging_model.path), "--device", "cpu"]
+    photos, data = tmp_path / "photos", make_shapes(tmp_path / "shapes", 20)
+    photos.mkdir()
+    for name in ("cat.jpg", "coffee.jpg"):
+        shutil.copy(EXAMPLES / name, photos)
+    shutil.copy(EXAMPLES / "slideshow.mp4", tmp_path / "clip.mp4")
+    network = ["name=timm/test_resnet", "weights=none", "image_size=32"]
+    sizes = ["decoder.hidden_size=16", "decoder.embed_size=16", "decoder.heads=2"]
+    fit = ["fit", *(f"--model.encoder.{each}" for each in network)]
+    fit += [*(f"--model.{each}" for each in sizes), f"--data.root={data}", "--run_dir=run"]
+    fit += ["--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
+    commands = [
+        ["caption", str(photos), "--output", "captions.jsonl", *model],
+        ["caption", str(photos), "--output", "page.html", *model],
+        ["caption", str(photos), "--output", "x", "--format", "xmp", *model],
+        ["report", "captions.jsonl", "--output", "report.html", *model],
+        ["explain", str(photos / "cat.jpg"), *model],
+        ["fill", str(photos / "cat.jpg"), "a ___ dog", *model],
+        ["tag", str(tmp_path / "clip.mp4"), "--output-dir", "tags", *model],
+        ["evaluate", "--data", str(data), "--split", "test", "--output", "s.json", *model],
+        fit,
+        ["report-training", "run", "--output", "figures"],
+    ]
+    arguments = [str(ALIVE_S), json.dumps(commands)]
+    network_calls, elsewhere = watched(RUN_ALL, arguments, tmp_path / "watched")
+    assert network_calls == []
+    assert elsewhere == []
+
+
+SPEAKS = """
+import os, pathlib, socket, subprocess, sys
+socket.socket(socket.AF_INET, socket.SOCK_DGRAM).close()
+pathlib.Path("mine").write_text("x")
+place = pathlib.Path.home() / ".cache" / "Microsoft"
+place.mkdir(parents=True)
+subprocess.run([sys.executable, "-c", f"open({str(place / 'id')!r}, 'w')"], check=True)
+"""
+
+
+def test_what_speaks_or_writes_elsewhere_is_seen(tmp_path: Path) -> None:
+    network_calls, elsewhere = watched(SPEAKS, [], tmp_path / "watched")
+    assert len(network_calls) == 1
+    assert "AF_INET" in network_calls[0]
+    microsoft = str(tmp_path / "watched" / "home" / ".cache" / "Microsoft")
+    assert elsewhere == [microsoft, f"{microsoft}/id"]
