@@ -39,7 +39,7 @@ from captioner.tag_pages import INDEX, TagPages
 from captioner.tag_writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.tagging import Progress, VideoTags, tag_videos
 from captioner.timeline import TagOptions
-from captioner.video import VIDEOS
+from captioner.video import READING, VIDEOS
 from captioner.writers import output_stem
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
@@ -391,6 +391,7 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
     del sampling["time_limit_s"]  # It changes no result that it does not prevent.
     return {
         "captioner": captioner.__version__,
+        "reading": READING,
         "sampling": sampling,
         "tagging": asdict(job.tagging),
         "decoding": describe_decoding(job.decoding),

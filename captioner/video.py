@@ -26,6 +26,7 @@ import numpy as np
 
 from captioner.errors import CaptionerError
 from captioner.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+from captioner.video_colours import BT601, BT709, Colours, FrameConverter
 
 _SUFFIXES = (
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .wmv .asf .flv .f4v .ogv .3gp"
@@ -40,6 +41,9 @@ _CONTAINERS = (
 )
 """FFmpeg's demuxers that may run. Others take playlists, which name further files, for videos."""
 
+READING = 2
+"""Rises when the same files give other pictures, times or cuts than before: results do not mix."""
+
 MAX_FAILURES_IN_A_ROW = 250
 """Packets in a row that may fail before the rest of a file is given up."""
 
@@ -47,6 +51,12 @@ LONGEST_GAP_S = 3600.0
 """Longest time that a frame is believed to be shown, unless the video is announced to be longer."""
 
 LONGEST_VIDEO_S = 1e6  # Announced lengths above are nonsense: 11 days.
+
+MAX_PIXEL_ASPECT = 8
+"""Pixels that are announced to be more oblong than that are taken for square ones."""
+
+MAX_WIDTH = 16_384
+"""Pixels to which a picture may be widened because its stored ones are not square."""
 
 READERS = ("pyav", "opencv")
 
@@ -77,7 +87,7 @@ class VideoInfo:
     """What the container says before anything is decoded; only the size is certain.
 
     Attributes:
-        width: of the picture as it is shown, in pixels.
+        width: of the picture as it is shown, in square pixels.
         height: likewise.
         rotation: degrees clockwise by which stored pictures are turned to be shown: 0, 90, 180
             or 270. It is applied already, after mirroring where the file asks for that too.
@@ -239,31 +249,69 @@ class _PyAvFrame(Frame):
     ) -> None:
         super().__init__(index, time_s, duration_s)
         self._frame = frame
-        self._orientation = video.orientation
-        self._shrink: Any = video.shrink
+        self._video = video
 
     def rgb(self) -> Picture:
-        picture = self._converted(lambda frame: frame.to_ndarray(format="rgb24"))
-        is_mirrored, turns = self._orientation
+        frame = self._frame
+        width = _shown_width(frame.width, self._video.pixel_aspect)
+        picture = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
+        is_mirrored, turns = self._video.orientation
         if is_mirrored:
             picture = picture[:, ::-1]
         return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
 
     def thumbnail(self, width: int, height: int) -> Picture:
-        how = {"width": width, "height": height, "format": "bgr24", "interpolation": "AREA"}
-        return self._converted(lambda frame: self._shrink(frame, **how).to_ndarray())
+        picture = self._converted(lambda: self._video.small.rgb(self._frame, width, height))
+        return np.ascontiguousarray(picture[:, :, ::-1])
 
-    def _converted(self, convert: Callable[[Any], Picture]) -> Picture:
+    def _converted(self, convert: Callable[[], Picture]) -> Picture:
         import av
 
         try:
-            return convert(self._frame)
+            return convert()
         except av.error.FFmpegError:
             # Damage can leave a description of the colours behind that does not exist.
-            unspecified = 2
-            self._frame.colorspace = unspecified
-            self._frame.color_trc = self._frame.color_primaries = unspecified
-            return convert(self._frame)
+            self._frame.colorspace = BT601
+            self._frame.color_trc = self._frame.color_primaries = BT709
+            return convert()
+
+
+def _reformat() -> Callable[..., Any]:
+    import av
+
+    reformat: Callable[..., Any] = av.video.reformatter.VideoReformatter().reformat
+    return reformat
+
+
+def _alpha_decoder(stream: Any) -> Any:
+    """A decoder that sees transparency where the usual one does not; None where that is no matter.
+
+    WebM keeps it beside the pictures of VP8 and VP9, and FFmpeg's own decoders leave it there.
+    """
+    import av
+
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    try:
+        decoder = av.CodecContext.create(name, "r")
+    except (ValueError, av.error.FFmpegError):  # This build of FFmpeg has none.
+        return None
+    decoder.extradata = stream.codec_context.extradata
+    return decoder
+
+
+def _shown_width(width: int, pixel_aspect: Fraction | float | None) -> int:
+    """The width in pixels as high as they are wide, of pictures whose pixels need not be so.
+
+    Args:
+        width: of what is stored.
+        pixel_aspect: width of a stored pixel over its height; None or 0 if it is not known.
+    """
+    if not pixel_aspect or not 1 / MAX_PIXEL_ASPECT <= pixel_aspect <= MAX_PIXEL_ASPECT:
+        return width
+    shown = max(1, round(width * pixel_aspect))
+    return shown if shown <= max(width, MAX_WIDTH) else width
 
 
 def _orientation(frame: Any) -> tuple[bool, int]:
@@ -290,8 +338,6 @@ class _PyAvVideo(Video):
 
         super().__init__(path)
         self._ffmpeg_error = av.error.FFmpegError
-        # One for all frames: setting up the scaling costs several times what scaling costs.
-        self.shrink = av.video.reformatter.VideoReformatter().reformat
         self._failures_in_a_row = 0
         try:
             # As a URL, so that no file name is taken for a protocol.
@@ -304,11 +350,20 @@ class _PyAvVideo(Video):
             raise _not_opened(path) from error
         try:
             self._stream = self._video_stream()
+            self._decoder = _alpha_decoder(self._stream) or self._stream.codec_context
+            # What the container states; a decoder writes over it what the pictures state.
+            declared = Colours.of(self._stream.codec_context)
+            may_be_unset = self._stream.codec_context.name == "rawvideo"
+            self.full = FrameConverter(declared, _reformat(), may_be_unset=may_be_unset)
+            self.small = FrameConverter(
+                declared, _reformat(), interpolation="AREA", may_be_unset=may_be_unset
+            )
             self._frames = self._decode()
             self._first = next(self._frames, None)
             if self._first is None:
                 raise VideoError("no_frames", "no frame of it can be decoded", path)
             self.orientation = _orientation(self._first)
+            self.pixel_aspect = self._stream.sample_aspect_ratio
             self.info = self._describe(self._first)
         except BaseException:
             self.close()
@@ -334,8 +389,11 @@ class _PyAvVideo(Video):
 
     def _describe(self, frame: Any) -> VideoInfo:
         _, turns = self.orientation
-        sides = (frame.height, frame.width) if turns % 2 else (frame.width, frame.height)
-        return VideoInfo(*sides, 90 * turns, _plausible(self._announced_s()))
+        width = _shown_width(frame.width, self.pixel_aspect)
+        height = frame.height
+        if turns % 2:
+            width, height = height, width
+        return VideoInfo(width, height, 90 * turns, _plausible(self._announced_s()))
 
     def _announced_s(self) -> float | None:
         stream, container = self._stream, self._container
@@ -367,7 +425,7 @@ class _PyAvVideo(Video):
     def _decode(self) -> Iterator[Any]:
         for packet in self._packets():
             try:
-                frames = packet.decode()
+                frames = self._decoder.decode(packet)
             except self._ffmpeg_error as error:
                 if isinstance(error, EOFError):
                     return
@@ -446,12 +504,21 @@ def _opencv_options() -> Iterator[None]:
 
 
 class _OpenCvFrame(Frame):
-    def __init__(self, index: int, time_s: float, picture: Picture) -> None:
+    def __init__(
+        self, index: int, time_s: float, picture: Picture, shown_size: tuple[int, int]
+    ) -> None:
         super().__init__(index, time_s, None)
         self._picture = picture
+        self._shown_size = shown_size
 
     def rgb(self) -> Picture:
-        picture: Picture = np.ascontiguousarray(self._picture[:, :, ::-1])
+        import cv2
+
+        height, width = self._picture.shape[:2]
+        shown = self._picture
+        if (width, height) != self._shown_size:
+            shown = np.asarray(cv2.resize(shown, self._shown_size), dtype=np.uint8)
+        picture: Picture = np.ascontiguousarray(shown[:, :, ::-1])
         return picture
 
     def thumbnail(self, width: int, height: int) -> Picture:
@@ -461,13 +528,24 @@ class _OpenCvFrame(Frame):
         return np.asarray(small, dtype=np.uint8)
 
 
+def _opencv_size(
+    shape: Sequence[int], rotation: int, pixel_aspect: float | None
+) -> tuple[int, int]:
+    """(width, height) at which pictures are shown that OpenCV has turned already."""
+    height, width = shape[:2]
+    if rotation % 180:
+        return width, _shown_width(height, pixel_aspect)
+    return _shown_width(width, pixel_aspect), height
+
+
 class _OpenCvVideo(Video):
     """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses.
 
     What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns mirrored
     pictures wrongly, takes a sound file's cover for a video, brings all frames to one size, cannot
-    open names that are not UTF-8, and takes the longest stream's length for the video's in
-    Matroska.
+    open names that are not UTF-8, takes the longest stream's length for the video's in Matroska,
+    and shows high dynamic range and BT.709 as if they were BT.601, and transparent pixels in the
+    colour that lies behind.
     """
 
     def __init__(self, path: Path) -> None:
@@ -495,13 +573,12 @@ class _OpenCvVideo(Video):
         get = self._capture.get
         rate, count = get(cv2.CAP_PROP_FPS), get(cv2.CAP_PROP_FRAME_COUNT)
         self._rate = rate
-        height, width = first.shape[:2]
-        self.info = VideoInfo(
-            width,
-            height,
-            int(get(cv2.CAP_PROP_ORIENTATION_META)) % 360,
-            _plausible(count / rate if rate > 0 else None),
-        )
+        rotation = int(get(cv2.CAP_PROP_ORIENTATION_META)) % 360
+        high = get(cv2.CAP_PROP_SAR_DEN)
+        pixel_aspect = get(cv2.CAP_PROP_SAR_NUM) / high if high > 0 else None
+        self._shown_size = _opencv_size(first.shape, rotation, pixel_aspect)
+        announced_s = _plausible(count / rate if rate > 0 else None)
+        self.info = VideoInfo(*self._shown_size, rotation, announced_s)
 
     def __iter__(self) -> Iterator[Frame]:
         clock = _Clock(self._rate, self.info.announced_s)
@@ -511,7 +588,7 @@ class _OpenCvVideo(Video):
             stamp_ms = self._capture.get(self._cv2.CAP_PROP_POS_MSEC)
             # Zero also stands for a stamp that is not known.
             stamp = Fraction(stamp_ms) / 1000 if index == 0 or stamp_ms != 0 else None
-            yield _OpenCvFrame(index, float(clock.time(stamp)), picture)
+            yield _OpenCvFrame(index, float(clock.time(stamp)), picture, self._shown_size)
             read, picture = self._capture.read()
             index, picture = index + 1, picture if read else None
 

@@ -139,7 +139,7 @@ def test_av1_is_decoded_by_pyav_and_not_by_opencv(tmp_path: Path) -> None:
     [
         ("bikes", 250, Fraction(25), (640, 272)),
         ("bigbuckbunny", 132, Fraction(25), (1280, 720)),
-        ("carphone_pristine", 120, Fraction(30000, 1001), (176, 144)),
+        ("carphone_pristine", 120, Fraction(30000, 1001), (193, 144)),  # stored in 176 columns
     ],
 )
 def test_real_clips(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,10 @@ def write_video(
     sound_s: float = 0.0,
     rate: Fraction | int = 25,
     colours: int | None = None,
+    transfer: int | None = None,
+    primaries: int | None = None,
+    pixel_aspect: Fraction | None = None,
+    store: Callable[[np.ndarray], av.VideoFrame] | None = None,
 ) -> Path:
     """Write a video.
 
@@ -109,6 +113,10 @@ def write_video(
         rate: that is announced.
         colours: number of the standard by which RGB is said to have become what is stored; what
             is done does not change.
+        transfer: likewise, the function from light to numbers.
+        primaries: likewise, which red, green and blue.
+        pixel_aspect: width of a stored pixel over its height.
+        store: makes a frame of a picture, for pictures that are no RGB of 8 bits.
     """
     first, *others = pictures
     with av.open(str(path), "w", format=container, options=container_options or {}) as file:
@@ -120,13 +128,19 @@ def write_video(
         stream.time_base = time_base
         if colours is not None:
             stream.codec_context.colorspace = colours
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
+        if primaries is not None:
+            stream.codec_context.color_primaries = primaries
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(-rotation)  # counterclockwise
         if sound_s > 0:
             _add_sound(file, sound_s)
         for picture, stamp in zip([first, *others], pts, strict=True):
             stored = np.ascontiguousarray(np.rot90(picture, rotation // 90))
-            frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
+            frame = store(stored) if store else av.VideoFrame.from_ndarray(stored, format="rgb24")
             frame.pts, frame.time_base = stamp, time_base
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
