@@ -15,12 +15,12 @@ import math
 import os
 import struct
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import numpy as np
 
@@ -273,7 +273,11 @@ class _PyAvFrame(Frame):
             # Damage can leave a description of the colours behind that does not exist.
             self._frame.colorspace = BT601
             self._frame.color_trc = self._frame.color_primaries = BT709
+        try:
             return convert()
+        except av.error.FFmpegError as error:
+            reason = f"its pictures of the format {self._frame.format.name} cannot be converted"
+            raise VideoError("no_decoder", reason, self._video.path) from error
 
 
 def _reformat() -> Callable[..., Any]:
@@ -322,7 +326,7 @@ def _orientation(frame: Any) -> tuple[bool, int]:
     """
     from av.sidedata.sidedata import Type
 
-    found = frame.side_data.get(Type.DISPLAYMATRIX)
+    found = _side_data(frame).get(Type.DISPLAYMATRIX)
     if found is None:
         return False, 0
     # ISO/IEC 14496-12, 8.3.2: the point (x, y), y downwards, is shown at (a x + c y, b x + d y).
@@ -330,6 +334,35 @@ def _orientation(frame: Any) -> tuple[bool, int]:
     is_mirrored = a * d - b * c < 0
     sign = -1 if is_mirrored else 1
     return is_mirrored, round(math.atan2(sign * b, sign * a) / (math.pi / 2)) % 4
+
+
+def _side_data(frame: Any) -> Mapping[Any, Any]:
+    """What a frame carries besides its picture, of the kinds that PyAV knows.
+
+    FFmpeg knows more (of spatial video, EXIF), and PyAV then refuses all with a ValueError.
+    """
+    import av
+    from av.sidedata.sidedata import Type
+
+    with suppress(ValueError):
+        return cast(Mapping[Any, Any], frame.side_data)
+    kinds: Any = Type
+    first = max(each.value for each in kinds) + 1
+    graph = av.filter.Graph()
+    source = graph.add_buffer(
+        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+    )
+    unknown = range(first, first + _UNKNOWN_KINDS)
+    filters = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in unknown]
+    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+    try:
+        graph.push(frame)
+        return cast(Mapping[Any, Any], graph.pull().side_data)
+    except (ValueError, av.error.FFmpegError):
+        return {}
+
+
+_UNKNOWN_KINDS = 32  # of side data, that an FFmpeg may know and a PyAV not; 4 in FFmpeg 8.1
 
 
 class _PyAvVideo(Video):

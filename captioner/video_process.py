@@ -40,6 +40,7 @@ PICTURES_AHEAD = 64  # messages read ahead: about 10 MB of pictures of 224x224 p
 SIGN_OF_LIFE_S = 0.5
 MAX_LINE = 100_000  # bytes: no message of ours is longer
 MAX_DATA = 3 * MAX_SIDE**2
+MAX_REASON = 200  # characters of an error that nobody has foreseen
 
 REPEAT_SIDE = 32
 REPEAT_DIFFERENCE = 8
@@ -299,14 +300,24 @@ def main() -> None:
     try:
         out.send("alive")  # The time limit is for videos, not for starting Python.
         while True:
-            path = paths.get()
-            try:
-                with open_video(path, options.reader) as video:
-                    _read(video, transform, options, out)
-            except VideoError as error:
-                out.send("failed", {"code": error.code, "reason": error.reason})
+            _serve(paths.get(), transform, options, out)
     except BrokenPipeError:
         os._exit(0)
+
+
+def _serve(path: Path, transform: ImageTransform, options: SamplingOptions, out: _Out) -> None:
+    """Send all that comes of one video, whatever happens while it is read."""
+    try:
+        with open_video(path, options.reader) as video:
+            _read(video, transform, options, out)
+    except BrokenPipeError:
+        raise
+    except VideoError as error:
+        out.send("failed", {"code": error.code, "reason": error.reason})
+    except Exception as error:
+        # Readers know most of what a file can say, and none knows all. It costs this file alone.
+        reason = " ".join(f"its decoder failed: {type(error).__name__}: {error}".split())
+        out.send("failed", {"code": "decoder_died", "reason": reason[:MAX_REASON]})
 
 
 def _take_jobs(paths: queue.Queue[Path]) -> None:

@@ -9,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
@@ -26,12 +27,14 @@ from videos import (
     real_clip,
     turn_by_matrix,
     write_header_only,
+    write_photos,
     write_sound,
     write_video,
 )
 
 from captioner.errors import CaptionerError
-from captioner.video import READERS, Video, VideoError, VideoInfo, find_videos, open_video
+from captioner.video import READERS, Picture, Video, VideoError, VideoInfo, find_videos, open_video
+from captioner.video_colours import FrameConverter
 
 readers = pytest.mark.parametrize("reader", READERS)
 UNEVEN_MS = [0, 40, 80, 200, 210, 500, 540, 1000, 1001, 1500]
@@ -317,6 +320,46 @@ def test_mirrored_pictures(
     with pytest.raises(AssertionError, match="not upright"):
         number_of(picture)
     assert number_of(np.flipud(picture) if matrix[1] == 0 else np.fliplr(picture)) == 0
+
+
+# How EXIF's orientations are stored, and by how much they are turned to be shown.
+ORIENTATIONS = {
+    1: (0, lambda picture: picture),
+    2: (0, np.fliplr),
+    3: (180, lambda picture: np.rot90(picture, 2)),
+    4: (180, np.flipud),
+    6: (90, np.rot90),
+    8: (270, lambda picture: np.rot90(picture, -1)),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mov"])
+def test_side_data_that_pyav_does_not_know(tmp_path: Path, orientation: int, name: str) -> None:
+    rotation, store = ORIENTATIONS[orientation]
+    stored = [np.ascontiguousarray(store(numbered(index))) for index in range(3)]
+    path = write_photos(tmp_path / name, stored, orientation)
+    with av.open(str(path)) as file, pytest.raises(ValueError, match="is not a valid Type"):
+        _ = next(file.decode(video=0)).side_data
+    with open_video(path) as video:
+        assert video.info.rotation == rotation
+        assert shown(video)[0] == [0, 1, 2]
+
+
+def test_pictures_that_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Picture:
+        raise av.error.FFmpegError(22, "Invalid argument")
+
+    monkeypatch.setattr(FrameConverter, "rgb", refuse)
+    with open_video(numbered_video(tmp_path / "a.mp4")) as video:
+        frame = next(iter(video))
+        for convert in (frame.rgb, lambda: frame.thumbnail(16, 9)):
+            with pytest.raises(VideoError) as caught:
+                convert()
+            assert (caught.value.code, caught.value.reason) == (
+                "no_decoder",
+                "its pictures of the format yuv420p cannot be converted",
+            )
 
 
 def test_an_odd_angle_is_rounded_to_a_quarter_turn(tmp_path: Path) -> None:

@@ -30,6 +30,7 @@ from videos import (
     photo,
     real_clip,
     write_header_only,
+    write_photos,
     write_sound,
     write_video,
 )
@@ -42,13 +43,16 @@ from captioner.video import READERS, VideoInfo, open_video
 from captioner.video_process import (
     JOBS_AHEAD,
     MAX_DATA,
+    MAX_REASON,
     Ended,
     Event,
     Failed,
     Opened,
     Picture,
     VideoProcess,
+    _Out,
     _receive,
+    _serve,
 )
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
@@ -462,6 +466,41 @@ def test_a_long_video_without_frames_to_look_at_is_not_given_up(tmp_path: Path) 
     assert end.frame_count == 40 * 132
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("29 is not a valid Type"), "ValueError: 29 is not a valid Type"),
+        (IndexError("list index\nout of range"), "IndexError: list index out of range"),
+        (MemoryError(), "MemoryError:"),
+        (KeyError("x" * 500), "KeyError: '" + "x" * 500),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_that_nobody_has_foreseen_costs_one_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, late: bool
+) -> None:
+    def fail(*_: object) -> Any:
+        raise error
+
+    path = numbered_video(tmp_path / "a.mp4", 50)
+    if late:
+        monkeypatch.setattr(ImageTransform, "fit", fail)
+    else:
+        monkeypatch.setattr("captioner.video_process.open_video", fail)
+    sent = io.BytesIO()
+    _serve(path, SMALL, SamplingOptions(), _Out(sent))
+    sent.seek(0)
+    messages = []
+    while (message := _receive(sent)) is not None:
+        if message[0]["event"] != "alive":
+            messages.append(message[0])
+    assert [each["event"] for each in messages] == (["opened"] if late else []) + ["failed"]
+    assert messages[-1]["values"] == {
+        "code": "decoder_died",
+        "reason": f"its decoder failed: {reason}"[:MAX_REASON],
+    }
+
+
 # --- as a program --------------------------------------------------------------------------
 
 PROGRAM = """
@@ -532,6 +571,7 @@ def test_a_script_without_a_guard(program: Path, tmp_path: Path) -> None:
 @readers
 def test_damaged_files_print_nothing(program: Path, tmp_path: Path, reader: str) -> None:
     sound = write_sound(tmp_path / "sound.mp4")
+    photos = write_photos(tmp_path / "photos.avi", map(numbered, range(3)), 6)
     text = tmp_path / "text.mp4"
     text.write_bytes(b"words\n" * 100)
     playlist = tmp_path / "list.m3u8"
@@ -544,7 +584,7 @@ def test_damaged_files_print_nothing(program: Path, tmp_path: Path, reader: str)
         cut_off(numbered_video(tmp_path / "b.mp4", 50), 0.6),
         numbered_video(tmp_path / "av1.mp4", 2, codec="libsvtav1"),
         write_header_only(tmp_path / "none.avi", "mpeg4"),
-        *(sound, text, playlist, tmp_path / "missing.mp4"),
+        *(sound, photos, text, playlist, tmp_path / "missing.mp4"),
     ]
     run = subprocess.run(
         [sys.executable, program, reader, "0", *paths],
