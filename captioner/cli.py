@@ -55,7 +55,7 @@ FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "max_frames",
         int,
         "N",
-        "most frames of one video; a longer one is sampled more thinly (default: no limit)",
+        "most frames of one video, spread over all of a longer one (default: no limit)",
     ),
     (
         "time_limit_s",

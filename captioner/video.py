@@ -17,7 +17,7 @@ import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from pathlib import Path
 from typing import Any, Self, cast
@@ -93,12 +93,19 @@ class VideoInfo:
             or 270. It is applied already, after mirroring where the file asks for that too.
         announced_s: length of the video in seconds according to the container; None if it does
             not say.
+        file_s: length of the file, sound included, in seconds; None if it does not say.
     """
 
     width: int
     height: int
     rotation: int
     announced_s: float | None
+    file_s: float | None = field(default=None, compare=False)
+
+    @property
+    def expected_s(self) -> float | None:
+        """How long the video is likely to be, in seconds; None if the container does not say."""
+        return self.announced_s or self.file_s
 
 
 class Frame(ABC):
@@ -108,12 +115,14 @@ class Frame(ABC):
         index: 0, 1, 2, ... in the order of showing, of the frames that could be decoded.
         time_s: seconds since the first frame.
         duration_s: how long it is shown, in seconds; None if the file does not say.
+        until_s: when the next frame is shown, in seconds since the first; None until it is known.
     """
 
     def __init__(self, index: int, time_s: float, duration_s: float | None) -> None:
         self.index = index
         self.time_s = time_s
         self.duration_s = duration_s
+        self.until_s: float | None = None
 
     @abstractmethod
     def rgb(self) -> Picture:
@@ -150,6 +159,17 @@ class Video(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close the file. Closing twice does nothing."""
+
+    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
+        """The length in seconds by the times of all packets: the file is read, but not decoded.
+
+        Args:
+            alive: called after each packet.
+
+        Returns:
+            None if it cannot be found out.
+        """
+        return _measured_s(self.path, alive)
 
     def __enter__(self) -> Self:
         return self
@@ -365,6 +385,65 @@ def _side_data(frame: Any) -> Mapping[Any, Any]:
 _UNKNOWN_KINDS = 32  # of side data, that an FFmpeg may know and a PyAV not; 4 in FFmpeg 8.1
 
 
+def _container(path: Path) -> Any:
+    import av
+
+    try:
+        # As a URL, so that no file name is taken for a protocol.
+        return av.open(
+            f"file:{path}",
+            metadata_errors="ignore",
+            options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
+        )
+    except av.error.FFmpegError as error:
+        raise _not_opened(path) from error
+
+
+def _video_stream(container: Any, path: Path) -> Any:
+    from av.stream import Disposition
+
+    streams = [
+        stream
+        for stream in container.streams.video
+        if not stream.disposition & Disposition.attached_pic  # a music file's cover
+    ]
+    if not streams:
+        held = "only sound" if container.streams.audio else "no pictures"
+        raise VideoError("no_video_stream", f"it holds {held}", path)
+    streams = [stream for stream in streams if stream.codec_context is not None]
+    if not streams:
+        raise VideoError("no_decoder", "no decoder for its pictures", path)
+    stream = max(streams, key=lambda each: each.width * each.height)
+    stream.thread_type = "AUTO"
+    return stream
+
+
+def _rate(stream: Any) -> Fraction | None:
+    """Frames per second; of files without times, the average is what FFmpeg takes for usual."""
+    rate = stream.guessed_rate or stream.average_rate
+    return rate and Fraction(rate)
+
+
+def _measured_s(path: Path, alive: Callable[[], object]) -> float | None:
+    import av
+
+    time, lasts = Fraction(0), Fraction(0)
+    with suppress(VideoError), _container(path) as container:
+        stream = _video_stream(container, path)
+        clock = _Clock(_rate(stream), None)
+        # Damage ends the count: what lies behind it is not worth a second look here.
+        with suppress(av.error.FFmpegError, IndexError):
+            for packet in container.demux(stream):
+                if packet.size:
+                    # In the order of decoding, in which the times of showing go to and fro.
+                    stamp = packet.pts if packet.dts is None else packet.dts
+                    scale = packet.time_base
+                    time = clock.time(None if stamp is None else _seconds(stamp, scale))
+                    lasts = _seconds(packet.duration or 0, scale)
+                alive()
+    return _plausible(float(time + lasts))
+
+
 class _PyAvVideo(Video):
     def __init__(self, path: Path) -> None:
         import av
@@ -372,17 +451,9 @@ class _PyAvVideo(Video):
         super().__init__(path)
         self._ffmpeg_error = av.error.FFmpegError
         self._failures_in_a_row = 0
+        self._container = _container(path)
         try:
-            # As a URL, so that no file name is taken for a protocol.
-            self._container = av.open(
-                f"file:{path}",
-                metadata_errors="ignore",
-                options={"protocol_whitelist": "file", "format_whitelist": _CONTAINERS},
-            )
-        except self._ffmpeg_error as error:
-            raise _not_opened(path) from error
-        try:
-            self._stream = self._video_stream()
+            self._stream = _video_stream(self._container, path)
             self._decoder = _alpha_decoder(self._stream) or self._stream.codec_context
             # What the container states; a decoder writes over it what the pictures state.
             declared = Colours.of(self._stream.codec_context)
@@ -402,31 +473,20 @@ class _PyAvVideo(Video):
             self.close()
             raise
 
-    def _video_stream(self) -> Any:
-        from av.stream import Disposition
-
-        streams = [
-            stream
-            for stream in self._container.streams.video
-            if not stream.disposition & Disposition.attached_pic  # a music file's cover
-        ]
-        if not streams:
-            held = "only sound" if self._container.streams.audio else "no pictures"
-            raise VideoError("no_video_stream", f"it holds {held}", self.path)
-        streams = [stream for stream in streams if stream.codec_context is not None]
-        if not streams:
-            raise VideoError("no_decoder", "no decoder for its pictures", self.path)
-        stream = max(streams, key=lambda each: each.width * each.height)
-        stream.thread_type = "AUTO"
-        return stream
-
     def _describe(self, frame: Any) -> VideoInfo:
         _, turns = self.orientation
         width = _shown_width(frame.width, self.pixel_aspect)
         height = frame.height
         if turns % 2:
             width, height = height, width
-        return VideoInfo(width, height, 90 * turns, _plausible(self._announced_s()))
+        file_us = self._container.duration
+        return VideoInfo(
+            width,
+            height,
+            90 * turns,
+            _plausible(self._announced_s()),
+            _plausible(None if file_us is None else file_us / 1_000_000),
+        )
 
     def _announced_s(self) -> float | None:
         stream, container = self._stream, self._container
@@ -483,8 +543,7 @@ class _PyAvVideo(Video):
         return True
 
     def __iter__(self) -> Iterator[Frame]:
-        rate = self._stream.average_rate or self._stream.guessed_rate
-        clock = _Clock(rate and Fraction(rate), self.info.announced_s)
+        clock = _Clock(_rate(self._stream), self.info.announced_s)
         # AVI knows no presentation times: what is called so counts packets as they are stored.
         is_avi = self._container.format.name == "avi"
         index, frame = 0, self._first
@@ -574,11 +633,11 @@ def _opencv_size(
 class _OpenCvVideo(Video):
     """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses.
 
-    What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns mirrored
-    pictures wrongly, takes a sound file's cover for a video, brings all frames to one size, cannot
-    open names that are not UTF-8, takes the longest stream's length for the video's in Matroska,
-    and shows high dynamic range and BT.709 as if they were BT.601, and transparent pixels in the
-    colour that lies behind.
+    What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns
+    mirrored pictures wrongly, takes a sound file's cover for a video, brings all frames to one
+    size, cannot open names that are not UTF-8, takes the longest stream's length for the video's
+    in Matroska, takes what has no container for 25 frames a second, and shows high dynamic range
+    and BT.709 as if they were BT.601, and transparent pixels in the colour that lies behind.
     """
 
     def __init__(self, path: Path) -> None:

@@ -156,6 +156,27 @@ def test_real_clips(
     assert times == pytest.approx([index / fps for index in range(frames)], abs=0.001)
 
 
+@pytest.mark.parametrize("fps", [10, 24, 25, 30, 50])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.h264", {}),
+        ("b-frames.h264", {"options": B_FRAMES}),
+        ("a.hevc", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+        ("a.m4v", {"codec": "mpeg4", "container": "m4v"}),
+    ],
+)
+def test_without_a_container_the_rate_is_the_codecs(
+    tmp_path: Path, fps: int, name: str, options: dict
+) -> None:
+    path = tmp_path / name
+    pictures = map(numbered, range(20))
+    write_video(path, pictures, range(20), Fraction(1, fps), rate=fps, **options)
+    numbers, times = read(path, "pyav")
+    assert numbers == list(range(20))
+    assert times == exactly([index / fps for index in range(20)])
+
+
 @readers
 def test_joined_recordings_go_on_where_the_first_ends(tmp_path: Path, reader: str) -> None:
     # Both start at 1.4 s, as the container's writer likes it: the stamps start anew.

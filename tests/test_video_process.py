@@ -263,6 +263,14 @@ def test_the_length_ends_with_the_last_frame(tmp_path: Path) -> None:
         assert end.duration_s == pytest.approx(duration_s, abs=0.001)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
+def test_the_last_slide_stays_to_the_end(tmp_path: Path, name: str) -> None:
+    pts = [0, 10_000, 20_000, 30_000]
+    path = write_video(tmp_path / name, map(numbered, range(4)), pts, rate=Fraction(1, 10))
+    end = end_of(path)
+    assert (end.duration_s, end.partial) == (pytest.approx(40.0, abs=0.01), None)
+
+
 @readers
 def test_a_file_that_is_cut_off_is_partial(tmp_path: Path, reader: str) -> None:
     options = {"container_options": {"movflags": "+faststart"}}
