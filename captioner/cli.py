@@ -79,6 +79,7 @@ examples:
   captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
   captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
 
+GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
 Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
 index.html leads to all pages. A page refers to its video, which stays where it is.
 Started again, the job goes on: a finished video is not done twice, one that was being worked on

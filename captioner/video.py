@@ -13,17 +13,21 @@ from __future__ import annotations
 
 import math
 import os
+import re
 import struct
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import chain
 from pathlib import Path
 from typing import Any, Self, cast
 
 import numpy as np
+from PIL import Image
 
+from captioner import animations
 from captioner.errors import CaptionerError
 from captioner.finding import FileKind, SourceFile, find_files, printable, why_unreadable
 from captioner.video_colours import BT601, BT709, Colours, FrameConverter
@@ -33,11 +37,14 @@ _SUFFIXES = (
     " .3g2 .mxf .dv .ivf .y4m"
 )
 VIDEOS = FileKind("video", frozenset(_SUFFIXES.split()), _SUFFIXES)
-"""What a folder is searched for."""
+"""What a folder is searched for, besides images that move."""
+
+_MOVING = " .gif .webp .apng .png"
+_VIDEOS_AND_MOVING = FileKind("video", VIDEOS.suffixes | animations.SUFFIXES, _SUFFIXES + _MOVING)
 
 _CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,dv,gxf,nut,"
-    "ivf,h264,hevc,m4v,wtv,yuv4mpegpipe,rm"
+    "ivf,h264,hevc,m4v,wtv,yuv4mpegpipe,rm,gif,apng"
 )
 """FFmpeg's demuxers that may run. Others take playlists, which name further files, for videos."""
 
@@ -179,8 +186,23 @@ class Video(ABC):
 
 
 def find_videos(paths: str | Path | Sequence[str | Path]) -> Iterator[SourceFile]:
-    """List video files lazily; see `captioner.finding.find_files`, also for the errors."""
-    return find_files(paths, VIDEOS)
+    """List video files lazily; see `captioner.finding.find_files`, also for the errors.
+
+    GIF, WebP and PNG files that a folder holds or a pattern matches are listed if they have more
+    than one frame, those that are named by themselves always.
+    """
+    kind = _VIDEOS_AND_MOVING
+    found = find_files(paths, kind)
+    videos = (each for each in found if each.root is None or not _is_still(each.path))
+    first = next(videos, None)
+    if first is None:
+        given = paths if isinstance(paths, str | Path) else ", ".join(map(printable, paths))
+        raise CaptionerError(f"{printable(given)} holds no video files ({kind.supported})")
+    return chain([first], videos)
+
+
+def _is_still(path: Path) -> bool:
+    return path.suffix.lower() in animations.SUFFIXES and not animations.is_animated(path)
 
 
 def open_video(path: str | Path, reader: str = "pyav") -> Video:
@@ -209,6 +231,9 @@ def open_video(path: str | Path, reader: str = "pyav") -> Video:
     if problem is not None:
         code = "empty_file" if problem == "empty file" else "unreadable"
         raise VideoError(code, problem, path)
+    with path.open("rb") as file:
+        if animations.is_webp(file.read(12)):
+            return _WebPVideo(path)
     return _PyAvVideo(path) if reader == "pyav" else _OpenCvVideo(path)
 
 
@@ -465,7 +490,7 @@ class _PyAvVideo(Video):
             self._frames = self._decode()
             self._first = next(self._frames, None)
             if self._first is None:
-                raise VideoError("no_frames", "no frame of it can be decoded", path)
+                raise _no_frames(path)
             self.orientation = _orientation(self._first)
             self.pixel_aspect = self._stream.sample_aspect_ratio
             self.info = self._describe(self._first)
@@ -517,6 +542,9 @@ class _PyAvVideo(Video):
 
     def _decode(self) -> Iterator[Any]:
         for packet in self._packets():
+            if packet.has_sidedata(_ENCRYPTION):
+                self.ended_early = "the rest of it is encrypted"
+                return
             try:
                 frames = self._decoder.decode(packet)
             except self._ffmpeg_error as error:
@@ -569,6 +597,39 @@ def _not_opened(path: Path) -> VideoError:
     if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
         return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
     return VideoError("not_a_video", "not a video that can be read", path)
+
+
+_ENCRYPTION = "encryption_info"  # FFmpeg puts it beside each packet that needs a key
+_PROTECTED = ("encv", "drmi")  # what MP4 calls pictures under protection
+_ENCRYPTED = re.compile(
+    # Matroska's ContentEncryption with its algorithm, and ASF's two objects of that name.
+    rb"\x50\x35.{1,12}\x47\xe1|\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
+    rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c",
+    re.DOTALL,
+)
+
+
+def _no_frames(path: Path) -> VideoError:
+    if _is_encrypted(path):
+        reason = "it is encrypted (DRM): only a copy without protection can be read"
+        return VideoError("no_decoder", reason, path)
+    return VideoError("no_frames", "no frame of it can be decoded", path)
+
+
+def _is_encrypted(path: Path) -> bool:
+    """Whether a file of which nothing can be decoded says that it is encrypted."""
+    import av
+
+    with suppress(VideoError, av.error.FFmpegError, IndexError), _container(path) as container:
+        stream = _video_stream(container, path)
+        if stream.codec_context.codec_tag in _PROTECTED:
+            return True
+        first = next((packet for packet in container.demux(stream) if packet.size), None)
+        if first is not None and first.has_sidedata(_ENCRYPTION):
+            return True
+    with suppress(OSError), path.open("rb") as file:
+        return _ENCRYPTED.search(file.read(65_536)) is not None
+    return False
 
 
 def _is_mp4(path: Path) -> bool:
@@ -657,7 +718,7 @@ class _OpenCvVideo(Video):
                 raise _not_opened(path)
             read, first = self._capture.read()
             if not read:
-                raise VideoError("no_frames", "no frame of it can be decoded", path)
+                raise _no_frames(path)
         except BaseException:
             self.close()
             raise
@@ -686,3 +747,49 @@ class _OpenCvVideo(Video):
 
     def close(self) -> None:
         self._capture.release()
+
+
+# --- WebP ----------------------------------------------------------------------------------
+
+
+class _WebPVideo(Video):
+    """An animated WebP, or a still as a video of one frame, whatever reader was asked for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self._image = animations.open_webp(path)
+        except _PILLOW_ERRORS as error:
+            raise _not_opened(path) from error
+        self._frames = animations.webp_frames(self._image)
+        self._first = self._next()
+        if self._first is None:
+            self.close()
+            raise _no_frames(path)
+        self.info = VideoInfo(*self._image.size, 0, None)
+
+    def _next(self) -> tuple[Picture, float] | None:
+        try:
+            return next(self._frames, None)
+        except _PILLOW_ERRORS:
+            self.decode_failures += 1
+            self.ended_early = "a damaged frame"
+            return None
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, time_s, found = 0, 0.0, self._first
+        self._first = None
+        while found is not None:
+            picture, lasts_s = found
+            height, width = picture.shape[:2]
+            bgr = np.ascontiguousarray(picture[:, :, ::-1])
+            frame = _OpenCvFrame(index, time_s, bgr, (width, height))
+            frame.duration_s = lasts_s
+            yield frame
+            index, time_s, found = index + 1, time_s + lasts_s, self._next()
+
+    def close(self) -> None:
+        self._image.close()
+
+
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)

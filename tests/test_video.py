@@ -598,8 +598,33 @@ def test_files_that_are_no_videos(tmp_path: Path, reader: str) -> None:
         (tmp_path / name).write_bytes(data)
         found = error_of(tmp_path / name, reader)
         assert found == ("not_a_video", "not a video that can be read"), name
-    Image.fromarray(numbered(1)).save(tmp_path / "moving.gif")
-    assert error_of(tmp_path / "moving.gif", reader)[0] == "not_a_video"
+
+
+CENC = {
+    "encryption_scheme": "cenc-aes-ctr",
+    "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+    "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+}
+IS_ENCRYPTED = ("no_decoder", "it is encrypted (DRM): only a copy without protection can be read")
+
+
+@readers
+@pytest.mark.parametrize("sound_s", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_an_encrypted_video_is_named(
+    tmp_path: Path, reader: str, name: str, sound_s: float
+) -> None:
+    path = numbered_video(tmp_path / name, container_options=CENC, sound_s=sound_s)
+    assert error_of(path, reader) == IS_ENCRYPTED
+
+
+@readers
+def test_other_encryption_is_named(tmp_path: Path, reader: str) -> None:
+    # Not one frame can be decoded, and the head says why.
+    path = write_header_only(tmp_path / "a.avi", "mpeg4")
+    assert error_of(path, reader) == ("no_frames", "no frame of it can be decoded")
+    path.write_bytes(path.read_bytes() + b"\x50\x35\x8a\x47\xe1\x01\x05")
+    assert error_of(path, reader) == IS_ENCRYPTED
 
 
 @readers
