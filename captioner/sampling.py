@@ -209,7 +209,7 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     detector = AdaptiveDetector(min_scene_len=SHORTEST_SHOT_S)
     waiting: deque[tuple[Frame, Picture]] = deque()
     cuts: set[int] = set()
-    before: tuple[Frame, Picture] | None = None  # what was yielded last
+    before: tuple[float, Picture] | None = None  # time and thumbnail of what was yielded last
     for frame in frames:
         thumbnail = frame.thumbnail(*THUMBNAIL_SIZE)
         waiting.append((frame, thumbnail))
@@ -223,10 +223,11 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
             if _stamp(first) in cuts and may_be_flash:
                 break
             yield first, _is_cut(waiting, cuts, before)
-            before = waiting.popleft()
+            before = first.time_s, waiting.popleft()[1]
     while waiting:
-        yield waiting[0][0], _is_cut(waiting, cuts, before)
-        before = waiting.popleft()
+        first = waiting[0][0]
+        yield first, _is_cut(waiting, cuts, before)
+        before = first.time_s, waiting.popleft()[1]
 
 
 def _stamp(frame: Frame) -> int:
@@ -236,17 +237,18 @@ def _stamp(frame: Frame) -> int:
 def _is_cut(
     waiting: Sequence[tuple[Frame, Picture]],
     cuts: set[int],
-    before: tuple[Frame, Picture] | None,
+    before: tuple[float, Picture] | None,
 ) -> bool:
     """Whether a shot begins with the first frame that waits."""
     if before is None:
         return False
-    (frame, thumbnail), (last, old) = waiting[0], before
-    change = _difference(old, thumbnail)
-    if frame.time_s - last.time_s >= SHORTEST_SHOT_S:
-        return change >= LEAST_CHANGE and _correlation(old, thumbnail) < SAME_PICTURE
-    if _stamp(frame) not in cuts:
+    (frame, thumbnail), (last_s, old) = waiting[0], before
+    stayed = frame.time_s - last_s >= SHORTEST_SHOT_S
+    if not stayed and _stamp(frame) not in cuts:
         return False
+    change = _difference(old, thumbnail)
+    if stayed:
+        return change >= LEAST_CHANGE and _correlation(old, thumbnail) < SAME_PICTURE
     return not any(
         _difference(old, later) < change / 2 and _correlation(old, later) >= SAME_PICTURE
         for each, later in islice(waiting, 1, None)

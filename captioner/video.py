@@ -393,14 +393,14 @@ def _side_data(frame: Any) -> Mapping[Any, Any]:
         return cast(Mapping[Any, Any], frame.side_data)
     kinds: Any = Type
     first = max(each.value for each in kinds) + 1
-    graph = av.filter.Graph()
-    source = graph.add_buffer(
-        width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
-    )
-    unknown = range(first, first + _UNKNOWN_KINDS)
-    filters = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in unknown]
-    graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
     try:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        )
+        unknown = range(first, first + _UNKNOWN_KINDS)
+        filters = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in unknown]
+        graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
         graph.push(frame)
         return cast(Mapping[Any, Any], graph.pull().side_data)
     except (ValueError, av.error.FFmpegError):
@@ -444,7 +444,7 @@ def _video_stream(container: Any, path: Path) -> Any:
 
 
 def _rate(stream: Any) -> Fraction | None:
-    """Frames per second; of files without times, the average is what FFmpeg takes for usual."""
+    """Frames per second. Without a container the average is FFmpeg's 25, the guess the codec's."""
     rate = stream.guessed_rate or stream.average_rate
     return rate and Fraction(rate)
 
@@ -767,6 +767,14 @@ class _WebPVideo(Video):
             self.close()
             raise _no_frames(path)
         self.info = VideoInfo(*self._image.size, 0, None)
+
+    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
+        total_s = 0.0
+        with suppress(*_PILLOW_ERRORS), animations.open_webp(self.path) as image:
+            for _, lasts_s in animations.webp_frames(image):
+                total_s += lasts_s
+                alive()
+        return _plausible(total_s)
 
     def _next(self) -> tuple[Picture, float] | None:
         try:

@@ -52,6 +52,12 @@ def test_images_that_move_are_read(tmp_path: Path, reader: str, suffix: str) -> 
         assert [frame.duration_s for frame in frames] == pytest.approx([0.1, 0.2, 0.3, 0.4])
 
 
+@pytest.mark.parametrize("suffix", SUFFIXES)
+def test_their_length_can_be_measured(tmp_path: Path, suffix: str) -> None:
+    with open_video(moving(tmp_path / f"a.{suffix}")) as video:
+        assert video.measured_s() == pytest.approx(1.0)
+
+
 def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
     path = moving(tmp_path / "a.webp").rename(tmp_path / "a.gif")
     assert is_animated(path)
