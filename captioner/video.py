@@ -443,9 +443,15 @@ def _video_stream(container: Any, path: Path) -> Any:
     return stream
 
 
-def _rate(stream: Any) -> Fraction | None:
+_BARE = ("h264", "hevc", "m4v", "mpegvideo")  # FFmpeg's names of streams without a container
+
+
+def _rate(container: Any, stream: Any) -> Fraction | None:
     """Frames per second. Without a container the average is FFmpeg's 25, the guess the codec's."""
-    rate = stream.guessed_rate or stream.average_rate
+    rates = [stream.average_rate, stream.guessed_rate]
+    if container.format.name in _BARE:
+        rates.reverse()
+    rate = rates[0] or rates[1]
     return rate and Fraction(rate)
 
 
@@ -455,7 +461,7 @@ def _measured_s(path: Path, alive: Callable[[], object]) -> float | None:
     time, lasts = Fraction(0), Fraction(0)
     with suppress(VideoError), _container(path) as container:
         stream = _video_stream(container, path)
-        clock = _Clock(_rate(stream), None)
+        clock = _Clock(_rate(container, stream), None)
         # Damage ends the count: what lies behind it is not worth a second look here.
         with suppress(av.error.FFmpegError, IndexError):
             for packet in container.demux(stream):
@@ -571,7 +577,7 @@ class _PyAvVideo(Video):
         return True
 
     def __iter__(self) -> Iterator[Frame]:
-        clock = _Clock(_rate(self._stream), self.info.announced_s)
+        clock = _Clock(_rate(self._container, self._stream), self.info.announced_s)
         # AVI knows no presentation times: what is called so counts packets as they are stored.
         is_avi = self._container.format.name == "avi"
         index, frame = 0, self._first
