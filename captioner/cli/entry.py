@@ -58,7 +58,7 @@ FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "max_frames",
         int,
         "N",
-        "most frames of one video; a longer one is sampled more thinly (default: no limit)",
+        "most frames of one video, spread over all of a longer one (default: no limit)",
     ),
     (
         "time_limit_s",
@@ -82,6 +82,7 @@ examples:
   captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
   captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
 
+GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
 Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
 index.html leads to all pages. A page refers to its video, which stays where it is.
 Started again, the job goes on: a finished video is not done twice, one that was being worked on
@@ -320,11 +321,10 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _tag(args: argparse.Namespace) -> int:
-    from captioner.files.finding import find_files
     from captioner.model.caption_model import load_model
     from captioner.tagging.job import TagJob, run_tag_job
     from captioner.tagging.timeline import TagOptions
-    from captioner.video.frames import VIDEOS
+    from captioner.video.frames import VIDEOS, find_videos
     from captioner.video.sampling import SamplingOptions
 
     job = TagJob(
@@ -336,7 +336,7 @@ def _tag(args: argparse.Namespace) -> int:
         batch_size=args.batch_size,
         overwrite=args.overwrite,
     )
-    files = list(find_files(args.paths, VIDEOS, args.exclude))
+    files = list(find_videos(args.paths, args.exclude))
     model = load_model(args.model, device=args.device, precision=args.precision)
     job = replace(job, decoding=decoding_options(args, model.decoding))
     if model.lexicon is None and not args.quiet:

@@ -41,7 +41,7 @@ from captioner.tagging.timeline import TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
 from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.version import __version__
-from captioner.video.frames import VIDEOS
+from captioner.video.frames import READING, VIDEOS
 from captioner.video.process import Failed
 from captioner.video.sampling import SamplingOptions
 
@@ -401,6 +401,7 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
     del sampling["time_limit_s"]  # It changes no result that it does not prevent.
     return {
         "captioner": __version__,
+        "reading": READING,
         "sampling": sampling,
         "tagging": asdict(job.tagging),
         "decoding": describe_decoding(job.decoding),

@@ -1,7 +1,8 @@
 """From captioned frames to shots, segments and tags: the part of tagging that knows no model.
 
 All intervals are half-open, ``[start_s, end_s)``, in seconds since the first frame. A frame stands
-for the time of its shot that is nearer to it than to any other frame that was looked at.
+for the time of its shot that is nearer to it than to any other frame that was looked at, and for
+all the time that it is shown.
 """
 
 from __future__ import annotations
@@ -68,6 +69,7 @@ class CaptionedFrame:
         confidence: of the caption, in [0, 1]; see `captioner.model.caption_model.CaptionResult`.
         avg_logprob: mean natural-log probability of the caption's words, its end included.
         tags: what the frame shows, surest first.
+        until_s: when the next frame of the video is shown, in seconds; None if that is not known.
     """
 
     time_s: float
@@ -79,6 +81,7 @@ class CaptionedFrame:
     confidence: float
     avg_logprob: float
     tags: tuple[Tag, ...]
+    until_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -192,7 +195,10 @@ def _times(frames: Sequence[CaptionedFrame], shots: Sequence[Shot]) -> list[tupl
         if position > 0 and frames[position - 1].shot == frame.shot:
             start_s = times[-1][1]
         if position + 1 < len(frames) and frames[position + 1].shot == frame.shot:
-            end_s = (frame.time_s + frames[position + 1].time_s) / 2
+            next_s = frames[position + 1].time_s
+            end_s = (frame.time_s + next_s) / 2
+            if frame.until_s is not None:
+                end_s = min(max(end_s, frame.until_s), next_s)
         times.append((start_s, end_s))
     return times
 

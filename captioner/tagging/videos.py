@@ -46,7 +46,7 @@ Of two crops of one Flickr8k validation photo 97 in 100 are more alike than that
 100 (`benchmarks/consensus.py`)."""
 
 Progress = Callable[[SourceFile, float, float | None], object]
-"""Called with the video, the time its frames have reached and its announced length, in seconds."""
+"""Called with the video, the time its frames have reached and its expected length, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -211,8 +211,8 @@ def _tag_videos(
                 if event.pixels is not None:
                     captioner.add(video, event.pixels)
                 if on_progress is not None:
-                    announced_s = None if video.info is None else video.info.announced_s
-                    on_progress(file, event.time_s, announced_s)
+                    expected_s = None if video.info is None else video.info.expected_s
+                    on_progress(file, event.time_s, expected_s)
             while open_videos and open_videos[0].is_done:
                 yield open_videos.popleft().finish(tagging)
         captioner.flush()
@@ -313,6 +313,7 @@ class _OpenVideo:
                 confidence=result.confidence,
                 avg_logprob=best.log_prob / len(best.word_probs),
                 tags=tags,
+                until_s=picture.until_s,
             )
         )
 

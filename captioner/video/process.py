@@ -40,6 +40,7 @@ PICTURES_AHEAD = 64  # messages read ahead: about 10 MB of pictures of 224x224 p
 SIGN_OF_LIFE_S = 0.5
 MAX_LINE = 100_000  # bytes: no message of ours is longer
 MAX_DATA = 3 * MAX_SIDE**2
+MAX_REASON = 200  # characters of an error that nobody has foreseen
 
 REPEAT_SIDE = 32
 REPEAT_DIFFERENCE = 8
@@ -72,11 +73,13 @@ class Picture:
         frame_index: its number among the frames that could be decoded.
         pixels: what the model's transform made of it, RGB, height * width * 3 bytes; None if it
             looks the same as the picture before, whose caption is its caption.
+        until_s: when the next frame is shown, likewise; None if that is not known.
     """
 
     time_s: float
     frame_index: int
     pixels: bytes | None
+    until_s: float | None = None
 
 
 @dataclass(frozen=True)
@@ -299,14 +302,24 @@ def main() -> None:
     try:
         out.send("alive")  # The time limit is for videos, not for starting Python.
         while True:
-            path = paths.get()
-            try:
-                with open_video(path, options.reader) as video:
-                    _read(video, transform, options, out)
-            except VideoError as error:
-                out.send("failed", {"code": error.code, "reason": error.reason})
+            _serve(paths.get(), transform, options, out)
     except BrokenPipeError:
         os._exit(0)
+
+
+def _serve(path: Path, transform: ImageTransform, options: SamplingOptions, out: _Out) -> None:
+    """Send all that comes of one video, whatever happens while it is read."""
+    try:
+        with open_video(path, options.reader) as video:
+            _read(video, transform, options, out)
+    except BrokenPipeError:
+        raise
+    except VideoError as error:
+        out.send("failed", {"code": error.code, "reason": error.reason})
+    except Exception as error:
+        # Readers know most of what a file can say, and none knows all. It costs this file alone.
+        reason = " ".join(f"its decoder failed: {type(error).__name__}: {error}".split())
+        out.send("failed", {"code": "decoder_died", "reason": reason[:MAX_REASON]})
 
 
 def _take_jobs(paths: queue.Queue[Path]) -> None:
@@ -337,7 +350,7 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
     out.send("opened", asdict(video.info))
     measure = _Measure()
     last: np.ndarray[Any, Any] | None = None
-    for found in sample(video, measure.watch(video, out), options):
+    for found in sample(video, measure.watch(video, out), options, out.sign_of_life):
         if isinstance(found, Cut):
             out.send("cut", asdict(found))
             continue
@@ -348,7 +361,7 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
             last = signature
         out.send(
             "picture",
-            {"time_s": found.time_s, "frame_index": found.index},
+            {"time_s": found.time_s, "frame_index": found.index, "until_s": found.until_s},
             b"" if repeats else picture.tobytes(),
         )
     out.send("ended", asdict(measure.ended(video)))
@@ -366,6 +379,8 @@ class _Measure:
         self._frames = 0
         self._time_s = 0.0
         self._frame_duration_s: float | None = None
+        self._claimed_s = 0.0  # how long all frames but the last are shown, says the file
+        self._longest_s = 0.0  # distance between two frames
         self._counts: Counter[int] = Counter()  # by distance to the frame before, in whole ms
         self._sums_s: defaultdict[int, float] = defaultdict(float)
 
@@ -375,6 +390,8 @@ class _Measure:
                 distance_s = frame.time_s - self._time_s
                 self._counts[round(1000 * distance_s)] += 1
                 self._sums_s[round(1000 * distance_s)] += distance_s
+                self._claimed_s += self._frame_duration_s or 0.0
+                self._longest_s = max(self._longest_s, distance_s)
             self._frames += 1
             self._time_s, self._frame_duration_s = frame.time_s, frame.duration_s
             out.sign_of_life()
@@ -388,7 +405,7 @@ class _Measure:
         counted = {ms: count for ms, count in self._counts.items() if ms <= longest_ms}
         other = sum(count for ms, count in counted.items() if abs(ms - usual_ms) > tolerance_ms)
         mean_s = sum(self._sums_s[ms] for ms in counted) / max(1, sum(counted.values()))
-        last_s = self._frame_duration_s or mean_s or 0.04
+        last_s = self._last_s(video.info.announced_s) or mean_s or 0.04
         return Ended(
             duration_s=self._time_s + last_s,
             frame_count=self._frames,
@@ -397,6 +414,17 @@ class _Measure:
             decode_failures=video.decode_failures,
             partial=video.ended_early or _shortfall(self._time_s + last_s, video.info.announced_s),
         )
+
+    def _last_s(self, announced_s: float | None) -> float | None:
+        """How long the last frame is shown, in seconds; None if that is not known.
+
+        A file can say 0.04 s of each frame of a slide show. Then the announced length tells more,
+        if the last frame need not have been shown much longer than any other.
+        """
+        if 2 * self._claimed_s >= self._time_s:
+            return self._frame_duration_s
+        rest_s = (announced_s or 0.0) - self._time_s
+        return rest_s if 0 < rest_s <= 1.5 * self._longest_s else None
 
 
 def _shortfall(duration_s: float, announced_s: float | None) -> str | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 from itertools import islice
 
 import numpy as np
 
-from captioner.video.frames import READERS, Frame, Picture, Video, VideoInfo
+from captioner.video.frames import READERS, Frame, Picture, Video
 
 SHORTEST_SHOT_S = 0.5
 """A cut closer to the last one than this begins no shot."""
@@ -20,6 +20,9 @@ FLASH_S = 0.2
 
 SAME_PICTURE = 0.6
 """Least correlation of two thumbnails that show the same; different photos stay below 0.5."""
+
+LEAST_CHANGE = 10.0
+"""Mean difference of two thumbnails, of 255, below which they show the same in any case."""
 
 SETTLE_S = 0.25
 """A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
@@ -37,11 +40,13 @@ class SamplingOptions:
     """How a video is read. Checked in full when made; ValueError names what is wrong.
 
     Attributes:
-        fps: frames looked at per second of video: those shown at 0, 1 / fps, 2 / fps, ... seconds.
+        fps: frames looked at per second of video: the first of each 1 / fps seconds, and each that
+            is shown for longer than that and would be missed.
         every_n_frames: take every so manieth frame instead, whatever its time; None goes by `fps`.
         shots: find the cuts; every shot then has at least one frame. Without, all is one shot.
-        max_frames: most frames looked at in one video. A video announced to be longer is sampled
-            more thinly, so that its end is seen too. None sets no bound.
+        max_frames: most frames looked at in one video. They are spread over all of a longer video;
+            where the file does not say how long it is, it is read once more, without decoding, to
+            find out. None sets no bound.
         reader: ``pyav`` or ``opencv``; see `captioner.video.frames`.
         time_limit_s: a video whose reader delivers nothing for so many seconds is given up.
     """
@@ -82,7 +87,10 @@ class Cut:
 
 
 def sample(
-    video: Video, frames: Iterable[Frame], options: SamplingOptions
+    video: Video,
+    frames: Iterable[Frame],
+    options: SamplingOptions,
+    alive: Callable[[], object] = lambda: None,
 ) -> Iterator[Frame | Cut]:
     """Choose the frames to look at, in the order of time.
 
@@ -90,17 +98,23 @@ def sample(
         video: what ``frames`` come from.
         frames: all frames of the video.
         options: which to choose.
+        alive: called now and then while no frame is decoded.
 
     Yields:
-        The chosen frames, and before the first frame of each new shot its cut.
+        The chosen frames, whose `until_s` is known, and before the first frame of each new shot
+        its cut.
     """
-    due = _Due(options, video.info)
+    length_s = None
+    if options.max_frames is not None:
+        length_s = video.info.expected_s or video.measured_s(alive)
+    due = _Due(options, length_s)
     shot_start_s = 0.0
     seen = False  # whether a frame of this shot was chosen
     spare: Frame | None = None
+    frames = _with_ends(frames)
     for frame, is_cut in find_cuts(frames) if options.shots else ((each, False) for each in frames):
         if is_cut:
-            if spare is not None and not seen and due.take_spare():
+            if spare is not None and not seen and due.takes_spare(spare):
                 yield spare
             yield Cut(frame.time_s)
             shot_start_s, seen, spare = frame.time_s, False, None
@@ -109,37 +123,68 @@ def sample(
             yield frame
         elif not seen and (spare is None or frame.time_s <= shot_start_s + SETTLE_S):
             spare = frame
-    if spare is not None and not seen and due.take_spare():
+    if spare is not None and not seen and due.takes_spare(spare):
         yield spare
 
 
-class _Due:
-    """Whose turn it is."""
+def _with_ends(frames: Iterable[Frame]) -> Iterator[Frame]:
+    """The same frames, each with the time until which it is shown."""
+    before: Frame | None = None
+    for frame in frames:
+        if before is not None:
+            before.until_s = frame.time_s
+            yield before
+        before = frame
+    if before is not None:
+        before.until_s = before.time_s + (before.duration_s or 0.0)
+        yield before
 
-    def __init__(self, options: SamplingOptions, info: VideoInfo) -> None:
+
+class _Due:
+    """Whose turn it is.
+
+    Of a bounded number of frames each moment may have taken only its share, so that many shots at
+    the beginning leave some for the end.
+    """
+
+    def __init__(self, options: SamplingOptions, length_s: float | None) -> None:
         self._every = options.every_n_frames or 1
         self._interval_s = 1 / options.fps if options.every_n_frames is None else 0.0
-        if options.max_frames is not None and info.announced_s is not None:
-            self._interval_s = max(self._interval_s, info.announced_s / options.max_frames)
+        self._share = 0.0  # frames per second that may be taken; 0: as many as there are
+        if options.max_frames is not None and length_s is not None:
+            self._interval_s = max(self._interval_s, length_s / options.max_frames)
+            self._share = options.max_frames / length_s
         self._next_s = 0.0
-        self._left = options.max_frames
+        self._taken = 0
+        self._most = options.max_frames
 
     def takes(self, frame: Frame) -> bool:
+        """Whether the frame is looked at because of its time or number."""
         # Times are fractions as floats: the frame of the third second may be shown at 2.9999999.
         now_s = frame.time_s + 1e-6
-        if frame.index % self._every or now_s < self._next_s or not self.take_spare():
+        until_s = now_s if frame.until_s is None else frame.until_s - 1e-6
+        # Shown at two times that are due, it would be missed, and the next one come too late.
+        stays = self._interval_s > 0 and until_s > self._next_s + self._interval_s
+        if frame.index % self._every or (now_s < self._next_s and not stays):
+            return False
+        if not self._take(now_s):
             return False
         if self._interval_s > 0:
-            self._next_s = (int(now_s / self._interval_s) + 1) * self._interval_s
+            reached_s = until_s if now_s < self._next_s else now_s
+            self._next_s = (int(reached_s / self._interval_s) + 1) * self._interval_s
         return True
 
-    def take_spare(self) -> bool:
-        """Count a frame that is chosen out of turn; whether it may be."""
-        if self._left is None:
-            return True
-        if self._left == 0:
-            return False
-        self._left -= 1
+    def takes_spare(self, frame: Frame) -> bool:
+        """Whether the frame is looked at although it is out of turn: the next has to wait."""
+        return self._take(frame.time_s, ahead=1)
+
+    def _take(self, time_s: float, ahead: int = 0) -> bool:
+        if self._most is not None:
+            if self._taken == self._most:
+                return False
+            if self._share > 0 and self._taken > self._share * time_s + ahead:
+                return False
+        self._taken += 1
         return True
 
 
@@ -151,6 +196,9 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     brightness; so a moving camera is no cut. It has to see two frames more before it can say.
     A cut after which the old picture is back within FLASH_S is none.
 
+    Where frames stay for SHORTEST_SHOT_S or longer, as slides do and screen recordings, all of them
+    may differ as much. There, each that does not look like the one before begins a shot.
+
     Yields:
         Every frame, in order, and whether a shot begins with it; the first frame is no cut.
     """
@@ -161,7 +209,7 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     detector = AdaptiveDetector(min_scene_len=SHORTEST_SHOT_S)
     waiting: deque[tuple[Frame, Picture]] = deque()
     cuts: set[int] = set()
-    before: Picture | None = None  # thumbnail of the frame that was yielded last
+    before: tuple[float, Picture] | None = None  # time and thumbnail of what was yielded last
     for frame in frames:
         thumbnail = frame.thumbnail(*THUMBNAIL_SIZE)
         waiting.append((frame, thumbnail))
@@ -175,10 +223,11 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
             if _stamp(first) in cuts and may_be_flash:
                 break
             yield first, _is_cut(waiting, cuts, before)
-            before = waiting.popleft()[1]
+            before = first.time_s, waiting.popleft()[1]
     while waiting:
-        yield waiting[0][0], _is_cut(waiting, cuts, before)
-        before = waiting.popleft()[1]
+        first = waiting[0][0]
+        yield first, _is_cut(waiting, cuts, before)
+        before = first.time_s, waiting.popleft()[1]
 
 
 def _stamp(frame: Frame) -> int:
@@ -186,15 +235,22 @@ def _stamp(frame: Frame) -> int:
 
 
 def _is_cut(
-    waiting: Sequence[tuple[Frame, Picture]], cuts: set[int], before: Picture | None
+    waiting: Sequence[tuple[Frame, Picture]],
+    cuts: set[int],
+    before: tuple[float, Picture] | None,
 ) -> bool:
     """Whether a shot begins with the first frame that waits."""
-    frame, thumbnail = waiting[0]
-    if before is None or _stamp(frame) not in cuts:
+    if before is None:
         return False
-    change = _difference(before, thumbnail)
+    (frame, thumbnail), (last_s, old) = waiting[0], before
+    stayed = frame.time_s - last_s >= SHORTEST_SHOT_S
+    if not stayed and _stamp(frame) not in cuts:
+        return False
+    change = _difference(old, thumbnail)
+    if stayed:
+        return change >= LEAST_CHANGE and _correlation(old, thumbnail) < SAME_PICTURE
     return not any(
-        _difference(before, later) < change / 2 and _correlation(before, later) >= SAME_PICTURE
+        _difference(old, later) < change / 2 and _correlation(old, later) >= SAME_PICTURE
         for each, later in islice(waiting, 1, None)
         if each.time_s <= frame.time_s + FLASH_S
     )

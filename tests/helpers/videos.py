@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import importlib.metadata
+import io
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
@@ -91,6 +92,10 @@ def write_video(
     sound_s: float = 0.0,
     rate: Fraction | int = 25,
     colours: int | None = None,
+    transfer: int | None = None,
+    primaries: int | None = None,
+    pixel_aspect: Fraction | None = None,
+    store: Callable[[np.ndarray], av.VideoFrame] | None = None,
 ) -> Path:
     """Write a video.
 
@@ -109,6 +114,10 @@ def write_video(
         rate: that is announced.
         colours: number of the standard by which RGB is said to have become what is stored; what
             is done does not change.
+        transfer: likewise, the function from light to numbers.
+        primaries: likewise, which red, green and blue.
+        pixel_aspect: width of a stored pixel over its height.
+        store: makes a frame of a picture, for pictures that are no RGB of 8 bits.
     """
     first, *others = pictures
     with av.open(str(path), "w", format=container, options=container_options or {}) as file:
@@ -120,13 +129,19 @@ def write_video(
         stream.time_base = time_base
         if colours is not None:
             stream.codec_context.colorspace = colours
+        if transfer is not None:
+            stream.codec_context.color_trc = transfer
+        if primaries is not None:
+            stream.codec_context.color_primaries = primaries
+        if pixel_aspect is not None:
+            stream.codec_context.sample_aspect_ratio = pixel_aspect
         if rotation:
             stream.set_display_rotation(-rotation)  # counterclockwise
         if sound_s > 0:
             _add_sound(file, sound_s)
         for picture, stamp in zip([first, *others], pts, strict=True):
             stored = np.ascontiguousarray(np.rot90(picture, rotation // 90))
-            frame = av.VideoFrame.from_ndarray(stored, format="rgb24")
+            frame = store(stored) if store else av.VideoFrame.from_ndarray(stored, format="rgb24")
             frame.pts, frame.time_base = stamp, time_base
             file.mux(stream.encode(frame))
         file.mux(stream.encode())
@@ -163,6 +178,23 @@ def write_sound(path: Path, seconds: float = 0.5, cover: bytes | None = None) ->
         if cover is not None:
             packet = av.Packet(cover)
             packet.stream, packet.pts, packet.dts, packet.time_base = picture, 0, 0, MS
+            file.mux(packet)
+    return path
+
+
+def write_photos(path: Path, pictures: Iterable[np.ndarray], orientation: int) -> Path:
+    """Write JPEGs with EXIF as a video, as cameras do: 25 a second, turned by their orientation."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    with av.open(str(path), "w") as file:
+        stream: Any = file.add_mux_stream("mjpeg", width=WIDTH, height=HEIGHT)
+        stream.time_base = Fraction(1, 25)
+        for index, picture in enumerate(pictures):
+            data = io.BytesIO()
+            Image.fromarray(picture).save(data, "jpeg", exif=exif, quality=95)
+            packet = av.Packet(data.getvalue())
+            packet.stream, packet.time_base = stream, stream.time_base
+            packet.pts = packet.dts = index
             file.mux(packet)
     return path
 

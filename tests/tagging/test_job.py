@@ -29,7 +29,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
 from captioner.tagging.timeline import TagOptions
 from captioner.tagging.writers import TAG_WRITERS
-from captioner.video.frames import READERS
+from captioner.video.frames import READERS, READING
 from captioner.video.sampling import SamplingOptions
 from helpers.videos import (
     cut_off,
@@ -511,6 +511,19 @@ def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> 
         assert message in capsys.readouterr().err
     assert cli.main(["tag", str(tmp_path), "--output-dir", str(tmp_path / "out")]) == 2
     assert f"{tmp_path} holds no video files (.mp4 .m4v" in capsys.readouterr().err
+
+
+def test_a_folder_whose_videos_were_read_in_another_way_is_refused(
+    folder: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(out), *options, "--quiet"]
+    assert cli.main(arguments) == 0
+    settings = json.loads((out / ".captioner-tag.json").read_text())
+    assert settings["settings"].pop("reading") == READING
+    (out / ".captioner-tag.json").write_text(json.dumps(settings))
+    assert cli.main(arguments) == 2
+    assert f"(settings.reading: None there, {READING} now)" in capsys.readouterr().err
 
 
 def test_a_beam_of_one(folder: Path, tmp_path: Path, options: list[str]) -> None:

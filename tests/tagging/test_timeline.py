@@ -40,6 +40,7 @@ def frame(
     shot: int = 0,
     new: bool = False,
     confidence: float = 0.5,
+    until: float | None = None,
     **tags: float,
 ) -> CaptionedFrame:
     types = {lemma.name: lemma.type for lemma in LEMMAS}
@@ -54,6 +55,7 @@ def frame(
         confidence=confidence,
         avg_logprob=math.log(confidence),
         tags=tuple(found),
+        until_s=until,
     )
 
 
@@ -88,6 +90,21 @@ def test_frames_that_show_the_same_are_one_segment() -> None:
     # A frame stands for the time that is nearer to it than to any other frame.
     assert (first.start_s, first.end_s, first.frames) == (0, 2.5, (0, 1, 2))
     assert (second.start_s, second.end_s, second.frames) == (2.5, 5.0, (3, 4))
+
+
+def test_a_frame_stands_for_all_the_time_that_it_is_shown() -> None:
+    # A slide until 10 s, one until 12 s, and a film of 25 frames a second.
+    frames = [
+        frame(0, new=True, until=10),
+        frame(10, new=True, until=12),
+        frame(12, new=True, until=12.04),
+        frame(13, new=True, until=13.04),
+    ]
+    found = [(each.start_s, each.end_s) for each in build(frames, 14.0).segments]
+    assert found == [(0, 10), (10, 12), (12, 12.5), (12.5, 14)]
+    # It is over where its shot is.
+    (first, second) = build([frame(0, until=9), frame(9, shot=1)], 12.0, (9.0,)).segments
+    assert (first.end_s, second.start_s) == (9.0, 9.0)
 
 
 def test_a_cut_ends_a_segment_at_its_very_time() -> None:

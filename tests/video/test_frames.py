@@ -9,12 +9,22 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+import av
 import numpy as np
 import pytest
 from PIL import Image
 
 from captioner.errors import CaptionerError
-from captioner.video.frames import READERS, Video, VideoError, VideoInfo, find_videos, open_video
+from captioner.video.colours import FrameConverter
+from captioner.video.frames import (
+    READERS,
+    Picture,
+    Video,
+    VideoError,
+    VideoInfo,
+    find_videos,
+    open_video,
+)
 from helpers.videos import (
     HEIGHT,
     MS,
@@ -29,6 +39,7 @@ from helpers.videos import (
     real_clip,
     turn_by_matrix,
     write_header_only,
+    write_photos,
     write_sound,
     write_video,
 )
@@ -139,7 +150,7 @@ def test_av1_is_decoded_by_pyav_and_not_by_opencv(tmp_path: Path) -> None:
     [
         ("bikes", 250, Fraction(25), (640, 272)),
         ("bigbuckbunny", 132, Fraction(25), (1280, 720)),
-        ("carphone_pristine", 120, Fraction(30000, 1001), (176, 144)),
+        ("carphone_pristine", 120, Fraction(30000, 1001), (193, 144)),  # stored in 176 columns
     ],
 )
 def test_real_clips(
@@ -151,6 +162,27 @@ def test_real_clips(
         # The last digit: a container counts in ticks that may be no divisor of the distance.
         times = [frame.time_s for frame in video]
     assert times == pytest.approx([index / fps for index in range(frames)], abs=0.001)
+
+
+@pytest.mark.parametrize("fps", [10, 24, 25, 30, 50])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.h264", {}),
+        ("b-frames.h264", {"options": B_FRAMES}),
+        ("a.hevc", {"codec": "libx265", "options": {"x265-params": "log-level=none"}}),
+        ("a.m4v", {"codec": "mpeg4", "container": "m4v"}),
+    ],
+)
+def test_without_a_container_the_rate_is_the_codecs(
+    tmp_path: Path, fps: int, name: str, options: dict
+) -> None:
+    path = tmp_path / name
+    pictures = map(numbered, range(20))
+    write_video(path, pictures, range(20), Fraction(1, fps), rate=fps, **options)
+    numbers, times = read(path, "pyav")
+    assert numbers == list(range(20))
+    assert times == exactly([index / fps for index in range(20)])
 
 
 @readers
@@ -317,6 +349,46 @@ def test_mirrored_pictures(
     with pytest.raises(AssertionError, match="not upright"):
         number_of(picture)
     assert number_of(np.flipud(picture) if matrix[1] == 0 else np.fliplr(picture)) == 0
+
+
+# How EXIF's orientations are stored, and by how much they are turned to be shown.
+ORIENTATIONS = {
+    1: (0, lambda picture: picture),
+    2: (0, np.fliplr),
+    3: (180, lambda picture: np.rot90(picture, 2)),
+    4: (180, np.flipud),
+    6: (90, np.rot90),
+    8: (270, lambda picture: np.rot90(picture, -1)),
+}
+
+
+@pytest.mark.parametrize("orientation", ORIENTATIONS)
+@pytest.mark.parametrize("name", ["a.avi", "a.mkv", "a.mov"])
+def test_side_data_that_pyav_does_not_know(tmp_path: Path, orientation: int, name: str) -> None:
+    rotation, store = ORIENTATIONS[orientation]
+    stored = [np.ascontiguousarray(store(numbered(index))) for index in range(3)]
+    path = write_photos(tmp_path / name, stored, orientation)
+    with av.open(str(path)) as file, pytest.raises(ValueError, match="is not a valid Type"):
+        _ = next(file.decode(video=0)).side_data
+    with open_video(path) as video:
+        assert video.info.rotation == rotation
+        assert shown(video)[0] == [0, 1, 2]
+
+
+def test_pictures_that_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Picture:
+        raise av.error.FFmpegError(22, "Invalid argument")
+
+    monkeypatch.setattr(FrameConverter, "rgb", refuse)
+    with open_video(numbered_video(tmp_path / "a.mp4")) as video:
+        frame = next(iter(video))
+        for convert in (frame.rgb, lambda: frame.thumbnail(16, 9)):
+            with pytest.raises(VideoError) as caught:
+                convert()
+            assert (caught.value.code, caught.value.reason) == (
+                "no_decoder",
+                "its pictures of the format yuv420p cannot be converted",
+            )
 
 
 def test_an_odd_angle_is_rounded_to_a_quarter_turn(tmp_path: Path) -> None:
@@ -534,8 +606,33 @@ def test_files_that_are_no_videos(tmp_path: Path, reader: str) -> None:
         (tmp_path / name).write_bytes(data)
         found = error_of(tmp_path / name, reader)
         assert found == ("not_a_video", "not a video that can be read"), name
-    Image.fromarray(numbered(1)).save(tmp_path / "moving.gif")
-    assert error_of(tmp_path / "moving.gif", reader)[0] == "not_a_video"
+
+
+CENC = {
+    "encryption_scheme": "cenc-aes-ctr",
+    "encryption_key": "76a6c65c5ea762046bd749a2e632ccbb",
+    "encryption_kid": "a7e61c373e219033c21091fa607bf3b8",
+}
+IS_ENCRYPTED = ("no_decoder", "it is encrypted (DRM): only a copy without protection can be read")
+
+
+@readers
+@pytest.mark.parametrize("sound_s", [0.0, 1.0])
+@pytest.mark.parametrize("name", ["a.mp4", "a.mov"])
+def test_an_encrypted_video_is_named(
+    tmp_path: Path, reader: str, name: str, sound_s: float
+) -> None:
+    path = numbered_video(tmp_path / name, container_options=CENC, sound_s=sound_s)
+    assert error_of(path, reader) == IS_ENCRYPTED
+
+
+@readers
+def test_other_encryption_is_named(tmp_path: Path, reader: str) -> None:
+    # Not one frame can be decoded, and the head says why.
+    path = write_header_only(tmp_path / "a.avi", "mpeg4")
+    assert error_of(path, reader) == ("no_frames", "no frame of it can be decoded")
+    path.write_bytes(path.read_bytes() + b"\x50\x35\x8a\x47\xe1\x01\x05")
+    assert error_of(path, reader) == IS_ENCRYPTED
 
 
 @readers

@@ -27,13 +27,16 @@ from captioner.video.frames import READERS, VideoInfo, open_video
 from captioner.video.process import (
     JOBS_AHEAD,
     MAX_DATA,
+    MAX_REASON,
     Ended,
     Event,
     Failed,
     Opened,
     Picture,
     VideoProcess,
+    _Out,
     _receive,
+    _serve,
 )
 from captioner.video.sampling import Cut, SamplingOptions
 from helpers.videos import (
@@ -47,6 +50,7 @@ from helpers.videos import (
     photo,
     real_clip,
     write_header_only,
+    write_photos,
     write_sound,
     write_video,
 )
@@ -259,6 +263,14 @@ def test_the_length_ends_with_the_last_frame(tmp_path: Path) -> None:
         assert end.duration_s == pytest.approx(duration_s, abs=0.001)
 
 
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
+def test_the_last_slide_stays_to_the_end(tmp_path: Path, name: str) -> None:
+    pts = [0, 10_000, 20_000, 30_000]
+    path = write_video(tmp_path / name, map(numbered, range(4)), pts, rate=Fraction(1, 10))
+    end = end_of(path)
+    assert (end.duration_s, end.partial) == (pytest.approx(40.0, abs=0.01), None)
+
+
 @readers
 def test_a_file_that_is_cut_off_is_partial(tmp_path: Path, reader: str) -> None:
     options = {"container_options": {"movflags": "+faststart"}}
@@ -462,6 +474,41 @@ def test_a_long_video_without_frames_to_look_at_is_not_given_up(tmp_path: Path) 
     assert end.frame_count == 40 * 132
 
 
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (ValueError("29 is not a valid Type"), "ValueError: 29 is not a valid Type"),
+        (IndexError("list index\nout of range"), "IndexError: list index out of range"),
+        (MemoryError(), "MemoryError:"),
+        (KeyError("x" * 500), "KeyError: '" + "x" * 500),
+    ],
+)
+@pytest.mark.parametrize("late", [False, True])
+def test_an_error_that_nobody_has_foreseen_costs_one_video(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, late: bool
+) -> None:
+    def fail(*_: object) -> Any:
+        raise error
+
+    path = numbered_video(tmp_path / "a.mp4", 50)
+    if late:
+        monkeypatch.setattr(ImageTransform, "fit", fail)
+    else:
+        monkeypatch.setattr("captioner.video.process.open_video", fail)
+    sent = io.BytesIO()
+    _serve(path, SMALL, SamplingOptions(), _Out(sent))
+    sent.seek(0)
+    messages = []
+    while (message := _receive(sent)) is not None:
+        if message[0]["event"] != "alive":
+            messages.append(message[0])
+    assert [each["event"] for each in messages] == (["opened"] if late else []) + ["failed"]
+    assert messages[-1]["values"] == {
+        "code": "decoder_died",
+        "reason": f"its decoder failed: {reason}"[:MAX_REASON],
+    }
+
+
 # --- as a program --------------------------------------------------------------------------
 
 PROGRAM = """
@@ -532,6 +579,7 @@ def test_a_script_without_a_guard(program: Path, tmp_path: Path) -> None:
 @readers
 def test_damaged_files_print_nothing(program: Path, tmp_path: Path, reader: str) -> None:
     sound = write_sound(tmp_path / "sound.mp4")
+    photos = write_photos(tmp_path / "photos.avi", map(numbered, range(3)), 6)
     text = tmp_path / "text.mp4"
     text.write_bytes(b"words\n" * 100)
     playlist = tmp_path / "list.m3u8"
@@ -544,7 +592,7 @@ def test_damaged_files_print_nothing(program: Path, tmp_path: Path, reader: str)
         cut_off(numbered_video(tmp_path / "b.mp4", 50), 0.6),
         numbered_video(tmp_path / "av1.mp4", 2, codec="libsvtav1"),
         write_header_only(tmp_path / "none.avi", "mpeg4"),
-        *(sound, text, playlist, tmp_path / "missing.mp4"),
+        *(sound, photos, text, playlist, tmp_path / "missing.mp4"),
     ]
     run = subprocess.run(
         [sys.executable, program, reader, "0", *paths],

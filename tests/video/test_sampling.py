@@ -141,15 +141,58 @@ def test_max_frames_spreads_over_the_announced_length(tmp_path: Path, reader: st
     assert sampled(path, max_frames=8, every_n_frames=100, reader=reader) == [0.0, 4.0]
 
 
+LIVE = {"live": "1"}  # Matroska as browsers and pipes write it: no length anywhere
+
+
 @readers
-def test_max_frames_without_an_announced_length_takes_the_first(
-    tmp_path: Path, reader: str
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [
+        ("a.h264", {}),
+        ("a.mkv", {"container_options": LIVE}),
+        ("sound.mkv", {"container_options": LIVE, "sound_s": 9.0}),
+        ("b-frames.mkv", {"container_options": LIVE, "options": {"bf": "2", "b-adapt": "0"}}),
+        ("a.webm", {"container_options": LIVE, "codec": "libvpx-vp9"}),
+        ("sound.flv", {"sound_s": 8.0}),
+        ("no-length.flv", {"container_options": {"flvflags": "no_duration_filesize"}}),
+        ("sound.mp4", {"container_options": {"movflags": "+frag_keyframe+empty_moov"}}),
+        ("a.m4v", {"codec": "mpeg4", "container": "m4v"}),
+    ],
+)
+def test_max_frames_spreads_over_all_where_no_length_is_announced(
+    tmp_path: Path, reader: str, name: str, options: dict[str, Any]
 ) -> None:
-    path = write_video(tmp_path / "a.h264", [CAT] * 200, range(200), Fraction(1, 25))
-    with open_video(path, reader) as video:
-        assert video.info.announced_s is None
-    assert sampled(path, max_frames=4, reader=reader) == pytest.approx([0, 1, 2, 3])
-    assert indices(path, max_frames=3, every_n_frames=7, reader=reader) == [0, 7, 14]
+    path = write_video(tmp_path / name, [CAT] * 200, range(200), Fraction(1, 25), **options)
+    assert sampled(path, max_frames=4, reader=reader) == pytest.approx([0, 2, 4, 6], abs=0.17)
+    found = indices(path, max_frames=3, every_n_frames=7, reader=reader)
+    assert found == pytest.approx([0, 70, 140], abs=7)
+    assert sampled(path, reader=reader) == pytest.approx(range(8), abs=0.05)
+
+
+@pytest.mark.parametrize("name", ["a.h264", "a.mkv", "joined.ts", "short.mkv"])
+def test_the_measured_length(tmp_path: Path, name: str) -> None:
+    options = {"container_options": LIVE} if name.endswith("mkv") else {}
+    path = write_video(tmp_path / name, [CAT] * 50, range(50), Fraction(1, 25), **options)
+    if name == "joined.ts":
+        path.write_bytes(path.read_bytes() * 2)
+    if name == "short.mkv":
+        path.write_bytes(path.read_bytes()[: -path.stat().st_size // 4])
+    with open_video(path) as video:
+        ticks: list[int] = []
+        length_s = video.measured_s(lambda: ticks.append(1))
+        *_, last = video
+    assert length_s == pytest.approx(last.time_s + 0.04, abs=0.09)
+    assert len(ticks) >= last.index
+
+
+def test_many_shots_at_the_beginning_leave_frames_for_the_end(tmp_path: Path) -> None:
+    shots = [(picture, 15) for picture in (CAT, COFFEE, ROCKET, STAIRS) * 4]
+    path = clip(tmp_path / "a.mp4", *shots, (CAT, 360))
+    for most in (5, 8, 12):
+        times = [each for each in sampled(path, max_frames=most) if isinstance(each, float)]
+        assert most - 1 <= len(times) <= most
+        gaps = np.diff([*times, 24.0])
+        assert max(gaps) <= 2.1 * 24 / most
 
 
 def test_max_frames_holds_whatever_the_header_says_and_however_many_shots(tmp_path: Path) -> None:
@@ -171,9 +214,8 @@ def test_a_single_frame_and_two(tmp_path: Path) -> None:
     assert sampled(two) == [0.0]
     assert sampled(two, fps=25) == [0.0, 0.04]
     assert sampled(two, shots=False) == [0.0]
-    # One every ten seconds: there is nothing around it that says whether the change is a cut.
     far = write_video(tmp_path / "c.mp4", [CAT, COFFEE], [0, 10_000])
-    assert sampled(far) == [0.0, 10.0]
+    assert sampled(far) == [0.0, (10.0,), 10.0]
 
 
 # --- shots ---------------------------------------------------------------------------------
@@ -287,9 +329,51 @@ def test_a_slide_show_of_slow_frames(tmp_path: Path) -> None:
     slides = [picture for picture in (CAT, COFFEE, ROCKET) for _ in range(4)]
     path = write_video(tmp_path / "a.mp4", slides, range(0, 12_000, 1000))
     assert cuts_of(path) == [4.0, 8.0]
-    # With every frame another picture there is no cut, as none differs more than its neighbours.
-    path = write_video(tmp_path / "b.mp4", [CAT, COFFEE, ROCKET, STAIRS], range(0, 8000, 2000))
-    assert sampled(path) == [0.0, 2.0, 4.0, 6.0]
+    assert sampled(path, fps=0.25) == [0.0, (4.0,), 4.0, (8.0,), 8.0]
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.flv", "a.webm"])
+@pytest.mark.parametrize("times_s", [[0, 2, 4, 6], [0, 10, 20, 30], [0, 0.5, 1.2, 60]])
+def test_slides_of_one_frame_each(tmp_path: Path, name: str, times_s: list[float]) -> None:
+    pts = [round(1000 * each) for each in times_s]
+    options = {"codec": "libvpx-vp9"} if name == "a.webm" else {}
+    path = write_video(tmp_path / name, [CAT, COFFEE, ROCKET, STAIRS], pts, **options)
+    assert cuts_of(path) == times_s[1:]
+    found = sampled(path)
+    assert [each for each in found if isinstance(each, float)] == times_s
+    with open_video(path) as video:
+        frames = [
+            each for each in sample(video, video, SamplingOptions()) if isinstance(each, Frame)
+        ]
+    assert [frame.until_s for frame in frames[:-1]] == times_s[1:]
+
+
+def test_pictures_that_stay_and_are_alike_are_one_shot(tmp_path: Path) -> None:
+    noise = np.random.default_rng(0)
+    alike = [np.uint8(np.clip(CAT + noise.normal(0, 12, CAT.shape), 0, 255)) for _ in range(5)]
+    assert cuts_of(write_video(tmp_path / "a.mp4", alike, range(0, 5000, 1000))) == []
+    assert cuts_of(write_video(tmp_path / "b.mp4", [BLACK] * 5, range(0, 5000, 1000))) == []
+    darker = [np.uint8(CAT * share) for share in (1, 0.8, 0.6, 0.4)]
+    assert cuts_of(write_video(tmp_path / "c.mp4", darker, range(0, 4000, 1000))) == []
+    blinking = [BLACK, WHITE, BLACK]
+    assert cuts_of(write_video(tmp_path / "d.mp4", blinking, range(0, 3000, 1000))) == [1.0, 2.0]
+
+
+def test_a_screen_recording_with_pauses(tmp_path: Path) -> None:
+    # What was typed comes fast; then nothing changes until another window opens.
+    pts = [0, 40, 80, 120, 9000, 9040, 9080, 20_000, 20_040]
+    pictures = [CAT] * 4 + [COFFEE] * 3 + [ROCKET] * 2
+    path = write_video(tmp_path / "a.mp4", pictures, pts)
+    assert cuts_of(path) == [9.0, 20.0]
+
+
+def test_a_frame_that_stays_is_looked_at(tmp_path: Path) -> None:
+    pts = [0, 400, 10_000, 10_040, 12_500, 12_540]
+    path = write_video(tmp_path / "a.mp4", [CAT, COFFEE, *[ROCKET] * 4], pts)
+    # At 0.4 s comes what is shown for almost ten seconds, at 10.04 s for more than two.
+    assert sampled(path, shots=False) == [0.0, 0.4, 10.0, 10.04]
+    assert sampled(path, shots=False, fps=0.5) == [0.0, 0.4, 10.0, 12.5]
+    assert indices(path, shots=False, every_n_frames=2) == [0, 2, 4]
 
 
 @readers
