@@ -22,6 +22,7 @@ import pytest
 import srt
 import webvtt
 from filelock import FileLock
+from PIL import Image
 
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
@@ -33,6 +34,7 @@ from captioner.video.frames import READERS, READING
 from captioner.video.sampling import SamplingOptions
 from helpers.videos import (
     cut_off,
+    numbered,
     numbered_video,
     photo,
     real_clip,
@@ -524,6 +526,20 @@ def test_a_folder_whose_videos_were_read_in_another_way_is_refused(
     (out / ".captioner-tag.json").write_text(json.dumps(settings))
     assert cli.main(arguments) == 2
     assert f"(settings.reading: None there, {READING} now)" in capsys.readouterr().err
+
+
+def test_images_that_move_are_found_and_what_is_excluded_is_not(
+    tmp_path: Path, options: list[str]
+) -> None:
+    (tmp_path / "in" / "drafts").mkdir(parents=True)
+    first, second = (Image.fromarray(numbered(index)) for index in range(2))
+    for name in ("a.gif", "drafts/b.gif"):
+        first.save(tmp_path / "in" / name, save_all=True, append_images=[second], duration=500)
+    first.save(tmp_path / "in" / "still.gif")
+    out = tmp_path / "out"
+    arguments = ["tag", str(tmp_path / "in"), "--output-dir", str(out), *options, "--quiet"]
+    assert cli.main([*arguments, "--exclude", "drafts/"]) == 0
+    assert [path.name for path in out.rglob("*.gif.json")] == ["a.gif.json"]
 
 
 def test_a_beam_of_one(folder: Path, tmp_path: Path, options: list[str]) -> None:

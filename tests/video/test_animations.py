@@ -98,6 +98,16 @@ def test_in_a_folder_those_that_move_are_listed(tmp_path: Path, suffix: str) -> 
     assert [file.name for file in find_videos(tmp_path / f"still.{suffix}")] == [f"still.{suffix}"]
 
 
+def test_what_is_excluded_is_not_listed(tmp_path: Path) -> None:
+    (tmp_path / "drafts").mkdir()
+    for name in ("a.gif", "b.webp", "drafts/c.gif"):
+        moving(tmp_path / name)
+    assert [file.name for file in find_videos(tmp_path, ["drafts/"])] == ["a.gif", "b.webp"]
+    assert [file.name for file in find_videos(tmp_path, ["*.gif"])] == ["b.webp"]
+    (tmp_path / ".captionerignore").write_text("*.webp\n")
+    assert [file.name for file in find_videos(tmp_path)] == ["a.gif", "drafts/c.gif"]
+
+
 def test_a_folder_of_stills_holds_no_videos(tmp_path: Path) -> None:
     for name in ("a.gif", "b.png", "c.webp"):
         still(tmp_path / name)
