@@ -97,7 +97,11 @@ def add_model(
     """The options of model, device and batches; None for what works on one image at a time."""
     group = parser.add_argument_group("model")
     group.add_argument(
-        "--model", default="default", metavar="FILE", help="model file (default: the shipped one)"
+        "--model",
+        default="default",
+        metavar="FILE",
+        help="model file; or flickr8k, the shipped one that knows people and dogs alone "
+        "(default: the shipped one that knows more)",
     )
     group.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"

@@ -46,7 +46,7 @@ FOLDS = 10
 # Weak enough to move no weight in its second digit where there are thousands of tags; with a
 # handful, which a line may separate, it is what keeps the weights finite.
 RIDGE = 1.0
-LEARNT_AT_MOST = 20_000
+LEARNT_AT_MOST = 6_000
 """Training pictures for familiarity and tag classifier: more say little more and take hours."""
 
 

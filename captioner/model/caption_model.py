@@ -60,6 +60,10 @@ KEPT_OPTIONS = ("beam_size", "max_length", "length_penalty", "no_repeat_ngram", 
 """Options of the search that a model file can have values of its own for."""
 
 
+SHIPPED = ("default", "flickr8k")
+"""Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
+
+
 @dataclass(frozen=True)
 class Candidate:
     """One caption of a picture.
@@ -577,7 +581,8 @@ class CaptionModel(nn.Module):
         path = Path(path)
         if not path.is_file():
             raise CaptionerError(
-                f"model {path}: no such file; `default` is the model that ships with captioner"
+                f"model {path}: no such file; `default` is the model that ships with captioner, "
+                "and `flickr8k` the one that knows people and dogs"
             )
         found = _find_device(device)
         found_precision = _find_precision(precision, found)
@@ -595,16 +600,17 @@ class CaptionModel(nn.Module):
 def load_model(
     path_or_name: str | Path = "default", *, device: str = "auto", precision: str = "auto"
 ) -> CaptionModel:
-    """Load a captioner: ``default``, the one inside the package, or a file of your own.
+    """Load a captioner: one of :data:`SHIPPED`, or a file of your own.
 
     See :meth:`CaptionModel.load` for the options and errors.
     """
-    if str(path_or_name) != "default":
+    name = str(path_or_name)
+    if name not in SHIPPED:
         return CaptionModel.load(path_or_name, device=device, precision=precision)
-    shipped = resources.files("captioner") / "weights" / "default.safetensors"
+    shipped = resources.files("captioner") / "weights" / f"{name}.safetensors"
     if not shipped.is_file():
         raise CaptionerError(
-            "model default: this installation has no weights/default.safetensors; reinstall "
+            f"model {name}: this installation has no weights/{name}.safetensors; reinstall "
             "captioner, or give a model file"
         )
     with resources.as_file(shipped) as path:
