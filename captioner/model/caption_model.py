@@ -470,7 +470,7 @@ class CaptionModel(nn.Module):
             encoder["weights"] = f"./{Path(encoder['weights']).name}"
         description: dict[str, Any] = {
             "encoder": encoder,
-            "decoder": asdict(self.decoder.config),
+            "decoder": {**asdict(self.decoder.config), "styles": list(self.decoder.config.styles)},
             "tokenizer": self.tokenizer.to_dict(),
             "transform": self.transform.to_dict(),
             "provenance": self.provenance,

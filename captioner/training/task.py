@@ -430,6 +430,7 @@ class CaptionTask(pl.LightningModule):
             )
         for part, here in (("encoder", self.encoder_config), ("decoder", self.decoder_config)):
             for name, value in asdict(here).items():
+                value = list(value) if isinstance(value, tuple) else value  # as JSON has it
                 there = saved[part].get(name, value)
                 if there != value and name not in ("weights", "dropout"):
                     raise CaptionerError(
