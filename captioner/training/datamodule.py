@@ -200,10 +200,11 @@ class CaptionDataModule(pl.LightningDataModule):
                 for name, data in loaded.items()
             }
         for name, data in loaded.items():
+            called = name if several else data.root
             for warning in data.warnings:
-                rank_zero_info(f"{data.root}: {warning}")
+                rank_zero_info(f"{called}: {warning}")
             counts = ", ".join(f"{split} {count}" for split, count in data.splits.items())
-            rank_zero_info(f"{name}: {data.format} data, images: {counts}")
+            rank_zero_info(f"{called}: {data.format} data, images: {counts}")
         return loaded
 
     def _collect(self, split: str, *, needed: bool) -> None:
