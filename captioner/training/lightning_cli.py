@@ -236,7 +236,8 @@ class CaptionCLI(LightningCLI):
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
         if options.data.root is None and not options.data.sources:
-            parser.error(f"the following arguments are required: {self.config.subcommand}.data.root")
+            missing = f"{self.config.subcommand}.data.root"
+            parser.error(f"the following arguments are required: {missing}")
         _check_options(options)
         options.trainer.precision = _possible_precision(options.trainer)
         options.ckpt_path = find_checkpoint(
