@@ -860,7 +860,7 @@ def test_an_output_that_cannot_be_is_refused(photos: Path, run) -> None:
     for output, message in (
         ("file/x.csv", "file is not a folder: files cannot be written below it"),
         ("Meine Fotos/x.png", "output Meine Fotos/x.png would be taken for an image to caption"),
-        ("x" * 250 + ".csv", "cannot be written: file name too long"),
+        ("x" * 252 + ".csv", "cannot be written: file name too long"),
     ):
         code, errors = run(str(photos), "--output", output, "--format", "csv")
         assert code == 2

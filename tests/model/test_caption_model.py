@@ -377,7 +377,7 @@ def test_what_is_in_the_file(model: CaptionModel, file: Path) -> None:
             "image_size": 64,
             "resize": "crop",
         },
-        "decoder": asdict(model.decoder.config),
+        "decoder": {**asdict(model.decoder.config), "styles": []},
         "tokenizer": {"rule": "captioner-words-1", "words": WORDS},
         "transform": {
             "size": [64, 64],

@@ -450,7 +450,7 @@ def test_the_index_is_searched_and_filtered(output: Path, open_page: OpenPage) -
         ("VP9", ["sub/vp9.webm"]),
         ("cannot be read", []),
         ("can be read", ["text.mp4"]),
-        (f"{first} old", ["old.avi"] if first in tags["old.avi"] else []),
+        (f"{first} old.avi", ["old.avi"] if first in tags["old.avi"] else []),
     ):
         page.locator("#search").fill(text)
         assert names(page) == wanted

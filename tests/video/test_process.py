@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import io
 import json
@@ -86,10 +87,11 @@ def kinds(found: Iterable[tuple[str, Event]]) -> list[tuple[str, str]]:
 
 def children(pid: int | None = None) -> list[int]:
     """The processes that a process has started."""
-    tasks = Path(f"/proc/{pid or os.getpid()}/task")
-    return [
-        int(each) for task in tasks.iterdir() for each in (task / "children").read_text().split()
-    ]
+    found: list[int] = []
+    for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
+            found += map(int, (task / "children").read_text().split())
+    return found
 
 
 def is_running(pid: int) -> bool:
