@@ -102,8 +102,9 @@ def frozen_part(encoder: Encoder) -> FastNetwork:
     All of them of a frozen encoder; else those before :attr:`Encoder.frozen_layers`.
     """
     device = next(encoder.parameters()).device
-    network = _simplest(encoder)
-    if not encoder.config.frozen:
+    if encoder.config.frozen:
+        network = _simplest(encoder)
+    else:
         assert isinstance(encoder.backbone, GraphNetwork) and encoder.frozen_layers
         network = without_batch_norm(first_layers(encoder.backbone, encoder.frozen_layers))
     return FastNetwork(network, encoder.transform.size, "fp32", device)
