@@ -19,6 +19,7 @@ from torch import Tensor, fx, nn
 from torch.nn import functional
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from captioner.networks.depthwise import TiledConv2d
 from captioner.networks.weights import ZerosOnly
 
 MAX_NODES = 2000
@@ -193,7 +194,7 @@ class GraphNetwork(nn.Module):
         return FUNCTIONS[node.op](*inputs)
 
 
-class SameConv2d(nn.Conv2d):
+class SameConv2d(TiledConv2d):
     """A convolution padded as TensorFlow's "same": ceil(input / stride) outputs, the odd zero last.
 
     (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2)
@@ -226,7 +227,7 @@ def _register(root: nn.Module, name: str, layer: nn.Module) -> None:
 def _layer(node: Node) -> nn.Module:
     if node.op == "batch_norm":
         return nn.BatchNorm2d(node.sizes[0], eps=node.eps)
-    made = SameConv2d if node.padding is None else nn.Conv2d
+    made = SameConv2d if node.padding is None else TiledConv2d
     inputs, outputs, groups = node.sizes
     return made(
         inputs,
