@@ -18,6 +18,7 @@ from PIL import Image
 
 from helpers.browser import chromium, open_page, watch  # noqa: F401
 from helpers.images import noise
+from helpers.programs import exiftool, exiv2, java  # noqa: F401
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel

@@ -15,9 +15,8 @@ import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-import pytest
-
 from captioner.model.caption_model import CaptionModel
+from helpers.programs import program
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
 ALIVE_S = 30
@@ -43,15 +42,6 @@ time.sleep(max(0.0, ends_s - time.monotonic()))
 """
 
 
-def strace() -> str:
-    found = shutil.which("strace")
-    if found is None and os.environ.get("CI"):
-        pytest.fail("strace is not installed: .ci/run installs it")
-    if found is None:
-        pytest.skip("strace is not installed")
-    return found
-
-
 def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str], list[str]]:
     """Run Python code in a folder.
 
@@ -59,7 +49,7 @@ def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str
         The calls that have to do with a network, and what was written, created, renamed or removed
         outside of ``folder/out``, of the folder for temporary files and of captioner's cache.
     """
-    program, home, log = strace(), folder / "home", folder / "log"
+    home, log = folder / "home", folder / "log"
     for each in (home, folder / "out", folder / "temporary"):
         each.mkdir(parents=True)
     env = {name: value for name, value in os.environ.items() if name not in SAYS_CI}
@@ -67,8 +57,8 @@ def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str
     env["TMPDIR"] = str(folder / "temporary")  # where Python tries whether it could
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "ORT_DISABLE_TELEMETRY"):
         env.pop(name, None)
-    command = [program, "-f", "--seccomp-bpf", "-qq", "-e", f"trace={CALLS}", "-o", str(log)]
-    command += [sys.executable, "-c", code, *arguments]
+    command = [program("strace"), "-f", "--seccomp-bpf", "-qq", "-e", f"trace={CALLS}"]
+    command += ["-o", str(log), sys.executable, "-c", code, *arguments]
     done = subprocess.run(
         command, cwd=folder / "out", env=env, capture_output=True, text=True, check=False
     )

@@ -35,6 +35,9 @@ class CaptionRecord:
         error: why not, in a few words without the path; None if it could.
         tags: what it shows, surest first; None where tags were not asked for.
         unsure: whether the caption is less sure than was asked for: it is to be left out.
+        embedded: whether the caption stands in the image file too; None where that was not asked
+            for, or there is no caption.
+        embed_error: why it does not.
     """
 
     file_name: str
@@ -43,6 +46,8 @@ class CaptionRecord:
     error: str | None
     tags: tuple[Tag, ...] | None = None
     unsure: bool = False
+    embedded: bool | None = None
+    embed_error: str | None = None
 
     @property
     def status(self) -> str:
@@ -59,7 +64,8 @@ class CaptionRecord:
                 sentence, where it was reached, is the last pair; its word is None.
 
         An unsure caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
-        are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each.
+        are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each. Where a caption
+        was to be embedded, ``embed_error`` says why it is not, None if it is.
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
@@ -72,6 +78,8 @@ class CaptionRecord:
         if self.tags is not None:
             record["tags"] = [tag.to_dict() for tag in self.tags]
         record["error"] = self.error
+        if self.embedded is not None:
+            record["embed_error"] = self.embed_error
         return record
 
 

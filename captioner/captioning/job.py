@@ -5,17 +5,19 @@ from __future__ import annotations
 import os
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
+from captioner.captioning.embedding import Embedder, NotEmbedded
 from captioner.captioning.formats import WRITERS, is_sidecar
 from captioner.captioning.sidecars import XMP_NAMINGS
 from captioner.decoding.search import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
+from captioner.files.resume import Fingerprint
 from captioner.images.reading import IMAGES
 from captioner.model.caption_model import CaptionModel
 
@@ -41,6 +43,8 @@ class CaptionJob:
         overwrite: start anew, and replace what is there.
         append: keep all that is in the output, and add the images that are not.
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
+        embed: write captions and tags into the image files too, as
+            `captioner.captioning.embedding` does it.
     """
 
     paths: tuple[str, ...]
@@ -56,6 +60,7 @@ class CaptionJob:
     append: bool = False
     xmp_name: str = "darktable"
     exclude: tuple[str, ...] = ()
+    embed: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
@@ -96,6 +101,7 @@ class CaptionRun(ABC):
         self.model = model
         self.total: int | None = None
         self.done = 0
+        self._embedder = Embedder() if job.embed else None
 
     @abstractmethod
     def __enter__(self) -> Self:
@@ -124,10 +130,32 @@ class CaptionRun(ABC):
                 options do not suit the model. What is finished is kept.
         """
 
+    def embed_finished(self) -> Iterator[tuple[Path, str | None]]:
+        """Embed what an earlier run has captioned and not embedded.
+
+        Yields:
+            The path of an image, and None or the reason why it does not hold its caption.
+        """
+        return iter(())
+
     @property
     @abstractmethod
     def how_to_go_on(self) -> str:
         """What to say when it is interrupted; empty if there is nothing to go on with."""
+
+    def _embed(
+        self, record: CaptionRecord, captioned: Fingerprint
+    ) -> tuple[CaptionRecord, Fingerprint]:
+        """Embed a caption, if there is one and that is wanted; the file may be another then."""
+        result = record.result
+        if self._embedder is None or result is None or record.unsure:
+            return record, captioned
+        tags = [tag.name for tag in record.tags or ()]
+        try:
+            now = self._embedder.embed(record.path, result.text, tags, captioned)
+        except NotEmbedded as error:
+            return replace(record, embedded=False, embed_error=str(error)), captioned
+        return replace(record, embedded=True), now
 
     def _check_options(self) -> None:
         job = self.job

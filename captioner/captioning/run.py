@@ -18,10 +18,12 @@ from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
 from captioner.captioning.batches import CaptionRecord
+from captioner.captioning.embedding import NotEmbedded
 from captioner.captioning.formats import WRITERS
 from captioner.captioning.job import CaptionJob, CaptionRun
 from captioner.captioning.output import Output, make_output
@@ -94,6 +96,8 @@ class KeptRun(CaptionRun):
                 stack.enter_context(found)
             self._journal = found
             self._output.restore(self._journal, job.append)
+            if self._embedder is not None:
+                stack.enter_context(self._embedder)
             self._stack = stack.pop_all()
         return self
 
@@ -188,6 +192,26 @@ class KeptRun(CaptionRun):
 
     # --- the work --------------------------------------------------------------------------
 
+    def embed_finished(self) -> Iterator[tuple[Path, str | None]]:
+        """Also what could not be embedded then; see `CaptionRun.embed_finished`."""
+        if self._embedder is None:
+            return
+        for file in find_images(self.job.paths, self.job.exclude):
+            here, entry = Fingerprint.of(file), self._journal.get(file.name)
+            if entry is None or not here.is_same(entry.source) or not _lacks_embedding(entry):
+                continue
+            text, tags = entry.record["text"], entry.record.get("tags") or ()
+            problem = None
+            try:
+                here = self._embedder.embed(file.path, text, [tag["name"] for tag in tags], here)
+            except NotEmbedded as error:
+                problem = str(error)
+            record = {**entry.record, "embed_error": problem}
+            if (record, here) != (entry.record, entry.source):
+                # The file first: if this is as far as it comes, it is captioned again.
+                self._journal.add([Entry(record, entry.path, here)])
+            yield file.path, problem
+
     def records(self) -> Generator[CaptionRecord, None, None]:
         """Caption what is not finished; see `CaptionRun.records`."""
         assert self.total is not None, "records() outside of the context"
@@ -224,6 +248,7 @@ class KeptRun(CaptionRun):
             problem = None if record.error is not None else self._output.why_not(file)
             if problem is not None:
                 record = replace(record, result=None, tags=None, unsure=False, error=problem)
+            record, source = self._embed(record, source)
             taken.append(record)
             entry = Entry(record.to_dict(self.job.candidates), str(record.path), source)
             known = self._journal.get(entry.name)
@@ -284,6 +309,12 @@ class KeptRun(CaptionRun):
         return f"what is finished is kept: {again} and it goes on"
 
 
+def _lacks_embedding(entry: Entry) -> bool:
+    """Whether there is a caption that does not stand in its image."""
+    is_embedded = "embed_error" in entry.record and entry.record["embed_error"] is None
+    return entry.record["text"] is not None and not is_embedded
+
+
 def even_size(images: int, most: int) -> int:
     """The size of as few batches as can be, all alike: the last is filled up to it."""
     batches = max(1, -(-images // most))
@@ -321,7 +352,13 @@ class _PassingRun(CaptionRun):
         self._check_options()
         self._writer: Writer = WRITERS[self.job.format](self.job.output)
         self._files = find_images(self.job.paths, self.job.exclude)
-        self._writer.open()
+        self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
+        with ExitStack() as stack:
+            if self._embedder is not None:
+                stack.enter_context(self._embedder)
+            self._writer.open()
+            stack.push(self._writer)
+            self._stack = stack.pop_all()
         return self
 
     def __exit__(
@@ -330,15 +367,21 @@ class _PassingRun(CaptionRun):
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._writer.__exit__(kind, error, trace)
+        self._stack.__exit__(kind, error, trace)
 
     def records(self) -> Generator[CaptionRecord, None, None]:
-        batches = self._batches(enumerate(self._files), self.job.batch_size, fixed_shape=False)
+        batches = self._batches(enumerate(self._noted()), self.job.batch_size, fixed_shape=False)
         with closing(batches):
             for batch in batches:
                 for record in batch:
+                    record, _ = self._embed(record, self._ahead.popleft())
                     self._writer.write(record.to_dict(self.job.candidates), record.path)
                     yield record
+
+    def _noted(self) -> Iterator[SourceFile]:
+        for file in self._files:
+            self._ahead.append(Fingerprint.of(file))
+            yield file
 
     @property
     def how_to_go_on(self) -> str:

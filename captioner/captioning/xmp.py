@@ -76,6 +76,11 @@ def is_untouched(path: Path) -> bool:
     return int(found[2], 16) == crc32(unsigned)
 
 
+def held_by_xml(text: str) -> str:
+    """The text with U+FFFD in the place of what XML cannot hold."""
+    return _NO_XML.sub("\ufffd", text)
+
+
 def _escaped(text: str) -> str:
     # A carriage return would be read as the end of a line, which is one character less.
-    return escape(_NO_XML.sub("\ufffd", text), {"\r": "&#13;"})
+    return escape(held_by_xml(text), {"\r": "&#13;"})

@@ -51,6 +51,7 @@ examples:
   captioner caption photos/ --output texts/ --format txt  a text file for each image
   captioner caption photos/ --output report.html          a page to look at; opens in any browser
   captioner caption photos/ --format xmp                  XMP sidecars beside the photos
+  captioner caption photos/ --output captions.csv --embed   also into the photos themselves
   captioner caption new/ --output captions.csv --append   and others to the same file
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
@@ -74,8 +75,9 @@ added. The captions of a page, report.html, are report_files/captions.jsonl, and
 for them; `captioner report --help` tells of the page. Standard output keeps nothing: there, every
 run starts from the beginning.
 
-An XMP sidecar that another program has written or changed is never replaced, not even by
---overwrite, and pictures are never touched. docs/formats.md explains all formats.
+An XMP sidecar or an embedded description that another program has written or changed is never
+replaced, not even by --overwrite. Without --embed images are never touched. docs/formats.md
+explains all formats.
 """
 
 
@@ -125,9 +127,12 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
         const=TAG_CONFIDENCE,
         metavar="P",
         help="with jsonl and xmp: what each image shows, as words that are right with a "
-        "probability of at least P (default: 0.25); xmp has them anyway, if the model has any",
+        "probability of at least P (default: 0.25); xmp and --embed have them anyway, if the model "
+        "has any",
     )
-    tags.add_argument("--no-tags", action="store_true", help="with xmp and html: the caption only")
+    tags.add_argument(
+        "--no-tags", action="store_true", help="with xmp, html and --embed: the caption only"
+    )
     output.add_argument(
         "--xmp-name",
         choices=XMP_NAMINGS,
@@ -138,6 +143,13 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
         "--no-attention",
         action="store_true",
         help="with html: do not show where the captioner looked, for which it reads images twice",
+    )
+    output.add_argument(
+        "--embed",
+        action="store_true",
+        help="also write the caption and the tags into the image files themselves: JPEG, PNG, WebP "
+        "and TIFF, through ExifTool, which has to be installed. A description that captioner has "
+        "not written stays; --no-tags: the caption only",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     decoding = add_decoding(parser)
@@ -185,11 +197,13 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 def _caption(args: argparse.Namespace) -> int:
     from captioner.model.caption_model import load_model
 
+    if args.embed:
+        _check_embedding()
     page = _page(args)
     _job_of(args, page)  # A mistake is told before the model is loaded.
     model = load_model(args.model, device=args.device, precision=args.precision)
     job = _job_of(args, page, model.decoding)
-    tagged = (page is not None or job.format == "xmp") and not args.no_tags
+    tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
     code = _run(args, job, model)
@@ -214,18 +228,37 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
     with open_caption_job(job, model) as run, closing(run.records()) as records:
         counts["done"] = run.done
         try:
+            for path, problem in run.embed_finished():
+                _count_embedding(counts, path, problem)
             for record in _with_progress(records, run, args.quiet):
                 counts[record.status] += 1
                 if record.error is not None:
                     say(f"captioner: {shown(record.path)}: {record.error}")
+                if record.embedded is not None:
+                    _count_embedding(counts, record.path, record.embed_error)
         except KeyboardInterrupt:
             if run.how_to_go_on:
                 say(f"captioner: {run.how_to_go_on}")
             raise
     if not args.quiet:
-        say("captioner: " + _captions_text(counts, args.min_confidence > 0))
+        say("captioner: " + _captions_text(counts, args.min_confidence > 0, args.embed))
     say_what_was_passed_over(args.paths, IMAGES, args.exclude, wanted=not args.quiet)
-    return 1 if counts["failed"] else 0
+    return 1 if counts["failed"] or counts["not embedded"] else 0
+
+
+def _check_embedding() -> None:
+    from captioner.files.exiftool import find_exiftool
+
+    try:
+        find_exiftool()
+    except CaptionerError as error:
+        raise CaptionerError(f"--embed: {error}") from None
+
+
+def _count_embedding(counts: Counter[str], path: Path, problem: str | None) -> None:
+    counts["embedded" if problem is None else "not embedded"] += 1
+    if problem is not None:
+        say(f"captioner: {shown(path)}: caption not embedded: {problem}")
 
 
 def _page(args: argparse.Namespace) -> ReportJob | None:
@@ -298,27 +331,33 @@ def _job(
             overwrite=args.overwrite,
             append=args.append,
             xmp_name=args.xmp_name or "darktable",
+            embed=args.embed,
         )
     except ValueError as error:
         raise CaptionerError(str(error)) from error
 
 
 def _check_tags(args: argparse.Namespace, format: str) -> None:
-    if args.tags is not None and format not in ("jsonl", "xmp", PAGE):
+    if args.tags is not None and format not in ("jsonl", "xmp", PAGE) and not args.embed:
         raise CaptionerError(f"--tags: {format} has no place for them; use --format jsonl or xmp")
-    if args.no_tags and format not in ("xmp", PAGE):
-        raise CaptionerError(f"--no-tags: is for --format xmp and html, not for {format}")
+    if args.no_tags and format not in ("xmp", PAGE) and not args.embed:
+        raise CaptionerError(
+            f"--no-tags: is for --embed and for --format xmp and html, not for {format}"
+        )
     if args.xmp_name is not None and format != "xmp":
         raise CaptionerError(f"--xmp-name: is for --format xmp, not for {format}")
 
 
-def _captions_text(counts: Counter[str], some_left_out: bool) -> str:
+def _captions_text(counts: Counter[str], some_left_out: bool, embed: bool) -> str:
     text = f"{counts['ok']} captioned, "
     if some_left_out:
         text += f"{counts['unsure']} not sure enough, "
     if counts["done"]:
         text += f"{counts['done']} finished before, "
-    return text + f"{counts['failed']} failed"
+    text += f"{counts['failed']} failed"
+    if embed:
+        text += f"; {counts['embedded']} embedded, {counts['not embedded']} not embedded"
+    return text
 
 
 def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import subprocess
 from pathlib import Path
 from xml.etree import ElementTree
@@ -29,7 +28,7 @@ DC = "{http://purl.org/dc/elements/1.1/}"
 IPTC = "{http://iptc.org/std/Iptc4xmpCore/1.0/xmlns/}"
 LANG = "{http://www.w3.org/XML/1998/namespace}lang"
 ODD = 'a <dog> & a "cat"\'s\r\n\ttail ]]> ä 日本 \U0001f436 &amp; \u2028'
-exiftool = pytest.mark.skipif(shutil.which("exiftool") is None, reason="needs ExifTool")
+needs_exiftool = pytest.mark.usefixtures("exiftool")
 
 DARKTABLE = """\
 <?xml version="1.0" encoding="UTF-8"?>
@@ -133,7 +132,7 @@ def test_what_xml_forbids_is_replaced(text: str) -> None:
     assert "\ufffd" in caption and "\ufffd" in tags[0]
 
 
-@exiftool
+@needs_exiftool
 def test_exiftool_reads_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "ä b.jpg.xmp").write_text(render_xmp(ODD, ["dog", "R&B <3", "日本"]), "utf-8")
     (found,) = read_by_exiftool(tmp_path / "ä b.jpg.xmp")
@@ -142,7 +141,7 @@ def test_exiftool_reads_what_was_written(tmp_path: Path) -> None:
     assert found["Subject"] == ["dog", "R&B <3", "日本"]
 
 
-@pytest.mark.skipif(shutil.which("exiv2") is None, reason="needs Exiv2")
+@pytest.mark.usefixtures("exiv2")
 def test_the_library_of_darktable_and_digikam_reads_what_was_written(tmp_path: Path) -> None:
     (tmp_path / "a.jpg.xmp").write_text(render_xmp("a <b> & ä", ["dog", "R&B"]), "utf-8")
     command = ["exiv2", "-PXkyct", str(tmp_path / "a.jpg.xmp")]
@@ -234,7 +233,7 @@ def test_caption_and_tags_beside_the_photos_which_stay_as_they_are(
     assert (photos / ".captions.xmp.captioner").exists()
 
 
-@exiftool
+@needs_exiftool
 def test_exiftool_reads_what_the_command_wrote(photos: Path, run) -> None:
     assert run(photos, "--tags", "0")[0] == 0
     for path in photos.rglob("*.xmp"):
@@ -362,7 +361,7 @@ def test_run_again_with_new_images_and_a_developed_photo(photos: Path, run) -> N
     assert "x.png.xmp" in sidecars(photos)
 
 
-@exiftool
+@needs_exiftool
 def test_the_documented_way_to_merge_keeps_the_development(photos: Path, run) -> None:
     theirs = photos / "sub" / "a.png.xmp"
     theirs.write_text(DARKTABLE)

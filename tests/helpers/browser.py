@@ -1,11 +1,10 @@
-"""Pages opened in a real browser: Chromium, driven by Playwright, if both are there.
+"""Pages opened in a real browser: Chromium, driven by Playwright.
 
 A page that a test opens may log no error, may raise none, and may ask for nothing but files.
 """
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -13,6 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
+from helpers.programs import program
 
 NAMES = ("chromium", "chromium-browser", "google-chrome")
 LOCAL = ("file:", "data:", "blob:")
@@ -43,12 +44,9 @@ class Watch:
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Any]:
     """Chromium, one for each module: Playwright's loop is in the way of others in its thread."""
-    sync_api = pytest.importorskip(
-        "playwright.sync_api", reason="Playwright is not installed: pip install playwright"
-    )
-    path = next(filter(None, map(shutil.which, NAMES)), None)
-    if path is None:
-        pytest.skip("Chromium is not installed: apt-get install chromium")
+    from playwright import sync_api  # here: every test run reads this module
+
+    path = program(*NAMES)
     with sync_api.sync_playwright() as playwright:
         # Its sandbox does not start for root, nor in most containers; only our own pages are shown.
         browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import os
-import shutil
 from collections.abc import Callable
 from importlib.util import find_spec
 from pathlib import Path
@@ -388,7 +387,7 @@ def spice_models() -> list[Path]:
     return list((Path(spec.origin).parent / "lib").glob("stanford-corenlp-*-models.jar"))
 
 
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+@pytest.mark.usefixtures("java")
 @pytest.mark.skipif(bool(spice_models()), reason="the models are there")
 def test_spice_does_not_download_its_models() -> None:
     with pytest.raises(CaptionerError, match="run python -m pycocoevalcap.spice.get_stanford"):
@@ -397,7 +396,7 @@ def test_spice_does_not_download_its_models() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(shutil.which("java") is None, reason="needs Java")
+@pytest.mark.usefixtures("java")
 def test_meteor_runs_beside_the_others() -> None:
     scores = score_captions(CANDIDATES, REFERENCES, tokenize=tokenize, extra=["METEOR"])
     assert list(scores.values)[-1] == "METEOR"

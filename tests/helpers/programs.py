@@ -1,0 +1,42 @@
+"""Programs that tests start. `.ci/run` installs them: where CI runs, none may be missing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+
+import pytest
+
+
+def missing(what: str) -> None:
+    """Skip the test, or fail it where CI runs."""
+    if os.environ.get("CI"):
+        pytest.fail(f"{what} is not installed: .ci/run installs it")
+    pytest.skip(f"{what} is not installed")
+
+
+def program(*names: str) -> str:
+    """The path of the first of these programs that is installed; else see `missing`."""
+    found = next(filter(None, map(shutil.which, names)), None)
+    if found is None:
+        missing(names[0])
+    assert found is not None
+    return found
+
+
+@pytest.fixture
+def exiftool() -> str:
+    """ExifTool's path."""
+    return program("exiftool")
+
+
+@pytest.fixture
+def exiv2() -> str:
+    """Exiv2's path."""
+    return program("exiv2")
+
+
+@pytest.fixture
+def java() -> str:
+    """Java's path."""
+    return program("java")
