@@ -30,7 +30,7 @@ from PIL import Image
 
 from captioner.decoding.search import DecodingOptions, decode
 from captioner.model.caption_model import CaptionModel, load_model
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
@@ -111,12 +111,13 @@ def speed(folder: Path, photos: list[Path]) -> float:
 def _one_by_one(model: CaptionModel, paths: list[Path]) -> int:
     """As the usual scripts do it: the layers as trained, a batch of one, no shared work."""
     backbone = model.encoder.backbone.to(memory_format=torch.contiguous_format)
+    steps = model.decoder_steps()
     for path in paths:
         grid = backbone(model.read(path)[None])
         features = ImageFeatures.from_grid(grid.flatten(2).transpose(1, 2))
         decode(
-            model.decoder.step,
-            model.decoder.start(features),
+            steps.step,
+            steps.start(features),
             1,
             BEAM,
             bos=BOS_ID,

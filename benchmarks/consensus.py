@@ -23,7 +23,7 @@ from tqdm import tqdm
 from captioner.data.datasets import load_caption_data
 from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.features import ImageFeatures
 from captioner.tagging.timeline import CaptionedFrame, choose_caption
 from captioner.tagging.videos import SAME_THING
 from captioner.text.metrics import score_captions

@@ -22,8 +22,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.networks.decoder import CELLS, Decoder, DecoderConfig, shift
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.configs import CELLS, DecoderConfig
+from captioner.networks.decoder import Decoder, shift
+from captioner.networks.decoder_steps import DecoderSteps
+from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import PAD_ID
 
 VOCABULARY, FEATURES, CELLS_IN_GRID, CAPTIONS = 2540, 1280, 64, 5  # of the shipped model
@@ -41,11 +43,12 @@ def at_once(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tens
 
 def word_by_word(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tensor:
     inputs, targets = shift(captions)
-    state = decoder.start(features)
+    steps = DecoderSteps(decoder, tabulate=False)
+    state = steps.start(features)
     state = state.select_beams(inputs.new_zeros(inputs.shape[:2]))
     scores = []
     for t in range(inputs.shape[2]):
-        logits, state = decoder.step(inputs[:, :, t], state)
+        logits, state = steps.step(inputs[:, :, t], state)
         scores.append(logits)
     logits = torch.stack(scores, dim=2)
     return functional.cross_entropy(logits.flatten(0, 2), targets.flatten(), ignore_index=PAD_ID)

@@ -155,8 +155,7 @@ def tiny_model() -> CaptionModel:
     import torch
 
     from captioner.model.caption_model import CaptionModel
-    from captioner.networks.decoder import DecoderConfig
-    from captioner.networks.encoder import EncoderConfig
+    from captioner.networks.configs import DecoderConfig, EncoderConfig
     from captioner.text.tokenizer import Tokenizer, tokenize
 
     torch.manual_seed(0)

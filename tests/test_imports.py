@@ -69,8 +69,8 @@ from pathlib import Path
 from PIL import Image
 import captioner
 from captioner.cli.entry import main
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig
+from captioner.networks.configs import DecoderConfig
+from captioner.networks.configs import EncoderConfig
 from captioner.text.tokenizer import Tokenizer
 model = captioner.CaptionModel.build(
     EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),

@@ -21,7 +21,7 @@ from captioner.files.finding import SourceFile
 from captioner.images.reading import ImageError, read_ahead
 from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
 from captioner.model.tags import Tag, tags_of
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.features import ImageFeatures
 
 
 @dataclass(frozen=True)

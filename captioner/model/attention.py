@@ -22,7 +22,7 @@ from captioner.text.tokenizer import BOS_ID, EOS_ID, UNK_ID
 if TYPE_CHECKING:
     from captioner.images.transform import ImageTransform
     from captioner.model.caption_model import CaptionModel
-    from captioner.networks.encoder import ImageFeatures
+    from captioner.networks.features import ImageFeatures
 
 Window = tuple[float, float, float, float]
 
@@ -85,15 +85,15 @@ def _read(
     model: CaptionModel, features: ImageFeatures, given: Tensor, said: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
     """Probabilities (B, T + 1) of what is said after what is given, and weights (B, T + 1, R)."""
-    decoder = model.decoder
-    state = decoder.start(type(features)(*(part.to(model.device) for part in features)))
+    steps = model.decoder_steps()
+    state = steps.start(type(features)(*(part.to(model.device) for part in features)))
     probs, weights = [], []
     for place in range(given.shape[1]):
         words = given[:, place : place + 1]  # (B, 1)
-        if decoder.config.attention == "none":
-            logits, state = decoder.step(words, state)
+        if model.decoder.config.attention == "none":
+            logits, state = steps.step(words, state)
         else:
-            logits, state, seen = decoder.step_with_attention(words, state)
+            logits, state, seen = steps.step_with_attention(words, state)
             weights.append(seen.squeeze(1))  # (B, R)
         log_probs = logits.float().log_softmax(dim=-1).squeeze(1)  # (B, V)
         probs.append(log_probs.gather(1, said[:, place : place + 1]).exp())

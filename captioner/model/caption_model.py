@@ -38,11 +38,14 @@ from captioner.model.model_file import (
 )
 from captioner.model.tag_head import TagHead
 from captioner.model.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
+from captioner.networks.backbones import check_encoder_fits
 from captioner.networks.cnn_graph import CnnGraph
-from captioner.networks.decoder import Decoder, DecoderConfig
-from captioner.networks.encoder import Encoder, EncoderConfig, ImageFeatures, check_encoder_fits
-from captioner.networks.fast_decoder import FastDecoder
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.decoder import Decoder
+from captioner.networks.decoder_steps import DecoderSteps
+from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import PRECISIONS, FastEncoder
+from captioner.networks.features import ImageFeatures
 from captioner.networks.pretrained import is_file_name
 from captioner.networks.weights import ShapesOnly, ZerosOnly
 from captioner.text.lexicon import Lemma, Lexicon
@@ -169,7 +172,7 @@ class CaptionModel(nn.Module):
         self.precision = "fp32"
         self.path: Path | None = None
         self._fast: FastEncoder | None = None
-        self._fast_decoder: FastDecoder | None = None
+        self._steps: DecoderSteps | None = None
 
     @classmethod
     def build(
@@ -217,7 +220,7 @@ class CaptionModel(nn.Module):
         return self._encoder_of_inference().engine
 
     def _encoder_of_inference(self) -> FastEncoder:
-        if self._fast is None or not self._fast.is_of(self.encoder, self.precision):
+        if self._fast is None or not self._fast.is_current(self.encoder, self.precision):
             self._fast = FastEncoder(self.encoder, self.precision)
         return self._fast
 
@@ -279,14 +282,14 @@ class CaptionModel(nn.Module):
             return []
         every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
         results = []
-        decoder: Any = self._decoder_of_inference()
+        steps = self.decoder_steps()
         with self._evaluating():
             features = self.encode(pixels)
             for place in range(len(pixels)):
                 one = ImageFeatures(*(part[place : place + 1].float() for part in features))
                 found = search_fillings(
-                    decoder.step,
-                    decoder.start(one),
+                    steps.step,
+                    steps.start(one),
                     ids,
                     beam_size=options.beam_size,
                     bos=BOS_ID,
@@ -370,11 +373,11 @@ class CaptionModel(nn.Module):
         if len(features.grid) == 0:
             return []
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
-        decoder: Any = self._decoder_of_inference()
+        steps = self.decoder_steps()
         with self._evaluating():
             found = decode(
-                decoder.step,
-                decoder.start(
+                steps.step,
+                steps.start(
                     features, self.decoder.style_numbers(options.style, len(features.grid))
                 ),
                 len(features.grid),
@@ -395,12 +398,11 @@ class CaptionModel(nn.Module):
             )
         ]
 
-    def _decoder_of_inference(self) -> Decoder | FastDecoder:
-        if self.decoder.config.layers > 1:
-            return self.decoder
-        if self._fast_decoder is None or not self._fast_decoder.is_of(self.decoder):
-            self._fast_decoder = FastDecoder(self.decoder)
-        return self._fast_decoder
+    def decoder_steps(self) -> DecoderSteps:
+        """The decoder word by word, with the weights that it has now."""
+        if self._steps is None or not self._steps.is_current(self.decoder):
+            self._steps = DecoderSteps(self.decoder)
+        return self._steps
 
     def _familiarity(self, features: ImageFeatures) -> Sequence[float | None]:
         if self.familiarity is None:
@@ -482,7 +484,7 @@ class CaptionModel(nn.Module):
         }:
             description["decoding"] = kept
         # Not all models have these three, and readers that do not know them pass over them.
-        if self.encoder.graph is not None:
+        if not self.encoder.graph.needs_library:
             description["encoder_graph"] = self.encoder.graph.to_dict()
         if self.lexicon is not None:
             description["lexicon"] = self.lexicon.to_dict()

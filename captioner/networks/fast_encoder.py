@@ -5,14 +5,18 @@ On a CPU it runs in ONNX Runtime, where that is installed and the computation is
 
 from __future__ import annotations
 
-import copy
+from collections import Counter
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from captioner.networks.cnn_graph import GraphNetwork, as_graph, first_layers, without_batch_norm
-from captioner.networks.encoder import Encoder, ImageFeatures, as_cells, as_grid
+from captioner.networks.cnn_graph import CnnGraph, GraphNetwork, Node
+from captioner.networks.encoder import Encoder
+from captioner.networks.features import ImageFeatures, as_cells
+from captioner.networks.stages import first_layers, rebuilt
 from captioner.networks.weights import versions
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
 PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 CHUNK = 4
-"""Pictures that a CPU encodes at once: of more, the maps between the layers leave its caches."""
+"""Images that a CPU encodes at once: of more, the maps between the layers leave its caches."""
 
 
 class FastNetwork:
@@ -38,7 +42,7 @@ class FastNetwork:
     """
 
     def __init__(
-        self, network: nn.Module, size: tuple[int, int], precision: str, device: torch.device
+        self, network: GraphNetwork, size: tuple[int, int], precision: str, device: torch.device
     ) -> None:
         self._dtype = PRECISIONS[precision]
         self._device = device
@@ -65,8 +69,7 @@ class FastNetwork:
         pixels = pixels.to(self._device, torch.bfloat16 if self._cast else None, non_blocking=True)
         autocast = self._dtype is not None and not self._cast
         with torch.autocast(self._device.type, self._dtype, enabled=autocast):
-            found = self._network(pixels.contiguous(memory_format=torch.channels_last))
-        grid: Tensor = as_grid(found)
+            grid: Tensor = self._network(pixels.contiguous(memory_format=torch.channels_last))
         return grid.float()
 
 
@@ -84,10 +87,12 @@ class FastEncoder:
     def __init__(self, encoder: Encoder, precision: str) -> None:
         self.made_of = versions(encoder), precision
         device = next(encoder.parameters()).device
-        self._network = FastNetwork(_simplest(encoder), encoder.transform.size, precision, device)
+        self._network = FastNetwork(
+            without_batch_norm(encoder.backbone), encoder.transform.size, precision, device
+        )
         self.engine = self._network.engine
 
-    def is_of(self, encoder: Encoder, precision: str) -> bool:
+    def is_current(self, encoder: Encoder, precision: str) -> bool:
         """Whether it still is the copy of this encoder, with the weights that it has now."""
         return self.made_of == (versions(encoder), precision)
 
@@ -102,24 +107,48 @@ def frozen_part(encoder: Encoder) -> FastNetwork:
     All of them of a frozen encoder; else those before :attr:`Encoder.frozen_layers`.
     """
     device = next(encoder.parameters()).device
-    if encoder.config.frozen:
-        network = _simplest(encoder)
-    else:
-        assert isinstance(encoder.backbone, GraphNetwork) and encoder.frozen_layers
-        network = without_batch_norm(first_layers(encoder.backbone, encoder.frozen_layers))
-    return FastNetwork(network, encoder.transform.size, "fp32", device)
+    network = encoder.backbone
+    if not encoder.config.frozen:
+        assert encoder.frozen_layers, "everything is trained"
+        network = first_layers(network, encoder.frozen_layers)
+    return FastNetwork(without_batch_norm(network), encoder.transform.size, "fp32", device)
 
 
-def _simplest(encoder: Encoder) -> nn.Module:
-    """A copy of the CNN, folded where its graph is known."""
-    if encoder.graph is None:
-        # A traced network's copy forgets that it was in eval mode.
-        return copy.deepcopy(encoder.backbone).eval().requires_grad_(False)
-    return without_batch_norm(as_graph(encoder.backbone, encoder.graph))
+def without_batch_norm(network: GraphNetwork) -> GraphNetwork:
+    """A copy for inference: BatchNorms are part of the convolutions before them.
+
+    (Jacob et al. 2018, section 3.2.) A BatchNorm that does not read a convolution, or not alone,
+    stays; what only training needs is left out.
+    """
+    readers = Counter(read for node in network.graph.nodes for read in node.inputs)
+    values = [0]  # what each value of the network is in the copy
+    nodes: list[Node] = []
+    state = {name: tensor.clone() for name, tensor in network.state_dict().items()}
+    for node in network.graph.nodes:
+        inputs = tuple(values[read] for read in node.inputs)
+        before = nodes[inputs[0] - 1] if inputs[0] else node
+        if node.op == "batch_norm" and before.op == "conv" and readers[node.inputs[0]] == 1:
+            nodes[inputs[0] - 1] = replace(before, bias=True)
+            _fold(state, before.module, node)
+            values.append(inputs[0])
+        elif node.op in ("dropout", "drop_depth"):
+            values.append(inputs[0])
+        else:
+            nodes.append(replace(node, inputs=inputs))
+            values.append(len(nodes))
+    return rebuilt(network, CnnGraph(tuple(nodes)), state)
 
 
-def _in_onnx_runtime(network: nn.Module, size: tuple[int, int]) -> OnnxNetwork | None:
-    if not isinstance(network, GraphNetwork):
+def _fold(state: dict[str, Tensor], conv: str, norm: Node) -> None:
+    parts = ("running_mean", "running_var", "weight", "bias", "num_batches_tracked")
+    mean, variance, scale, bias, _ = (state.pop(f"{norm.module}.{part}") for part in parts)
+    state[f"{conv}.weight"], state[f"{conv}.bias"] = fuse_conv_bn_weights(
+        state[f"{conv}.weight"], state.get(f"{conv}.bias"), mean, variance, norm.eps, scale, bias
+    )
+
+
+def _in_onnx_runtime(network: GraphNetwork, size: tuple[int, int]) -> OnnxNetwork | None:
+    if network.graph.needs_library:
         return None
     try:
         from captioner.networks.onnx_runtime import OnnxNetwork

@@ -24,7 +24,7 @@ from captioner.files.finding import SourceFile, printable
 from captioner.images.thumbnails import Filmstrip
 from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
 from captioner.model.tags import Tag, tags_of
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.features import ImageFeatures
 from captioner.tagging.timeline import (
     CaptionedFrame,
     Segment,

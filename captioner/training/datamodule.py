@@ -24,7 +24,8 @@ from captioner.errors import CaptionerError
 from captioner.files.writing import default_cache_dir
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import load_any
-from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.networks.configs import EncoderConfig
+from captioner.networks.encoder import Encoder
 from captioner.text.lexicon import LANGUAGE, Lexicon
 from captioner.text.tokenizer import Tokenizer
 from captioner.training.batches import (

@@ -22,8 +22,9 @@ from tqdm import tqdm
 from captioner.errors import CaptionerError
 from captioner.files.resume import NO_LOCKS, say_no_locks
 from captioner.images.reading import READER_VERSION, read_image
-from captioner.networks.encoder import Encoder, as_cells
+from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastNetwork, frozen_part
+from captioner.networks.features import as_cells
 
 try:
     import fcntl

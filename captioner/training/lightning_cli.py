@@ -21,8 +21,7 @@ from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from captioner.errors import CaptionerError
 from captioner.model.checkpoints import read_checkpoint
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig
+from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
 from captioner.training.task import CaptionTask

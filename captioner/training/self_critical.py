@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from captioner.decoding.search import DecodingOptions, Hypothesis, decode
 from captioner.networks.decoder import Decoder
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.decoder_steps import DecoderSteps
+from captioner.networks.features import ImageFeatures
 from captioner.text.metrics import CiderD, References, SentenceBleu
 from captioner.text.tokenizer import (
     BOS_ID,
@@ -96,9 +97,10 @@ def draw_samples(
     decoder.eval()
     try:
         with torch.no_grad():
+            steps = DecoderSteps(decoder, tabulate=False)
             return decode(
-                decoder.step,
-                decoder.start(features, styles),
+                steps.step,
+                steps.start(features, styles),
                 len(features.grid),
                 options,
                 bos=BOS_ID,

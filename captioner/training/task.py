@@ -24,8 +24,9 @@ from captioner.decoding.search import DecodingOptions, Hypothesis
 from captioner.errors import CaptionerError
 from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig, shift
-from captioner.networks.encoder import EncoderConfig, ImageFeatures
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.decoder import shift
+from captioner.networks.features import ImageFeatures
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import PAD_ID, tokenize
 from captioner.training.batches import Batch

@@ -26,8 +26,7 @@ from captioner.cli import entry as cli
 from captioner.cli.options import DECODING_ARGUMENTS, SAMPLING_ARGUMENTS
 from captioner.decoding.search import DecodingOptions
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig
+from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.text.tokenizer import Tokenizer
 
 WORDS = ["a", "dog", "runs", "in", "the", "snow", "man", "red", "ball", "on", "grass", "jumps"]

@@ -25,8 +25,7 @@ from captioner.evaluation.evaluate import (
 )
 from captioner.images.reading import READER_VERSION
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig
+from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import TOKENIZER_RULE, Tokenizer, tokenize

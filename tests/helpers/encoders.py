@@ -6,7 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.networks.configs import EncoderConfig
+from captioner.networks.encoder import Encoder
 
 
 def trained_norms(network: nn.Module, seed: int = 0) -> None:

@@ -11,8 +11,8 @@ from captioner.decoding.search import DecodingOptions
 from captioner.images.transform import ImageTransform
 from captioner.model.attention import attend, grid_window
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig, ImageFeatures
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import BOS_ID, Tokenizer
 from helpers.images import noise
 
@@ -53,11 +53,10 @@ def test_weights_are_those_of_each_step(tiny_model: CaptionModel) -> None:
     assert found.weights.shape == (3, rows * columns)
     one = ImageFeatures(*(part[1:] for part in features))
     with torch.inference_mode():
-        state = tiny_model.decoder.start(one)
+        steps = tiny_model.decoder_steps()
+        state = steps.start(one)
         for place, word in enumerate((BOS_ID, *map(tiny_model.tokenizer.id_of, words[:2]))):
-            _, state, expected = tiny_model.decoder.step_with_attention(
-                torch.tensor([[word]]), state
-            )
+            _, state, expected = steps.step_with_attention(torch.tensor([[word]]), state)
             np.testing.assert_allclose(found.weights[place], expected[0, 0], rtol=1e-4)
     assert np.ptp(found.weights, axis=0).max() > 1e-4  # not the same for every word
     levels = found.levels()

@@ -36,8 +36,9 @@ from captioner.model.caption_model import CaptionModel, CaptionResult, load_mode
 from captioner.model.checkpoints import export_checkpoint, load_any, load_checkpoint
 from captioner.model.model_file import file_sha256
 from captioner.model.tags import TagCalibration
-from captioner.networks.decoder import DecoderConfig, shift
-from captioner.networks.encoder import EncoderConfig, ImageFeatures
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.decoder import shift
+from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 from helpers.images import noise
 

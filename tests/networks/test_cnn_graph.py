@@ -1,139 +1,17 @@
-"""A CNN's graph computes what the CNN does, in torch and in ONNX Runtime, within bounds."""
+"""Graphs of CNNs: what a file may ask for, and the networks that are made of them."""
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
 import torch
-from torch import Tensor, nn
 
-from captioner.networks.cnn_graph import (
-    CnnGraph,
-    GraphNetwork,
-    SameConv2d,
-    as_graph,
-    graph_of,
-    without_batch_norm,
-)
-from captioner.networks.encoder import Encoder, EncoderConfig
-from helpers.encoders import difference, make_encoder, trained_norms
-
-EXAMPLE = torch.zeros(1, 3, 64, 64)
-CNNS = {
-    "timm/tf_efficientnet_lite0": 140,
-    "timm/efficientnet_b0": 250,
-    "timm/mobilenetv3_small_050": 152,
-    "timm/resnet18": 66,
-    "torchvision/mobilenet_v3_small": 152,
-    "torchvision/vgg11": 21,
-}
-
-
-def norms_in(network: nn.Module) -> int:
-    return sum(isinstance(module, nn.BatchNorm2d) for module in network.modules())
-
-
-@pytest.mark.parametrize("name", CNNS)
-def test_the_graph_computes_what_the_cnn_does(name: str) -> None:
-    backbone = make_encoder(name).backbone
-    graph = graph_of(backbone, EXAMPLE)
-    assert graph is not None
-    network = as_graph(backbone, graph)
-    assert set(network.state_dict()) == {
-        key for key in backbone.state_dict() if not key.startswith(("classifier", "pre_logits"))
-    }
-    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
-    with torch.no_grad():
-        found, expected = network(pictures), backbone(pictures)
-    expected = expected["grid"] if isinstance(expected, dict) else expected
-    assert difference(found, expected) < 1e-6
-    again = CnnGraph.from_dict(json.loads(json.dumps(graph.to_dict())))
-    assert again == graph
-
-
-@pytest.mark.parametrize("name", CNNS)
-def test_folding_leaves_no_batch_norm_and_the_same_result(name: str) -> None:
-    encoder = make_encoder(name)
-    assert encoder.graph is not None
-    network = as_graph(encoder.backbone, encoder.graph)
-    folded = without_batch_norm(network)
-    assert norms_in(folded) == 0
-    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
-    with torch.no_grad():
-        assert difference(folded(pictures), network(pictures)) < 1e-4
-
-
-@pytest.mark.parametrize("name", CNNS)
-def test_onnx_runtime_computes_what_the_cnn_does(name: str) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
-    from captioner.networks.onnx_runtime import OnnxNetwork
-
-    encoder = make_encoder(name)
-    assert encoder.graph is not None
-    network = as_graph(encoder.backbone, encoder.graph)
-    pictures = torch.rand(3, 3, 64, 64) * 2 - 1
-    with torch.no_grad():
-        expected = network(pictures)
-    for each in (network, without_batch_norm(network)):
-        assert difference(OnnxNetwork(each, (64, 64))(pictures), expected) < 1e-4
-
-
-@pytest.mark.parametrize("name", ["timm/convnext_atto", "torchvision/densenet121"])
-def test_other_cnns_have_no_graph(name: str) -> None:
-    assert make_encoder(name).graph is None
-
-
-class ReadTwice(nn.Module):
-    """The convolution's output is read by a BatchNorm and by the sum behind it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 4, 3)
-        self.norm = nn.BatchNorm2d(4)
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        found: Tensor = self.conv(pictures)
-        return found + self.norm(found)
-
-
-class UsedTwice(nn.Module):
-    """One convolution with a BatchNorm for each of its two uses."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.conv = nn.Conv2d(3, 3, 3, padding=1)
-        self.norms = nn.ModuleList([nn.BatchNorm2d(3), nn.BatchNorm2d(3)])
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        for norm in self.norms:
-            pictures = norm(self.conv(pictures))
-        return pictures
-
-
-class Branches(nn.Module):
-    """What runs depends on the picture: nothing that can be traced."""
-
-    def forward(self, pictures: Tensor) -> Tensor:
-        return pictures if pictures.sum() > 0 else -pictures
-
-
-def test_a_norm_that_does_not_read_alone_stays() -> None:
-    network = ReadTwice().eval()
-    trained_norms(network)
-    graph = graph_of(network, EXAMPLE)
-    assert graph is not None
-    folded = without_batch_norm(as_graph(network, graph))
-    assert norms_in(folded) == 1
-    pictures = torch.rand(2, 3, 16, 16)
-    with torch.no_grad():
-        assert torch.equal(folded(pictures), network(pictures))
-
-
-@pytest.mark.parametrize("kind", [UsedTwice, Branches])
-def test_what_is_no_plain_list_of_layers_has_no_graph(kind: type[nn.Module]) -> None:
-    assert graph_of(kind().eval(), EXAMPLE) is None
+from captioner.networks.cnn_graph import CnnGraph, GraphNetwork
+from captioner.networks.cnn_layers import SameConv2d
+from captioner.networks.configs import EncoderConfig
+from captioner.networks.encoder import Encoder
+from helpers.encoders import difference, make_encoder
 
 
 @pytest.mark.parametrize(
@@ -154,6 +32,7 @@ def test_same_padding_is_tensorflows(
     assert conv(torch.zeros(1, 3, *size)).shape == (1, 2, rows, columns)
 
 
+NORM = {"op": "batch_norm", "inputs": [0], "module": "a", "sizes": [3]}
 CONV = {"op": "conv", "inputs": [0], "module": "a", "sizes": [3, 4, 1]}
 
 
@@ -175,7 +54,15 @@ CONV = {"op": "conv", "inputs": [0], "module": "a", "sizes": [3, 4, 1]}
         ([CONV | {"stride": [0, 1]}], "0 in a layer"),
         ([CONV | {"stride": [True, 1]}], "True in a layer"),
         ([CONV | {"kernel": [3]}], "is not .height, width."),
-        ([{"op": "batch_norm", "inputs": [0], "module": "a", "sizes": [3], "eps": -1.0}], "eps"),
+        ([NORM | {"eps": -1.0}], "eps"),
+        ([NORM | {"momentum": 2.0}], "momentum"),
+        ([CONV | {"bias": 1}], "bias=1"),
+        ([{"op": "dropout", "inputs": [0], "number": 1.5}], "number=1.5"),
+        ([{"op": "mul_number", "inputs": [0], "number": 1e9}], "number=1000000000.0"),
+        ([{"op": "channels", "inputs": [0], "sizes": [-1, 2]}], "-1 in a layer"),
+        ([{"op": "shuffle", "inputs": [0]}], r"sizes=\(\)"),
+        ([{"op": "concatenate", "inputs": []}], "'concatenate' with 0 inputs"),
+        ([{"op": "library", "inputs": [0], "module": "a"}], "only a library computes"),
     ],
 )
 def test_a_crafted_graph_is_refused(nodes: list[dict[str, Any]], reason: str) -> None:
@@ -199,9 +86,20 @@ def test_an_encoder_of_a_graph_is_that_of_its_library() -> None:
     assert encoder.feature_size == library.feature_size == 1280
     assert encoder.grid_shape == library.grid_shape == (2, 2)
     encoder.load_state_dict(library.state_dict())
-    pictures = torch.rand(2, 3, 64, 64)
+    images = torch.rand(2, 3, 64, 64)
     with torch.no_grad():
-        assert difference(encoder.eval()(pictures).grid, library(pictures).grid) < 1e-6
+        assert difference(encoder.eval()(images).grid, library(images).grid) < 1e-6
     trained = {name for name, each in encoder.named_parameters() if each.requires_grad}
     same = Encoder(config)
     assert trained == {name for name, each in same.named_parameters() if each.requires_grad}
+
+
+@pytest.mark.parametrize(
+    "doubled",
+    [{"op": "concatenate", "inputs": [0, 0]}, {"op": "upsample", "inputs": [0], "kernel": [2, 2]}],
+)
+def test_maps_that_grow_without_end_are_refused(doubled: dict[str, Any]) -> None:
+    nodes = [doubled | {"inputs": [place] * len(doubled["inputs"])} for place in range(40)]
+    network = GraphNetwork(CnnGraph.from_dict(nodes))
+    with pytest.raises(ValueError, match=rf"layer {doubled['op']}: a map of \d+ values"):
+        network(torch.zeros(1, 3, 8, 8))

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor
 
 from captioner.errors import CaptionerError
-from captioner.networks.decoder import Decoder, DecoderConfig, DecoderState, shift
-from captioner.networks.encoder import ImageFeatures
-from captioner.networks.fast_decoder import FastDecoder
+from captioner.networks.configs import DecoderConfig
+from captioner.networks.decoder import Decoder, shift
+from captioner.networks.decoder_steps import DecoderState, DecoderSteps
+from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import PAD_ID
 
 B, R, D, C, T, V, H, E = 3, 6, 10, 2, 5, 23, 12, 8  # all different, so that no axis can be mixed up
@@ -50,12 +51,13 @@ def widen(state: DecoderState, beams: int) -> DecoderState:
 
 def read(decoder: Decoder, features: ImageFeatures, words: Tensor) -> tuple[Tensor, DecoderState]:
     """Logits (B, C, T, V) of captions (B, C, T), word by word, and the state after them."""
-    state = widen(decoder.start(features), words.shape[1])
-    steps = []
+    steps = DecoderSteps(decoder)
+    state = widen(steps.start(features), words.shape[1])
+    scores = []
     for t in range(words.shape[2]):
-        logits, state = decoder.step(words[:, :, t], state)
-        steps.append(logits)
-    return torch.stack(steps, dim=2), state
+        logits, state = steps.step(words[:, :, t], state)
+        scores.append(logits)
+    return torch.stack(scores, dim=2), state
 
 
 @pytest.mark.parametrize(("cell", "attention", "layers", "tied"), KINDS)
@@ -138,7 +140,7 @@ def test_selected_beams_continue_the_chosen_captions(cell: str, attention: str) 
     _, state = read(decoder, features, words)
     beams = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 1]])
     last = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])
-    logits, _ = decoder.step(last, state.select_beams(beams))
+    logits, _ = DecoderSteps(decoder).step(last, state.select_beams(beams))
     histories = torch.stack([words[b][beams[b]] for b in range(B)])  # (B, 3, T)
     expected, _ = read(decoder, features, torch.cat([histories, last[:, :, None]], dim=2))
     assert torch.allclose(logits, expected[:, :, -1], atol=1e-5)
@@ -152,28 +154,29 @@ def test_selected_images_keep_their_captions(cell: str, attention: str) -> None:
     features, words = make_features(), make_words()
     _, state = read(decoder, features, words[..., :-1])
     kept = torch.tensor([2, 0])
-    logits, _ = decoder.step(words[kept][..., -1], state.select_images(kept))
+    logits, _ = DecoderSteps(decoder).step(words[kept][..., -1], state.select_images(kept))
     expected, _ = read(decoder, features, words)
     assert torch.allclose(logits, expected[kept][:, :, -1], atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_state_is_not_changed_by_its_use() -> None:
-    decoder, words = make_decoder(), make_words()
-    start = decoder.start(make_features())
-    first, _ = decoder.step(words[:, :1, 0], start)
-    decoder.step(words[:, :1, 1], start)
+    steps, words = DecoderSteps(make_decoder()), make_words()
+    start = steps.start(make_features())
+    first, _ = steps.step(words[:, :1, 0], start)
+    steps.step(words[:, :1, 1], start)
     start.select_images(torch.tensor([1]))
-    again, _ = decoder.step(words[:, :1, 0], start)
+    again, _ = steps.step(words[:, :1, 0], start)
     assert torch.equal(first, again)
 
 
 @torch.inference_mode()
 def test_attention_weights_reproduce_what_was_seen() -> None:
     decoder = make_decoder(heads=1)
-    state = widen(decoder.start(make_features()), C)
+    steps = DecoderSteps(decoder)
+    state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
-    logits, after, weights = decoder.step_with_attention(words, state)
+    logits, after, weights = steps.step_with_attention(words, state)
     assert weights.shape == (B, C, R)
     assert torch.allclose(weights.sum(dim=-1), torch.ones(B, C))
     assert weights.std() > 1e-3
@@ -187,20 +190,21 @@ def test_attention_weights_reproduce_what_was_seen() -> None:
 @torch.inference_mode()
 def test_a_step_with_attention_is_a_step(cell: str) -> None:
     decoder = make_decoder(cell, layers=2)
-    state = widen(decoder.start(make_features()), C)
+    steps = DecoderSteps(decoder)
+    state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
-    logits, after, weights = decoder.step_with_attention(words, state)
-    expected, expected_after = decoder.step(words, state)
+    logits, after, weights = steps.step_with_attention(words, state)
+    expected, expected_after = steps.step(words, state)
     assert torch.equal(logits, expected)
     assert torch.equal(after.hidden[0], expected_after.hidden[0])
     assert torch.allclose(weights.sum(dim=-1), torch.ones(B, C))
     assert weights.ge(0).all()
 
 
-def test_without_attention_there_are_weight_tools() -> None:
-    decoder = make_decoder(attention="none")
+def test_without_attention_there_are_no_weights() -> None:
+    steps = DecoderSteps(make_decoder(attention="none"))
     with pytest.raises(CaptionerError, match="attention=none"):
-        decoder.step_with_attention(torch.zeros(B, 1).long(), decoder.start(make_features()))
+        steps.step_with_attention(torch.zeros(B, 1).long(), steps.start(make_features()))
 
 
 @torch.inference_mode()
@@ -215,10 +219,10 @@ def test_what_is_kept_of_the_pictures() -> None:
 @torch.inference_mode()
 def test_the_start_has_one_caption_for_each_picture(cell: str, states: int) -> None:
     decoder = make_decoder(cell, layers=2)
-    start = decoder.start(make_features())
+    start = DecoderSteps(decoder).start(make_features())
     assert [tuple(state.shape) for state in start.hidden] == [(2, B, 1, H)] * states
     assert all(state.eq(0).all() for state in start.hidden)
-    plain = make_decoder(cell, "none", layers=2).start(make_features())
+    plain = DecoderSteps(make_decoder(cell, "none", layers=2)).start(make_features())
     assert [tuple(state.shape) for state in plain.hidden] == [(2, B, 1, H)] * states
     assert all(state.abs().max() > 0 for state in plain.hidden), "the picture was not read"
 
@@ -278,18 +282,16 @@ def test_a_style_is_learnt_by_itself_and_the_first_one_is_the_default(attention:
     web = decoder(features, words, torch.ones(B, dtype=torch.long))
     assert torch.equal(decoder(features, words), people)
     assert not torch.allclose(web, people)
-    # Each image has its own, whole sentences equal word by word, and so does the fast decoder.
+    # Each image has its own, and whole sentences equal word by word.
     mixed = torch.tensor([0, 1, 0])
     readout = decoder(features, words, mixed)
     assert torch.allclose(readout[1], web[1], atol=1e-6)
     assert torch.allclose(readout[2], people[2], atol=1e-6)
-    state = widen(decoder.start(features, mixed), C)
-    fast = widen(FastDecoder(decoder).start(features, mixed), C)
+    steps = DecoderSteps(decoder)
+    state = widen(steps.start(features, mixed), C)
     for t in range(T):
-        logits, state = decoder.step(words[:, :, t], state)
-        fast_logits, fast = FastDecoder(decoder).step(words[:, :, t], fast)
+        logits, state = steps.step(words[:, :, t], state)
         assert torch.allclose(logits, decoder.logits(readout)[:, :, t], atol=1e-5)
-        assert torch.allclose(fast_logits, logits, atol=1e-5)
     assert decoder.style_numbers("web", 2).tolist() == [1, 1]
     assert decoder.style_numbers(None, 2) is None
     with pytest.raises(CaptionerError, match="style 'film': this model knows people, web"):

@@ -24,14 +24,11 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from captioner.errors import CaptionerError
 from captioner.images.transform import ImageTransform
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import (
-    WEIGHT_PACKAGES,
-    Encoder,
-    EncoderConfig,
-    ImageFeatures,
-    check_encoder_fits,
-)
+from captioner.networks.backbones import check_encoder_fits
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.encoder import Encoder
+from captioner.networks.features import ImageFeatures
+from captioner.networks.pretrained import WEIGHT_PACKAGES
 from captioner.text.tokenizer import Tokenizer
 
 EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
@@ -260,8 +257,8 @@ def test_image_size_changes_the_grid_only(name: str) -> None:
         ("timm/hf-hub:someone/something", "has no such model"),
         ("timm/resnet18.no_such_tag", r"timm/resnet18\.no_such_tag: .*Invalid pretrained tag"),
         ("timm/inception_next_atto", "cannot be built as a grid encoder.*choose another CNN"),
-        ("timm/test_vit", r"timm/test_vit: its output is no grid.*choose a CNN"),
-        ("timm/mambaout_femto", "its output is no grid"),  # channels last: (B, h, w, D)
+        ("timm/test_vit", r"timm/test_vit: it gives no grid.*choose another CNN"),
+        ("timm/mambaout_femto", "it gives no grid"),  # channels last: (B, h, w, D)
         ("torchvision/resnet19", "torchvision/resnet19: no such classification model"),
         ("torchvision/fcn_resnet50", "no such classification model"),
     ],
@@ -274,7 +271,7 @@ def test_networks_that_cannot_be_used(name: str, message: str) -> None:
 @pytest.mark.slow
 def test_a_vision_transformer_of_torchvision_is_refused() -> None:
     # Its first convolution makes a grid of 14 x 14, which is not what it knows of the picture.
-    with pytest.raises(CaptionerError, match="vit_b_16: it makes no grid; choose a CNN"):
+    with pytest.raises(CaptionerError, match="vit_b_16: it gives no grid.*choose another CNN"):
         Encoder(EncoderConfig("torchvision/vit_b_16", "none"))
 
 

@@ -15,7 +15,7 @@ from helpers.encoders import difference, make_encoder
 
 @pytest.mark.parametrize(
     "name",
-    ["timm/tf_efficientnet_lite0", "torchvision/mobilenet_v3_small", "timm/convnext_atto"],
+    ["timm/tf_efficientnet_lite0", "torchvision/mobilenet_v3_small", "timm/mobilevit_xs"],
 )
 def test_features_are_those_of_the_encoder(name: str) -> None:
     encoder = make_encoder(name)
@@ -52,7 +52,8 @@ def test_pictures_in_parts_are_those_at_once(count: int) -> None:
     [
         ("timm/resnet18", "fp32", "onnxruntime"),
         ("timm/resnet18", "bf16", "torch"),
-        ("timm/convnext_atto", "fp32", "torch"),
+        ("timm/convnext_atto", "fp32", "onnxruntime"),
+        ("timm/mobilevit_xs", "fp32", "torch"),
     ],
 )
 def test_which_engine_computes(name: str, precision: str, engine: str) -> None:

@@ -12,8 +12,7 @@ from PIL import Image
 from captioner.cli.entry import main
 from captioner.decoding.search import DecodingOptions
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig
+from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.pages.explain import WIDTH, draw_figure, explain, overlaid
 from captioner.text.tokenizer import Tokenizer
 from helpers.images import noise

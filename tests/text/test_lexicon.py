@@ -16,8 +16,7 @@ import torch
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import export_checkpoint
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import EncoderConfig
+from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.text import lexicon as lexicon_module
 from captioner.text.lexicon import NO_LEMMA, STOP_LEMMAS, TYPES, Lemma, Lexicon
 from captioner.text.tokenizer import Tokenizer, tokenize

@@ -21,8 +21,8 @@ from captioner.errors import CaptionerError
 from captioner.images.reading import read_image
 from captioner.images.transform import ImageTransform
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.decoder import DecoderConfig
-from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.encoder import Encoder
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, Tokenizer
 from captioner.training.batches import (
     CaptionedImages,

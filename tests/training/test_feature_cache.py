@@ -22,7 +22,8 @@ from PIL import Image
 from captioner.errors import CaptionerError
 from captioner.files.writing import default_cache_dir
 from captioner.images.reading import ImageError, read_image
-from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.networks.configs import EncoderConfig
+from captioner.networks.encoder import Encoder
 from captioner.training import feature_cache
 from captioner.training.feature_cache import DTYPE, SAVE_EVERY, FeatureCache
 

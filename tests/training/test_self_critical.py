@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 
 from captioner.decoding.search import DecodingOptions, Hypothesis
-from captioner.networks.decoder import Decoder, DecoderConfig, shift
-from captioner.networks.encoder import ImageFeatures
+from captioner.networks.configs import DecoderConfig
+from captioner.networks.decoder import Decoder, shift
+from captioner.networks.features import ImageFeatures
 from captioner.text.metrics import cider_d
 from captioner.text.tokenizer import PAD_ID, Tokenizer
 from captioner.training.self_critical import (

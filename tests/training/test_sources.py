@@ -18,7 +18,8 @@ from captioner.data.sources import DataSource, check_no_photo_twice, load_source
 from captioner.errors import CaptionerError
 from captioner.images.reading import read_image
 from captioner.model.checkpoints import load_checkpoint
-from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.networks.configs import EncoderConfig
+from captioner.networks.encoder import Encoder
 from captioner.training.datamodule import CaptionDataModule
 from captioner.training.lightning_cli import main
 

@@ -25,8 +25,9 @@ from captioner.errors import CaptionerError
 from captioner.evaluation.evaluate import evaluate
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import export_checkpoint, load_checkpoint
-from captioner.networks.decoder import DecoderConfig, shift
-from captioner.networks.encoder import EncoderConfig, ImageFeatures
+from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.decoder import shift
+from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import PAD_ID, Tokenizer
 from captioner.training.datamodule import CaptionDataModule
 from captioner.training.lightning_cli import main

@@ -1,0 +1,226 @@
+"""Write a CNN's graph as the model that https://onnx.ai/onnx/operators/ describes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from onnx import TensorProto, helper, numpy_helper
+from torch import nn
+
+from captioner.networks.cnn_graph import GraphNetwork, Node
+from captioner.networks.cnn_layers import SameConv2d
+
+OPSET = 17
+IR_VERSION = 8
+"""Both of 2022: any ONNX Runtime that is in use reads them."""
+
+_SAME_NAME = {
+    "relu": "Relu",
+    "hardswish": "HardSwish",
+    "sigmoid": "Sigmoid",
+    "tanh": "Tanh",
+    "add": "Add",
+    "subtract": "Sub",
+    "mul": "Mul",
+    "dropout": "Identity",
+    "drop_depth": "Identity",
+}
+_CHANNELS_LAST = ("Transpose", [], {"perm": [0, 2, 3, 1]})
+_CHANNELS_FIRST = ("Transpose", [], {"perm": [0, 3, 1, 2]})
+
+Step = tuple[str, list[str], dict[str, Any]]
+"""An ONNX operator, its further inputs, its options."""
+
+
+def to_onnx(network: GraphNetwork, size: tuple[int, int]) -> bytes:
+    """The network as an ONNX model, serialised; its input is called 0.
+
+    Args:
+        network: in eval mode, without layers of a library.
+        size: ``(width, height)`` of its images, by which TensorFlow's padding goes.
+    """
+    width, height = size
+    with torch.no_grad():
+        shapes = [value.shape for value in network.values(torch.zeros(1, 3, height, width))]
+    made = _Model()
+    for name, tensor in network.state_dict().items():
+        if tensor.is_floating_point():
+            made.keep(name, tensor.float().numpy())
+    for place, node in enumerate(network.graph.nodes):
+        layer = None if node.op == "scale" else network.get_submodule(node.module)
+        made.add(node, layer, str(place + 1), shapes[node.inputs[0]])
+    graph = helper.make_graph(
+        made.steps,
+        "cnn",
+        [helper.make_tensor_value_info("0", TensorProto.FLOAT, ["B", 3, height, width])],
+        [helper.make_tensor_value_info(str(len(network.graph.nodes)), TensorProto.FLOAT, None)],
+        made.constants,
+    )
+    opsets = [helper.make_opsetid("", OPSET)]
+    model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
+    serialised: bytes = model.SerializeToString()
+    return serialised
+
+
+class _Model:
+    """The parts of an ONNX model.
+
+    Attributes:
+        steps: its nodes, in the order they run.
+        constants: weights and numbers.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Any] = []
+        self.constants: list[Any] = []
+        self._output = ""
+
+    def keep(self, name: str, values: Any, kind: type = np.float32) -> str:
+        """Keep an array or a number; returns its name."""
+        self.constants.append(numpy_helper.from_array(np.asarray(values, kind), name))
+        return name
+
+    def add(self, node: Node, layer: nn.Module | None, output: str, shape: torch.Size) -> None:
+        """Add a layer; ``shape`` is that of its first input."""
+        self._output = output
+        inputs = [str(read) for read in node.inputs]
+        if node.op in _SAME_NAME:
+            steps: list[Step] = [(_SAME_NAME[node.op], inputs[1:], {})]
+        elif node.op == "concatenate":
+            steps = [("Concat", inputs[1:], {"axis": 1})]
+        elif node.module:
+            assert layer is not None or node.op == "scale"
+            steps = self._with_weights(node, layer, shape)
+        elif node.op.endswith("_pool"):
+            steps = [_pool(node)]
+        else:
+            steps = self._function(node, inputs[0], shape)
+        read = inputs[0]
+        for place, (op, more, options) in enumerate(steps, 1):
+            gives = output if place == len(steps) else f"{output}.{place}"
+            # Operators such as Resize have a second input that nobody uses, named "".
+            self.steps.append(helper.make_node(op, [read, *more], [gives], **options))
+            read = gives
+
+    def _number(self, value: Any, kind: type = np.float32) -> str:
+        return self.keep(f"{self._output}.constant{len(self.constants)}", value, kind)
+
+    def _whole(self, *values: int) -> str:
+        return self._number(values, np.int64)
+
+    def _with_weights(self, node: Node, layer: nn.Module | None, shape: torch.Size) -> list[Step]:
+        name = node.module
+        if node.op == "conv":
+            assert isinstance(layer, nn.Conv2d)
+            parts = [f"{name}.{part}" for part in ("weight", "bias")][: 1 + node.bias]
+            margins = layer.margins(shape[-2:]) if isinstance(layer, SameConv2d) else None
+            return [("Conv", parts, {"group": node.sizes[2], **_window(node, margins)})]
+        if node.op == "linear":
+            assert isinstance(layer, nn.Linear)
+            kernel = self._number(layer.weight.detach().float().numpy()[:, :, None, None])
+            return [("Conv", [kernel, *[f"{name}.bias"][: node.bias]], {})]
+        if node.op == "batch_norm":
+            parts = [f"{name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+            return [("BatchNormalization", parts, {"epsilon": node.eps})]
+        if node.op == "layer_norm":
+            options = {"axis": -1, "epsilon": node.eps}
+            norm = ("LayerNormalization", [f"{name}.weight", f"{name}.bias"], options)
+            return [_CHANNELS_LAST, norm, _CHANNELS_FIRST]
+        if node.op == "scale":
+            return [("Mul", [self._of_channels(name)], {})]
+        assert node.op == "response_norm", node.op
+        return self._response_norm(node)
+
+    def _of_channels(self, name: str) -> str:
+        """A parameter of C values as (1, C, 1, 1)."""
+        made = f"{self._output}.{name}"
+        self.steps.append(helper.make_node("Reshape", [name, self._whole(1, -1, 1, 1)], [made]))
+        return made
+
+    def _response_norm(self, node: Node) -> list[Step]:
+        read, lengths = str(node.inputs[0]), f"{self._output}.lengths"
+        means = f"{self._output}.means"
+        raised = f"{self._output}.raised"
+        self.steps += [
+            helper.make_node("ReduceL2", [read], [lengths], axes=[2, 3], keepdims=1),
+            helper.make_node("ReduceMean", [lengths], [means], axes=[1], keepdims=1),
+            helper.make_node("Add", [means, self._number(node.eps)], [raised]),
+        ]
+        return [
+            ("Mul", [lengths], {}),
+            ("Div", [raised], {}),
+            ("Mul", [self._of_channels(f"{node.module}.weight")], {}),
+            ("Add", [self._of_channels(f"{node.module}.bias")], {}),
+            ("Add", [read], {}),
+        ]
+
+    def _function(self, node: Node, read: str, shape: torch.Size) -> list[Step]:
+        number, whole = self._number, self._whole
+        _, channels, height, width = shape
+        groups = node.sizes[0] if node.op == "shuffle" else 1
+        known: dict[str, Callable[[], Sequence[Step]]] = {
+            "upsample": lambda: [("Resize", ["", number([1, 1, *node.kernel])], _REPEATED)],
+            "channels": lambda: [
+                ("Slice", [whole(node.sizes[0]), whole(node.sizes[1]), whole(1)], {})
+            ],
+            "shuffle": lambda: [
+                ("Reshape", [whole(-1, groups, channels // groups, height, width)], {}),
+                ("Transpose", [], {"perm": [0, 2, 1, 3, 4]}),
+                ("Reshape", [whole(-1, channels, height, width)], {}),
+            ],
+            "leaky_relu": lambda: [("LeakyRelu", [], {"alpha": node.number})],
+            "add_number": lambda: [("Add", [number(node.number)], {})],
+            "mul_number": lambda: [("Mul", [number(node.number)], {})],
+            "mean": lambda: [("ReduceMean", [], {"axes": [2, 3], "keepdims": 1})],
+            "relu6": lambda: [("Clip", [number(0), number(6)], {})],
+            "hardsigmoid": lambda: [("HardSigmoid", [], {"alpha": 1 / 6, "beta": 0.5})],
+            "silu": lambda: [("Sigmoid", [], {}), ("Mul", [read], {})],
+            "gelu": lambda: self._gelu(read, [("Mul", [number(0.5**0.5)], {}), ("Erf", [], {})]),
+            "gelu_tanh": lambda: self._gelu(
+                read,
+                [
+                    ("Mul", [read], {}),
+                    ("Mul", [number(0.044715)], {}),
+                    ("Add", [number(1)], {}),
+                    ("Mul", [read], {}),
+                    ("Mul", [number((2 / np.pi) ** 0.5)], {}),
+                    ("Tanh", [], {}),
+                ],
+            ),
+        }
+        return list(known[node.op]())
+
+    def _gelu(self, read: str, curve: list[Step]) -> list[Step]:
+        """Half the input times (1 + curve)."""
+        one, half = self._number(1), self._number(0.5)
+        return [*curve, ("Add", [one], {}), ("Mul", [half], {}), ("Mul", [read], {})]
+
+
+_REPEATED = {
+    "mode": "nearest",
+    "nearest_mode": "floor",
+    "coordinate_transformation_mode": "asymmetric",
+}
+
+
+def _pool(node: Node) -> Step:
+    window = {**_window(node, None), "ceil_mode": int(node.ceil)}
+    if node.op == "max_pool":
+        return "MaxPool", [], window
+    del window["dilations"]  # Of means, later versions have them.
+    return "AveragePool", [], {**window, "count_include_pad": int(node.count_padding)}
+
+
+def _window(node: Node, margins: list[int] | None) -> dict[str, Any]:
+    """Of a sliding window; ``margins`` at the left, right, top and bottom."""
+    rows, columns = node.padding or (0, 0)
+    left, right, top, bottom = margins or (columns, columns, rows, rows)
+    return {
+        "kernel_shape": list(node.kernel),
+        "strides": list(node.stride),
+        "dilations": list(node.dilation),
+        "pads": [top, left, bottom, right],
+    }
