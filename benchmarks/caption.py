@@ -28,8 +28,10 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from captioner.decoding.search import DecodingOptions, decode
-from captioner.model.caption_model import CaptionModel, load_model
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
+from captioner.model.caption_model import CaptionModel
+from captioner.model.shipped import load_model
 from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 

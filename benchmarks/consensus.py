@@ -22,7 +22,9 @@ from tqdm import tqdm
 
 from captioner.data.datasets import load_caption_data
 from captioner.images.reading import read_image
-from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.results import CaptionResult
+from captioner.model.shipped import load_model
 from captioner.networks.features import ImageFeatures
 from captioner.tagging.timeline import CaptionedFrame, choose_caption
 from captioner.tagging.videos import SAME_THING

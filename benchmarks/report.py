@@ -25,7 +25,7 @@ import numpy as np
 from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
-from captioner.model.caption_model import load_model
+from captioner.model.shipped import load_model
 from captioner.pages.report import ReportJob, write_report
 
 WORDS = ["a", "man", "dog", "child", "woman", "red", "ball", "runs", "jumps", "in", "on", "the"]

@@ -24,7 +24,8 @@ import numpy as np
 from PIL import Image
 
 from captioner.files.finding import SourceFile
-from captioner.model.caption_model import CaptionModel, load_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.shipped import load_model
 from captioner.tagging.videos import tag_videos
 from captioner.video.frames import READERS, open_video
 from captioner.video.sampling import Cut, SamplingOptions, sample

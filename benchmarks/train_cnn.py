@@ -21,8 +21,9 @@ from unittest import mock
 import torch
 from torch import Tensor
 
+from captioner.networks.configs import EncoderConfig
 from captioner.networks.depthwise import TiledConv2d
-from captioner.networks.encoder import Encoder, EncoderConfig
+from captioner.networks.encoder import Encoder
 
 WAYS = ("float32", "bf16, plain", "bf16, tiled")
 

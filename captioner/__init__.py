@@ -21,13 +21,13 @@ if TYPE_CHECKING:
     from captioner.captioning.run import open_caption_job
     from captioner.cli.entry import main
     from captioner.data.datasets import load_caption_data
-    from captioner.decoding.blanks import FillOptions
-    from captioner.decoding.search import DecodingOptions
+    from captioner.decoding.options import DecodingOptions, FillOptions
     from captioner.errors import CaptionerError
     from captioner.evaluation.evaluate import evaluate
     from captioner.images.reading import find_images
-    from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.model.caption_model import CaptionModel
     from captioner.model.checkpoints import export_checkpoint
+    from captioner.model.shipped import load_model
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 
 __all__ = [
@@ -55,8 +55,8 @@ _MODULE_OF = {
     "CaptionJob": "captioner.captioning.job",
     "CaptionModel": "captioner.model.caption_model",
     "CaptionerError": "captioner.errors",
-    "DecodingOptions": "captioner.decoding.search",
-    "FillOptions": "captioner.decoding.blanks",
+    "DecodingOptions": "captioner.decoding.options",
+    "FillOptions": "captioner.decoding.options",
     "VideoTags": "captioner.tagging.videos",
     "caption_images": "captioner.captioning.batches",
     "evaluate": "captioner.evaluation.evaluate",
@@ -64,7 +64,7 @@ _MODULE_OF = {
     "fill_images": "captioner.captioning.fill",
     "find_images": "captioner.images.reading",
     "load_caption_data": "captioner.data.datasets",
-    "load_model": "captioner.model.caption_model",
+    "load_model": "captioner.model.shipped",
     "main": "captioner.cli.entry",
     "open_caption_job": "captioner.captioning.run",
     "tag_video": "captioner.tagging.videos",

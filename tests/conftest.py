@@ -24,6 +24,10 @@ if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
 
 
+# Before torch is imported, here and in the programs that tests start: several run at once.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def interruptible() -> None:
     """Tests interrupt processes: a shell that runs pytest in the background lets it ignore that."""

@@ -14,9 +14,11 @@ import pytest
 from safetensors import safe_open
 
 from captioner.cli.entry import main
-from captioner.model.caption_model import SHIPPED
+from captioner.model.shipped import SHIPPED
 from captioner.model.tags import TagCalibration
 from captioner.text.lexicon import Lexicon
+
+pytestmark = pytest.mark.arithmetic
 
 ROOT = Path(__file__).parents[1]
 EXAMPLES = ROOT / "data" / "examples"

@@ -110,13 +110,13 @@ def test_the_public_names_are_what_the_modules_define() -> None:
     from captioner.captioning.run import open_caption_job
     from captioner.cli.entry import main
     from captioner.data.datasets import load_caption_data
-    from captioner.decoding.blanks import FillOptions
-    from captioner.decoding.search import DecodingOptions
+    from captioner.decoding.options import DecodingOptions, FillOptions
     from captioner.errors import CaptionerError
     from captioner.evaluation.evaluate import evaluate
     from captioner.images.reading import find_images
-    from captioner.model.caption_model import CaptionModel, load_model
+    from captioner.model.caption_model import CaptionModel
     from captioner.model.checkpoints import export_checkpoint
+    from captioner.model.shipped import load_model
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
     from captioner.version import __version__
 

@@ -13,13 +13,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import functional
 
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.images.reading import ImageError, read_ahead
-from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
+from captioner.model.caption_model import CaptionModel
+from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
 
@@ -154,8 +154,9 @@ def caption_batches(
         workers: threads that read images.
         min_confidence: of captions.
         min_tag_confidence: of tags.
-        fixed_shape: fill up every batch to its full size, so that an image gets the very same
-            numbers, to the last bit, whatever is captioned beside it.
+        fixed_shape: fill up every batch to its full size. An image's row in it follows from its
+            place alone, so that it gets the same numbers in a run that was interrupted, to the last
+            bit. In another row they may differ by the rounding of the processor.
 
     Raises:
         ValueError: as `caption_images`, by the call itself.
@@ -228,19 +229,20 @@ def _read_batches(
     batch_size: int,
     workers: int,
 ) -> Generator[list[_Read], None, None]:
+    """Batch b has the files whose places are from b * batch_size on, as far as they are given."""
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
     with closing(
         read_ahead(partial(_read, model), numbered_files, workers, ahead=batch_size + workers)
     ) as images:
         batch: list[_Read] = []
-        readable = 0
         for image in images:
-            batch.append(image)
-            readable += image.pixels is not None
-            # The second bound: a run of bad files must not pile up behind one good one.
-            if readable == batch_size or len(batch) == 2 * batch_size:
+            if batch and batch[0].place // batch_size != image.place // batch_size:
                 yield batch
-                batch, readable = [], 0
+                batch = []
+            batch.append(image)
+            if (image.place + 1) % batch_size == 0:
+                yield batch
+                batch = []
         if batch:
             yield batch
 
@@ -291,14 +293,24 @@ class _Captioner:
     min_tag_confidence: float | None
 
     def encode(self, batch: list[_Read]) -> ImageFeatures | None:
-        """Features of a batch's readable images, filled up to its shape; None if there are none."""
+        """Features of a batch's readable images; None if there are none.
+
+        With a fixed shape, an image's row is its place in the job, modulo the size of a batch, and
+        rows without an image are zeros.
+        """
         readable = [image.pixels for image in batch if image.pixels is not None]
         if not readable:
             return None
         pixels = torch.stack(readable)
         if self.shape is not None:
-            pixels = functional.pad(pixels, (0, 0, 0, 0, 0, 0, 0, self.shape - len(readable)))
+            rows = torch.tensor(self._rows(batch))
+            pixels = pixels.new_zeros(self.shape, *pixels.shape[1:]).index_copy_(0, rows, pixels)
         return self.model.encode(pixels)
+
+    def _rows(self, batch: list[_Read]) -> list[int]:
+        """The rows of the readable images in the batch that the model sees."""
+        places = [image.place for image in batch if image.pixels is not None]
+        return list(range(len(places))) if self.shape is None else [n % self.shape for n in places]
 
     def caption(self, batch: list[_Read], features: ImageFeatures | None) -> list[CaptionRecord]:
         results = iter(() if features is None else self._results(batch, features))
@@ -311,12 +323,13 @@ class _Captioner:
 
     def _results(self, batch: list[_Read], features: ImageFeatures) -> list[CaptionResult]:
         # Samples are drawn by the file's place in the whole run: they depend on no batch size.
-        streams = [image.place for image in batch if image.pixels is not None]
-        count = len(streams)
-        streams += [0] * (len(features.grid) - count)
+        rows = self._rows(batch)
+        streams = [0] * len(features.grid)
+        for row, image in zip(rows, (i for i in batch if i.pixels is not None), strict=True):
+            streams[row] = image.place
         fixed = self.shape is not None
         results = self.model.caption_features(features, self.options, streams, fixed_shape=fixed)
-        return results[:count]
+        return [results[row] for row in rows]
 
     def _record(self, file: SourceFile, result: CaptionResult) -> CaptionRecord:
         tags = _tags(self.model, result, self.min_tag_confidence)

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.captioning.writers import JsonlWriter, LineWriter, Record
-from captioner.decoding.blanks import FillOptions, FillResult
+from captioner.decoding.blanks import FillResult
+from captioner.decoding.options import FillOptions
 from captioner.files.escaping import escaped
 from captioner.files.finding import SourceFile, printable
 from captioner.images.reading import ImageError

@@ -14,7 +14,7 @@ from captioner.captioning.batches import CaptionRecord, caption_batches, check_c
 from captioner.captioning.embedding import Embedder, NotEmbedded
 from captioner.captioning.formats import WRITERS, is_sidecar
 from captioner.captioning.sidecars import XMP_NAMINGS
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint

@@ -7,7 +7,8 @@ byte for byte, that of an undisturbed run. After each batch the journal and then
 written and wait for the disk, once a second at most unless `SYNC_RECORDS` records wait: a kill
 costs the batch in the works and what that second had finished.
 
-Batches have one shape, so that what an image gets does not depend on where a run was interrupted.
+Batches have one shape, and an image's row in its batch follows from its number in the job, so that
+what it gets does not depend on where a run was interrupted.
 """
 
 from __future__ import annotations
@@ -36,7 +37,8 @@ from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
 from captioner.files.writing import make_folder
 from captioner.images.reading import IMAGES, READER_VERSION, find_images
-from captioner.model.caption_model import CaptionModel, describe_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.description import describe_model
 from captioner.version import __version__
 
 SYNC_RECORDS = 64

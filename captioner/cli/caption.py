@@ -29,7 +29,7 @@ from captioner.errors import CaptionerError
 if TYPE_CHECKING:
     from captioner.captioning.batches import CaptionRecord
     from captioner.captioning.job import CaptionJob, CaptionRun
-    from captioner.decoding.search import DecodingOptions
+    from captioner.decoding.options import DecodingOptions
     from captioner.model.caption_model import CaptionModel
     from captioner.pages.report import ReportJob
 
@@ -195,7 +195,7 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(args: argparse.Namespace) -> int:
-    from captioner.model.caption_model import load_model
+    from captioner.model.shipped import load_model
 
     if args.embed:
         _check_embedding()

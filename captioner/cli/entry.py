@@ -321,7 +321,7 @@ def _add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _tag(args: argparse.Namespace) -> int:
-    from captioner.model.caption_model import load_model
+    from captioner.model.shipped import load_model
     from captioner.tagging.job import TagJob, run_tag_job
     from captioner.tagging.timeline import TagOptions
     from captioner.video.frames import VIDEOS, find_videos
@@ -406,7 +406,7 @@ def _evaluate(args: argparse.Namespace) -> int:
 
     from captioner.data.datasets import load_caption_data
     from captioner.evaluation.evaluate import evaluate, save_json
-    from captioner.model.caption_model import load_model
+    from captioner.model.shipped import load_model
 
     decoding_options(args)  # A mistake is told before the model is loaded.
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
@@ -448,8 +448,8 @@ def _calibrate(args: argparse.Namespace) -> int:
     from captioner.data.datasets import joined, load_caption_data
     from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
     from captioner.evaluation.evaluate import save_json
-    from captioner.model.caption_model import load_model
     from captioner.model.model_file import file_sha256
+    from captioner.model.shipped import load_model
 
     _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     if args.images is not None and len(args.data) > 1:

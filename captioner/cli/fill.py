@@ -60,9 +60,10 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
 
 def _fill(args: argparse.Namespace) -> int:
     from captioner.captioning.fill import FILL_WRITERS, fill_images
-    from captioner.decoding.blanks import FillOptions, parse_blanks
+    from captioner.decoding.blanks import parse_blanks
+    from captioner.decoding.options import FillOptions
     from captioner.images.reading import find_images
-    from captioner.model.caption_model import load_model
+    from captioner.model.shipped import load_model
 
     options = options_of(FillOptions, "search options", args)
     parse_blanks(args.sentence)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
-    from captioner.decoding.search import DecodingOptions
+    from captioner.decoding.options import DecodingOptions
     from captioner.files.finding import FileKind
 
 Options = TypeVar("Options")
@@ -180,7 +180,7 @@ def decoding_options(
 
     Without ``own``, the options can be checked before the model is loaded.
     """
-    from captioner.decoding.search import DecodingOptions
+    from captioner.decoding.options import DecodingOptions
 
     return options_of(DecodingOptions, "decoding options", args, own)
 

@@ -72,7 +72,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from captioner.model.caption_model import load_model
+    from captioner.model.shipped import load_model
     from captioner.pages.report import ReportJob, check_report
 
     job = ReportJob(
@@ -133,7 +133,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from captioner.model.caption_model import load_model
+    from captioner.model.shipped import load_model
     from captioner.pages.explain import explain, save_figure
 
     output: Path = args.output

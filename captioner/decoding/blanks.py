@@ -24,9 +24,10 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.decoding.search import NEVER, DecodeState, StepFunction, not_numbers
+from captioner.decoding.options import FillOptions
+from captioner.decoding.rules import NEVER, DecodeState, StepFunction, not_numbers
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import detokenize, tokenize
+from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, detokenize, tokenize
 
 CELLS = 4_000_000
 """Scores that are computed at once: bounds the memory of a step to some tens of megabytes."""
@@ -35,26 +36,6 @@ S = TypeVar("S", bound=DecodeState)
 
 _BLANK = re.compile("_+")
 _TOUCHED = re.compile(r"\w*[^\W_]-?_+\w*|_+-?[^\W_]\w*")
-
-
-@dataclass(frozen=True)
-class FillOptions:
-    """How blanks are filled. Checked in full when made; ValueError names what is wrong.
-
-    Attributes:
-        top: fillings that are listed, and words that are listed for each blank.
-        beam_size: sentences begun that are kept at the second blank and at each one after it. The
-            first blank is always tried with every word.
-    """
-
-    top: int = 5
-    beam_size: int = 5000
-
-    def __post_init__(self) -> None:
-        for name in ("top", "beam_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
 
 
 @dataclass(frozen=True)
@@ -287,6 +268,42 @@ def _log_sum(values: Tensor) -> float:
 
 def _add_logs(values: Iterable[float]) -> float:
     return _log_sum(torch.tensor(list(values), dtype=torch.float64))
+
+
+def fill_each(
+    step: StepFunction[S],
+    states: Iterable[S],
+    sentence: Sequence[str | None],
+    ids: Sequence[int | None],
+    every_word: Sequence[str],
+    options: FillOptions,
+    device: torch.device | str,
+) -> list[FillResult]:
+    """Fill the blanks of one sentence for each of some images.
+
+    Args:
+        step: see `search_fillings`, as for `device`.
+        states: the first state of each image, of one sentence each.
+        sentence: the words, None for a blank.
+        ids: those of the words, None for a blank.
+        every_word: the word of every id.
+        options: how they are searched for.
+        device: where `step` expects words.
+    """
+    results = []
+    for state in states:
+        found = search_fillings(
+            step,
+            state,
+            ids,
+            beam_size=options.beam_size,
+            bos=BOS_ID,
+            eos=EOS_ID,
+            never=(PAD_ID, BOS_ID, UNK_ID),
+            device=device,
+        )
+        results.append(result_of(found, sentence, every_word, options.top))
+    return results
 
 
 # --- result --------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.text.tokenizer import BOS_ID, PAD_ID, UNK_ID, Tokenizer, tokenize
 

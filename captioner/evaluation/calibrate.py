@@ -18,7 +18,7 @@ import numpy as np
 import torch
 
 from captioner.data.datasets import CaptionData, Example, canonical_split
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.evaluate import caption_examples, unreadable
 from captioner.images.reading import ImageError, read_ahead
@@ -38,7 +38,8 @@ from captioner.text.tokenizer import tokenize
 from captioner.version import __version__
 
 if TYPE_CHECKING:
-    from captioner.model.caption_model import CaptionModel, CaptionResult
+    from captioner.model.caption_model import CaptionModel
+    from captioner.model.results import CaptionResult
 
 BINS = 10
 SHARES = (0.1, 0.25, 0.5, 0.75, 0.9, 1.0)  # of the captions that are kept

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.captioning.batches import caption_images
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.writing import replace_file
@@ -26,7 +26,8 @@ from captioner.version import __version__
 
 if TYPE_CHECKING:
     from captioner.data.datasets import Example
-    from captioner.model.caption_model import CaptionModel, CaptionResult
+    from captioner.model.caption_model import CaptionModel
+    from captioner.model.results import CaptionResult
     from captioner.text.lexicon import Lexicon
 
 LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "regex")

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.model_file import entries_under

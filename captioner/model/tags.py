@@ -15,7 +15,7 @@ from captioner.errors import CaptionerError
 from captioner.text.lexicon import Lemma, Lexicon
 
 if TYPE_CHECKING:
-    from captioner.model.caption_model import Candidate, CaptionResult
+    from captioner.model.results import Candidate, CaptionResult
 
 FEATURES = ("bias", "said", "mass", "word", "caption", "early", "word_early", "seen", "said_seen")
 """What :meth:`Evidence.features` returns, in this order."""
@@ -58,7 +58,7 @@ class Evidence:
         mass: share in [0, 1] of the captions' probability that belongs to those that say it; 0
             where none does.
         word_prob: highest probability of a word with this lemma where it was said, in [0, 1].
-        confidence: the model's own of the best caption (`captioner.model.caption_model.Candidate`),
+        confidence: the model's own of the best caption (`captioner.model.results.Candidate`),
             in [0, 1], whether that one says it or not.
         position: the earliest place of such a word in its caption; 0 is the first word.
         seen: the tag classifier's probability in [0, 1]; None where the model has no classifier.

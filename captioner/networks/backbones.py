@@ -11,8 +11,8 @@ from torch import nn
 from captioner.errors import CaptionerError
 from captioner.images.transform import INTERPOLATIONS, ImageTransform
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork
-from captioner.networks.cnn_reading import UnknownLayer
 from captioner.networks.cnn_tracing import graph_network
+from captioner.networks.cnn_values import UnknownLayer
 from captioner.networks.configs import EncoderConfig
 from captioner.networks.pretrained import (
     WEIGHT_PACKAGES,

@@ -298,7 +298,7 @@ def _with_numbers(node: Node, maps: Tensor, training: bool) -> Tensor:
             return functional.channel_shuffle(maps, node.sizes[0])
         case "upsample":
             scale = tuple(map(float, node.kernel))
-            return functional.interpolate(maps, scale_factor=scale, mode="nearest")  # type: ignore[arg-type]
+            return functional.interpolate(maps, scale_factor=scale, mode="nearest")
         case "dropout":
             return functional.dropout(maps, node.number, training)
         case "drop_depth":
@@ -333,7 +333,8 @@ def _layer(node: Node) -> nn.Module | nn.Parameter:
         case "response_norm":
             return ResponseNorm(node.sizes[0], node.eps)
         case "linear":
-            return ChannelLinear(*node.sizes, bias=node.bias)
+            inputs, outputs = node.sizes
+            return ChannelLinear(inputs, outputs, bias=node.bias)
         case "scale":
             return nn.Parameter(torch.ones(node.sizes))
     made = SameConv2d if node.padding is None else TiledConv2d

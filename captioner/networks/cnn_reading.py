@@ -7,16 +7,26 @@ value is of the maps (B, C, h, w) that the graph has.
 from __future__ import annotations
 
 import operator
-from collections.abc import Container, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 from torch import Tensor, fx, nn
 
 from captioner.networks.cnn_graph import LIBRARY, Node
-
-
-class UnknownLayer(Exception):
-    """The network, or a part of it, is none that graphs can describe."""
+from captioner.networks.cnn_values import (
+    Channel,
+    Grouped,
+    Map,
+    Pieces,
+    UnknownLayer,
+    Weights,
+    ends_of,
+    not_known,
+    pair,
+    permuted,
+    whole,
+    with_channels_first,
+)
 
 
 class PartlyUnknown(UnknownLayer):
@@ -31,48 +41,13 @@ class PartlyUnknown(UnknownLayer):
         self.module = module
 
 
-class _Map(NamedTuple):
-    """A value of the graph; ``last``: the network has its channels last, (B, h, w, C)."""
-
-    value: int
-    last: bool = False
-
-
-class _Pieces(NamedTuple):
-    """A map that was cut: the first channel and the end of each piece."""
-
-    value: int
-    ends: tuple[tuple[int, int], ...]
-
-
-class _Grouped(NamedTuple):
-    """A map with its channels as (groups, C / groups); ``swapped``: the other way round."""
-
-    value: int
-    groups: int
-    swapped: bool = False
-
-
-class _Channel(NamedTuple):
-    """One channel of a map, (B, h, w)."""
-
-    value: int
-    channel: int
-
-
-class _Weights(NamedTuple):
-    """A parameter that the network reads itself."""
-
-    name: str
-
-
 class Reader:
     """Turns what was traced into nodes; layers that do nothing vanish.
 
     Args:
         network: the CNN.
         found: what each node of its trace gave.
-        parts: modules, as (name, module), that are left to their library.
+        is_part: whether a module, by name, is left to its library.
 
     Attributes:
         of_library: the modules by name that nodes leave to their library.
@@ -82,11 +57,11 @@ class Reader:
         self,
         network: nn.Module,
         found: Mapping[fx.Node, Any],
-        parts: Container[tuple[str, nn.Module]],
+        is_part: Callable[[str, nn.Module], bool],
     ) -> None:
         self._network = network
         self._found = found
-        self._parts = parts
+        self._is_part = is_part
         self._nodes: list[Node] = []
         self._known: dict[fx.Node, Any] = {}
         self.of_library: dict[str, nn.Module] = {}
@@ -103,7 +78,7 @@ class Reader:
             # Sizes and the like are looked up as they are.
             if node in needed and _has_tensors(self._found[node]):
                 self._known[node] = self._read_or_blame(node)
-        if self._known[last] != _Map(len(self._nodes)):
+        if self._known[last] != Map(len(self._nodes)):
             raise UnknownLayer("the grid is not what the last layer gives")
         return self._nodes
 
@@ -120,9 +95,9 @@ class Reader:
 
     def _read(self, node: fx.Node) -> Any:
         if node.op == "placeholder":
-            return _Map(0)
+            return Map(0)
         if node.op == "get_attr":
-            return _Weights(str(node.target))
+            return Weights(str(node.target))
         if node.op == "call_module":
             return self._module(node)
         name = node.target if node.op == "call_method" else _FUNCTIONS.get(node.target)
@@ -130,31 +105,31 @@ class Reader:
             name = getattr(node.target, "__name__", "")
         return self._call(str(name).rstrip("_"), node)
 
-    def _put(self, op: str, *inputs: _Map, **options: Any) -> _Map:
+    def _put(self, op: str, *inputs: Map, **options: Any) -> Map:
         """Add a layer that treats channels alike, or does so to maps that have them first."""
         last = inputs[0].last
         if any(read.last != last for read in inputs):
             raise UnknownLayer("one map has its channels last, the other first")
         self._nodes.append(Node(op, tuple(read.value for read in inputs), **options))
-        return _Map(len(self._nodes), last)
+        return Map(len(self._nodes), last)
 
     # --- modules ---------------------------------------------------------------------------
 
     def _module(self, node: fx.Node) -> Any:
         name = str(node.target)
         module = self._network.get_submodule(name)
-        if (name, module) not in self._parts and len(node.args) == 1 and not node.kwargs:
+        if not self._is_part(name, module) and len(node.args) == 1 and not node.kwargs:
             try:
                 return self._layer(module, name, self._value(node.args[0]))
             except (UnknownLayer, ValueError):
                 pass
         return self._of_library(module, name, node)
 
-    def _of_library(self, module: nn.Module, name: str, node: fx.Node) -> _Map:
-        inputs = [_first(self._value(read)) for read in node.args]
+    def _of_library(self, module: nn.Module, name: str, node: fx.Node) -> Map:
+        inputs = [with_channels_first(self._value(read)) for read in node.args]
         if node.kwargs or not inputs or self._found[node].ndim != 4:
             raise UnknownLayer(type(module).__name__)
-        before, after = (self._found[each].shape[2] for each in (node.args[0], node))
+        before, after = (self._found[each].shape[2] for each in (node.all_input_nodes[0], node))
         stride = max(1, round(before / after)) if after > 1 else 1
         self.of_library[name] = module
         return self._put(LIBRARY, *inputs, module=name, stride=(stride, stride))
@@ -164,7 +139,8 @@ class Reader:
         if kind == "Identity" or (kind == "Sequential" and not len(module)):  # type: ignore[arg-type]
             return read
         if kind == "Permute":  # torchvision's
-            return _permuted(read, module.dims)
+            dims: Any = module.dims
+            return permuted(read, dims)
         if kind in _ACTIVATIONS:
             return self._put(_ACTIVATIONS[kind], read)
         if kind in _NUMBER_OF:
@@ -178,9 +154,11 @@ class Reader:
         if kind in ("LayerScale", "LayerScale2d"):
             return self._scale(f"{name}.gamma", read)
         found = self._of_cells(module, kind, name, read)
-        return self._of_maps(module, kind, name, _first(read)) if found is None else found
+        return (
+            self._of_maps(module, kind, name, with_channels_first(read)) if found is None else found
+        )
 
-    def _of_cells(self, module: nn.Module, kind: str, name: str, read: Any) -> _Map | None:
+    def _of_cells(self, module: nn.Module, kind: str, name: str, read: Any) -> Map | None:
         """A layer that works on the channels of each cell; None where it is none."""
         if kind in ("LayerNorm", "LayerNorm2d"):
             assert isinstance(module, nn.LayerNorm)
@@ -195,11 +173,11 @@ class Reader:
             bias = module.bias is not None
             return self._put("linear", read, module=name, sizes=sizes, bias=bias)
         if kind == "GlobalResponseNorm" and read.last == (module.channel_dim == -1):
-            sizes = tuple(module.weight.shape)  # type: ignore[union-attr,arg-type]
+            sizes = tuple(module.weight.shape)  # type: ignore[arg-type]
             return self._put("response_norm", read, module=name, sizes=sizes, eps=module.eps)
         return None
 
-    def _of_maps(self, module: nn.Module, kind: str, name: str, read: _Map) -> _Map:
+    def _of_maps(self, module: nn.Module, kind: str, name: str, read: Map) -> Map:
         if kind in ("Conv2d", "Conv2dSame"):
             assert isinstance(module, nn.Conv2d)
             return self._put("conv", read, module=name, **_conv_options(module, kind))
@@ -218,10 +196,10 @@ class Reader:
             counts = module.count_include_pad
             return self._pool("avg_pool", read, *window, module.ceil_mode, count_padding=counts)
         if kind == "Upsample" and module.mode == "nearest":
-            return self._put("upsample", read, kernel=_pair(_whole(module.scale_factor)))
+            return self._put("upsample", read, kernel=pair(whole(module.scale_factor)))
         raise UnknownLayer(kind)
 
-    def _batch_norm(self, module: nn.BatchNorm2d, name: str, read: _Map) -> _Map:
+    def _batch_norm(self, module: nn.BatchNorm2d, name: str, read: Map) -> Map:
         if module.running_mean is None or not module.affine or module.momentum is None:
             raise UnknownLayer("BatchNorm2d without statistics or weights")
         options = {"eps": module.eps, "momentum": module.momentum}
@@ -234,32 +212,32 @@ class Reader:
     def _pool(
         self,
         op: str,
-        read: _Map,
+        read: Map,
         kernel: Any,
         stride: Any = None,
         padding: Any = 0,
         ceil: bool = False,
         dilation: Any = 1,
         count_padding: bool = True,
-    ) -> _Map:
+    ) -> Map:
         return self._put(
             op,
-            _first(read),
-            kernel=_pair(kernel),
-            stride=_pair(kernel if stride in (None, []) else stride),
-            padding=_pair(padding),
-            dilation=_pair(dilation),
+            with_channels_first(read),
+            kernel=pair(kernel),
+            stride=pair(kernel if stride in (None, []) else stride),
+            padding=pair(padding),
+            dilation=pair(dilation),
             ceil=ceil,
             count_padding=count_padding,
         )
 
-    def _with_number(self, op: str, read: _Map, number: Any) -> _Map:
+    def _with_number(self, op: str, read: Map, number: Any) -> Map:
         """A layer with a number, unless it leaves everything as it is."""
         neutral = {"mul_number": 1.0, "leaky_relu": None}.get(op, 0.0)
         number = float(number)
         return read if number == neutral else self._put(op, read, number=number)
 
-    def _scale(self, name: str, read: _Map) -> _Map:
+    def _scale(self, name: str, read: Map) -> Map:
         shape = tuple(self._network.get_parameter(name).shape)
         return self._put("scale", read, module=name, sizes=shape)
 
@@ -288,8 +266,8 @@ class Reader:
             return self._mean(name, given, options)
         return self._regroup(name, node, given, options)
 
-    def _arithmetic(self, name: str, one: Any, other: Any) -> _Map:
-        if name in ("add", "mul") and not isinstance(one, _Map):
+    def _arithmetic(self, name: str, one: Any, other: Any) -> Map:
+        if name in ("add", "mul") and not isinstance(one, Map):
             one, other = other, one
         if isinstance(other, int | float):
             if name == "sub":
@@ -297,17 +275,17 @@ class Reader:
             if name == "truediv":
                 return self._with_number("mul_number", one, 1 / other)
             return self._with_number(f"{name}_number", one, other)
-        if isinstance(other, _Weights) and name == "mul":
+        if isinstance(other, Weights) and name == "mul":
             return self._scale(other.name, one)
-        if name == "truediv" or not isinstance(one, _Map) or not isinstance(other, _Map):
+        if name == "truediv" or not isinstance(one, Map) or not isinstance(other, Map):
             raise UnknownLayer(name)
         return self._put("subtract" if name == "sub" else name, one, other)
 
-    def _mean(self, name: str, given: Sequence[Any], options: Mapping[str, Any]) -> _Map:
+    def _mean(self, name: str, given: Sequence[Any], options: Mapping[str, Any]) -> Map:
         read = given[0]
         if name == "adaptive_avg_pool2d":
             known = _option(given, options, 1, "output_size", None) in (1, (1, 1), [1, 1])
-            return self._put("mean", _first(read)) if known else _not_known(name)
+            return self._put("mean", with_channels_first(read)) if known else not_known(name)
         cells = [(1, 2)] if read.last else [(2, 3), (-2, -1)]
         dims = tuple(_option(given, options, 1, "dim", ()))
         if dims not in cells or not _option(given, options, 2, "keepdim", False):
@@ -319,48 +297,48 @@ class Reader:
     ) -> Any:
         """What cuts, joins or reorders maps."""
         read = given[0]
-        shape = getattr(self._found[node], "shape", ())
+        shape: Sequence[int] = getattr(self._found[node], "shape", ())
         if name == "cat":
             dim = _option(given, options, 1, "dim", 0)
             if dim not in ((3, -1) if read[0].last else (1,)):
                 raise UnknownLayer(f"cat of dimension {dim}")
             return self._put("concatenate", *read) if len(read) > 1 else read[0]
         if name in ("split", "chunk"):
-            ends = _ends([piece.shape[1] for piece in self._found[node]])
+            ends = ends_of([piece.shape[1] for piece in self._found[node]])
             dim = _option(given, options, 2, "dim", 0)
-            return _Pieces(_first(read).value, ends) if dim == 1 else _not_known(name)
+            return Pieces(with_channels_first(read).value, ends) if dim == 1 else not_known(name)
         if name == "getitem":
             return self._item(read, given[1], self._found[node.args[0]])  # type: ignore[index]
-        if name == "unsqueeze" and isinstance(read, _Channel) and given[1:] == [1]:
+        if name == "unsqueeze" and isinstance(read, Channel) and given[1:] == [1]:
             return self._channels(read.value, read.channel, read.channel + 1)
         if name == "permute":
-            return _permuted(read, given[1:] if len(given) > 2 else given[1])
-        if isinstance(read, _Weights) and name in ("reshape", "view"):
+            return permuted(read, given[1:] if len(given) > 2 else given[1])
+        if isinstance(read, Weights) and name in ("reshape", "view"):
             return read
-        if name in ("reshape", "view") and isinstance(read, _Map) and len(shape) == 5:
-            return _Grouped(_first(read).value, shape[1])
-        if name == "transpose" and isinstance(read, _Grouped) and tuple(given[1:]) == (1, 2):
+        if name in ("reshape", "view") and isinstance(read, Map) and len(shape) == 5:
+            return Grouped(with_channels_first(read).value, shape[1])
+        if name == "transpose" and isinstance(read, Grouped) and tuple(given[1:]) == (1, 2):
             return read._replace(swapped=not read.swapped)
-        if name in ("reshape", "view") and isinstance(read, _Grouped) and read.swapped:
-            return self._put("shuffle", _Map(read.value), sizes=(read.groups,))
+        if name in ("reshape", "view") and isinstance(read, Grouped) and read.swapped:
+            return self._put("shuffle", Map(read.value), sizes=(read.groups,))
         raise UnknownLayer(name)
 
     def _item(self, read: Any, index: Any, of: Any) -> Any:
-        if isinstance(read, _Pieces):
+        if isinstance(read, Pieces):
             return self._channels(read.value, *read.ends[index])
         rest = [part for place, part in enumerate(index) if place != 1]
         if any(part != slice(None) for part in rest):
             raise UnknownLayer(f"getitem {index}")
         chosen = range(of.shape[1])[index[1]]
-        value = _first(read).value
+        value = with_channels_first(read).value
         if isinstance(chosen, int):
-            return _Channel(value, chosen) if len(index) == 2 else _not_known("getitem")
+            return Channel(value, chosen) if len(index) == 2 else not_known("getitem")
         if chosen.step != 1:
             raise UnknownLayer(f"getitem {index}")
         return self._channels(value, chosen.start, chosen.stop)
 
-    def _channels(self, value: int, first: int, end: int) -> _Map:
-        return self._put("channels", _Map(value), sizes=(first, end))
+    def _channels(self, value: int, first: int, end: int) -> Map:
+        return self._put("channels", Map(value), sizes=(first, end))
 
     def _value(self, given: Any) -> Any:
         """What an argument is: a known value of a node, and anything else as it is."""
@@ -420,28 +398,6 @@ def _has_tensors(value: Any) -> bool:
     return isinstance(value, Tensor)
 
 
-def _not_known(what: str) -> Any:
-    raise UnknownLayer(what)
-
-
-def _first(read: Any) -> _Map:
-    """A map that has its channels first."""
-    if not isinstance(read, _Map) or read.last:
-        raise UnknownLayer("it reads no map, or one with the channels last")
-    return read
-
-
-def _permuted(read: Any, dims: Sequence[int]) -> _Map:
-    if not isinstance(read, _Map) or tuple(dims) != ((0, 3, 1, 2) if read.last else (0, 2, 3, 1)):
-        raise UnknownLayer(f"permute {dims}")
-    return read._replace(last=not read.last)
-
-
-def _ends(sizes: Sequence[int]) -> tuple[tuple[int, int], ...]:
-    ends = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
-    return tuple(zip(ends, ends[1:], strict=False))
-
-
 def _option(
     given: Sequence[Any], options: Mapping[str, Any], place: int, name: str, default: Any
 ) -> Any:
@@ -466,22 +422,9 @@ def _conv_options(conv: nn.Conv2d, kind: str) -> dict[str, Any]:
         raise UnknownLayer(f"padding {conv.padding} {conv.padding_mode}")
     return {
         "sizes": (conv.in_channels, conv.out_channels, conv.groups),
-        "kernel": _pair(conv.kernel_size),
-        "stride": _pair(conv.stride),
-        "padding": None if kind == "Conv2dSame" else _pair(conv.padding),
-        "dilation": _pair(conv.dilation),
+        "kernel": pair(conv.kernel_size),
+        "stride": pair(conv.stride),
+        "padding": None if kind == "Conv2dSame" else pair(conv.padding),
+        "dilation": pair(conv.dilation),
         "bias": conv.bias is not None,
     }
-
-
-def _whole(value: Any) -> Any:
-    """Factors as whole numbers."""
-    found = tuple(map(int, value)) if isinstance(value, tuple) else int(value)
-    return found if found == value else _not_known(f"a factor of {value}")
-
-
-def _pair(value: Any) -> tuple[int, int]:
-    if isinstance(value, int):
-        return value, value
-    first, second = value if len(value) == 2 else (value[0], value[0])
-    return first, second

@@ -14,7 +14,8 @@ import torch
 from torch import Tensor, fx, nn
 
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork
-from captioner.networks.cnn_reading import PartlyUnknown, Reader, UnknownLayer
+from captioner.networks.cnn_reading import PartlyUnknown, Reader
+from captioner.networks.cnn_values import UnknownLayer
 from captioner.networks.weights import ZerosOnly
 
 _SAME = 1e-4
@@ -48,9 +49,9 @@ def _read(network: nn.Module, noise: Tensor, parts: _Parts, headless: bool) -> G
         run.run(noise)
     last = _last_grid(network, graph, run.found) if headless else _result(graph)
     wanted = run.found.get(last)
-    if not is_grid(wanted):
+    if not isinstance(wanted, Tensor) or not is_grid(wanted):
         raise UnknownLayer("it gives no grid of features (B, D, h, w)")
-    reader = Reader(network, run.found, parts)
+    reader = Reader(network, run.found, parts.has)
     try:
         nodes = reader.read(graph, last)
     except PartlyUnknown as error:
@@ -120,8 +121,8 @@ class _Parts:
         self._types: set[type[nn.Module]] = set()
         self._names: set[str] = set()
 
-    def __contains__(self, named: tuple[str, nn.Module]) -> bool:
-        name, module = named
+    def has(self, name: str, module: nn.Module) -> bool:
+        """Whether this module is one of them."""
         return name in self._names or type(module) in self._types
 
     def add(self, name: str, module: nn.Module) -> None:
@@ -140,7 +141,7 @@ class _Tracer(fx.Tracer):
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
         # timm's BatchNorm with an activation behind it; all else is traced down to its leaves.
-        whole = type(module).__name__ == "BatchNormAct2d" or (name, module) in self._parts
+        whole = type(module).__name__ == "BatchNormAct2d" or self._parts.has(name, module)
         return whole or not list(module.children())
 
     def call_module(self, m: nn.Module, forward: Callable[..., Any], args: Any, kwargs: Any) -> Any:

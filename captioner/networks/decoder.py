@@ -168,7 +168,8 @@ class Decoder(nn.Module):
             raise CaptionerError("attention=none: this captioner attends to no part of the image")
         query = self._split_heads(self.query(states))  # (B, heads, Q, H / heads)
         scores = query @ memory.keys.transpose(2, 3) * query.shape[-1] ** -0.5
-        return scores.softmax(dim=-1).mean(dim=1)
+        weights: Tensor = scores.softmax(dim=-1).mean(dim=1)
+        return weights
 
     def _inputs(self, words: Tensor, memory: Memory) -> Tensor:
         """Inputs of the recurrence for words (B, C, T): embeddings, beside them the image."""

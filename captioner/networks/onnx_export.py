@@ -28,11 +28,11 @@ _SAME_NAME = {
     "dropout": "Identity",
     "drop_depth": "Identity",
 }
-_CHANNELS_LAST = ("Transpose", [], {"perm": [0, 2, 3, 1]})
-_CHANNELS_FIRST = ("Transpose", [], {"perm": [0, 3, 1, 2]})
-
 Step = tuple[str, list[str], dict[str, Any]]
 """An ONNX operator, its further inputs, its options."""
+
+_CHANNELS_LAST: Step = ("Transpose", [], {"perm": [0, 2, 3, 1]})
+_CHANNELS_FIRST: Step = ("Transpose", [], {"perm": [0, 3, 1, 2]})
 
 
 def to_onnx(network: GraphNetwork, size: tuple[int, int]) -> bytes:

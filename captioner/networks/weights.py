@@ -1,8 +1,9 @@
-"""Weights: build networks without drawing any, and notice when some have changed."""
+"""Build networks without drawing weights, notice when some changed, and run without dropout."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -50,6 +51,25 @@ class ShapesOnly(ZerosOnly):
         return super().__torch_function__(func, types, args, kwargs)
 
 
+@contextmanager
+def evaluating(network: nn.Module) -> Iterator[None]:
+    """Without dropout inside, whatever the network's mode was; the mode is restored."""
+    was_training = network.training
+    if was_training:
+        network.eval()
+    try:
+        yield
+    finally:
+        if was_training:
+            network.train()
+
+
 def versions(network: nn.Module) -> tuple[tuple[int, int], ...]:
-    """What changes when a weight or statistic of the network does, or moves."""
-    return tuple((each.data_ptr(), each._version) for each in network.state_dict().values())
+    """What changes when a weight or statistic of the network does, or moves.
+
+    Tensors that were made in inference mode count no changes.
+    """
+    return tuple(
+        (each.data_ptr(), 0 if each.is_inference() else each._version)
+        for each in network.state_dict().values()
+    )

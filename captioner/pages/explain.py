@@ -16,12 +16,13 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.files.writing import replace_bytes
 from captioner.images.reading import read_image
 from captioner.model.attention import CaptionAttention, Window, attend, grid_window
-from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
+from captioner.model.caption_model import CaptionModel
+from captioner.model.results import Candidate, CaptionResult
 
 WIDTH = 1400  # pixels of the figure
 MARGIN, GAP = 40, 20

@@ -9,7 +9,7 @@ The folder mirrors the input's: ``trips/a.mp4`` gives ``trips/a.json`` and so on
 
 A video's files are written under temporary names and renamed, then its line is added: a video with
 a line is finished, one without is done from its start. Whatever ends the process, the next run ends
-with the files, byte for byte, that an undisturbed one would have made.
+with the files that an undisturbed one would have made, up to the rounding of their numbers.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from captioner.decoding.options import describe_decoding
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions, describe_decoding
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.naming import output_stem
@@ -35,7 +34,8 @@ from captioner.files.writing import (
     replace_file,
     why_no_name,
 )
-from captioner.model.caption_model import CaptionModel, describe_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.description import describe_model
 from captioner.pages.video_index import INDEX, TagPages
 from captioner.tagging.timeline import TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos

@@ -66,7 +66,7 @@ class CaptionedFrame:
         starts_segment: whether it shows something else than the frame before.
         text: its caption.
         words: the words of the caption, as the model said them.
-        confidence: of the caption, in [0, 1]; see `captioner.model.caption_model.CaptionResult`.
+        confidence: of the caption, in [0, 1]; see `captioner.model.results.CaptionResult`.
         avg_logprob: mean natural-log probability of the caption's words, its end included.
         tags: what the frame shows, surest first.
         until_s: when the next frame of the video is shown, in seconds; None if that is not known.

@@ -19,10 +19,12 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.files.finding import SourceFile, printable
 from captioner.images.thumbnails import Filmstrip
-from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.results import CaptionResult
+from captioner.model.shipped import load_model
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
 from captioner.tagging.timeline import (
@@ -162,8 +164,9 @@ def tag_videos(
 ) -> Generator[VideoTags, None, None]:
     """Tag videos lazily, in their order; one that cannot be read becomes a record with an error.
 
-    What a video gets depends on nothing but the video, the model and the options: batches keep one
-    shape, so that on one machine its numbers are the same to the last bit whatever else is tagged.
+    What a video gets depends on nothing but the video, the model and the options, up to rounding:
+    batches keep one shape, but a frame's row in them depends on what else is tagged, and so may the
+    last bits of its numbers, which the digits that are written leave out.
 
     Args:
         model: the captioner. Without a lexicon (`captioner calibrate`) it gives no tags.

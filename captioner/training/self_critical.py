@@ -15,10 +15,13 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from captioner.decoding.search import DecodingOptions, Hypothesis, decode
+from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.features import ImageFeatures
+from captioner.networks.weights import evaluating
 from captioner.text.metrics import CiderD, References, SentenceBleu
 from captioner.text.tokenizer import (
     BOS_ID,
@@ -93,24 +96,19 @@ def draw_samples(
     Returns:
         C samples for each image.
     """
-    was_training = decoder.training
-    decoder.eval()
-    try:
-        with torch.no_grad():
-            steps = DecoderSteps(decoder, tabulate=False)
-            return decode(
-                steps.step,
-                steps.start(features, styles),
-                len(features.grid),
-                options,
-                bos=BOS_ID,
-                eos=EOS_ID,
-                forbidden=NEVER_SAID,
-                device=features.grid.device,
-                streams=streams,
-            )
-    finally:
-        decoder.train(was_training)
+    with torch.no_grad(), evaluating(decoder):
+        steps = DecoderSteps(decoder, tabulate=False)
+        return decode(
+            steps.step,
+            steps.start(features, styles),
+            len(features.grid),
+            options,
+            bos=BOS_ID,
+            eos=EOS_ID,
+            forbidden=NEVER_SAID,
+            device=features.grid.device,
+            streams=streams,
+        )
 
 
 def as_captions(samples: Sequence[Sequence[Hypothesis]]) -> Tensor:

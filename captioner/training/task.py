@@ -20,7 +20,8 @@ from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.decoding.search import DecodingOptions, Hypothesis
+from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel

@@ -13,13 +13,16 @@ import pytest
 
 from captioner.captioning.batches import CaptionRecord, caption_images
 from captioner.captioning.formats import open_writer
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.images.reading import find_images
-from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
+from captioner.model.caption_model import CaptionModel
+from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from helpers.images import noise
+
+pytestmark = pytest.mark.arithmetic
 
 OPTIONS = DecodingOptions(beam_size=2, num_captions=2, max_length=6)
 

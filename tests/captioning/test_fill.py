@@ -16,16 +16,12 @@ from captioner.captioning.fill import FILL_WRITERS, fill_images
 from captioner.cli import entry as cli
 from captioner.cli.fill import FILL_ARGUMENTS, FORMATS
 from captioner.decoding import blanks
-from captioner.decoding.blanks import (
-    Fillings,
-    FillOptions,
-    parse_blanks,
-    result_of,
-    search_fillings,
-)
+from captioner.decoding.blanks import Fillings, parse_blanks, result_of, search_fillings
+from captioner.decoding.options import FillOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
-from captioner.model.caption_model import CaptionModel, load_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.shipped import load_model
 from helpers.step_functions import (
     BOS,
     EOS,

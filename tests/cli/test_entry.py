@@ -24,7 +24,7 @@ from PIL import Image
 import captioner
 from captioner.cli import entry as cli
 from captioner.cli.options import DECODING_ARGUMENTS, SAMPLING_ARGUMENTS
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.text.tokenizer import Tokenizer

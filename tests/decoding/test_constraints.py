@@ -17,10 +17,11 @@ from torch import Tensor
 
 from captioner.cli import entry as cli
 from captioner.decoding.constraints import find_constraints
-from captioner.decoding.options import describe_decoding
-from captioner.decoding.search import DecodingOptions, Hypothesis
+from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.options import DecodingOptions, describe_decoding
 from captioner.errors import CaptionerError
-from captioner.model.caption_model import CaptionModel, load_model
+from captioner.model.caption_model import CaptionModel
+from captioner.model.shipped import load_model
 from captioner.text.tokenizer import Tokenizer, tokenize
 from helpers.step_functions import (
     BOS,

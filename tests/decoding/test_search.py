@@ -11,7 +11,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.decoding.search import DecodingOptions, Hypothesis, _draw, _top, decode
+from captioner.decoding.hypotheses import Hypothesis, top
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sampling import draw
+from captioner.decoding.search import decode
 from captioner.errors import CaptionerError
 from helpers.step_functions import (
     BOS,
@@ -27,6 +30,8 @@ from helpers.step_functions import (
     table_step,
     tables,
 )
+
+pytestmark = pytest.mark.arithmetic
 
 
 def brute_force(logits: Tensor, options: DecodingOptions) -> list[tuple[float, tuple[int, ...]]]:
@@ -353,7 +358,7 @@ def test_top_is_ordered_by_value_then_place_and_skips_nothing() -> None:
     values[4, 5:] = -math.inf
     values[5] = torch.randn(30, generator=generator)
     for count in (1, 2, 7, 29, 30):
-        found, places = _top(values, count)
+        found, places = top(values, count)
         for row, found_row, places_row in zip(
             values.tolist(), found.tolist(), places.tolist(), strict=True
         ):
@@ -573,7 +578,7 @@ def test_no_draw_is_a_word_that_must_not_be_drawn() -> None:
     edges = torch.tensor([0.0, 1.0 - 2.0**-24]).expand(50, 2)
     for extra in ({}, {"top_k": 5}, {"top_p": 0.9}, {"temperature": 9.0}):
         options = DecodingOptions(sample=True, **extra)
-        words, values = _draw(log_probs, edges, options)
+        words, values = draw(log_probs, edges, options)
         assert (values > -math.inf).all()
         assert torch.equal(log_probs[:, 0].gather(1, words), values)
         if not {"top_k", "top_p"} & set(extra):

@@ -34,7 +34,8 @@ from captioner.evaluation.calibrate import (
     save_calibrated,
     score_probabilities,
 )
-from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
+from captioner.model.caption_model import CaptionModel
+from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import FEATURES, TagCalibration, caption_confidence, evidence_of, tags_of
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions

@@ -14,7 +14,7 @@ from PIL import Image
 
 import captioner
 from captioner.data.datasets import Example
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.evaluate import (
     EvaluationResult,

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from captioner.decoding.search import DecodingOptions, Hypothesis, decode
+from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.search import decode
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
 SPECIAL = (PAD, BOS, UNK)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.images.transform import ImageTransform
 from captioner.model.attention import attend, grid_window
 from captioner.model.caption_model import CaptionModel
@@ -16,7 +16,7 @@ from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import BOS_ID, Tokenizer
 from helpers.images import noise
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
 
 
 def features_of(model: CaptionModel, count: int) -> ImageFeatures:

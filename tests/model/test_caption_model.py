@@ -28,13 +28,15 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.cli.entry import main
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.images.reading import ImageError
 from captioner.images.transform import ImageTransform
-from captioner.model.caption_model import CaptionModel, CaptionResult, load_model
+from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import export_checkpoint, load_any, load_checkpoint
 from captioner.model.model_file import file_sha256
+from captioner.model.results import CaptionResult
+from captioner.model.shipped import load_model
 from captioner.model.tags import TagCalibration
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
@@ -127,6 +129,7 @@ def test_paths_pictures_and_arrays_are_the_same(model: CaptionModel, tmp_path: P
         assert model.caption([each]) == model.caption([image])
 
 
+@pytest.mark.arithmetic
 def test_a_batch_gets_what_each_picture_gets(
     model: CaptionModel, images: list[Image.Image]
 ) -> None:
@@ -202,6 +205,7 @@ def test_features_captions_and_pixels_agree(model: CaptionModel, images: list[Im
     assert model.caption_features(model.encode(pixels)) == expected
 
 
+@pytest.mark.arithmetic
 def test_features_kept_in_half_precision_can_be_captioned(
     model: CaptionModel, images: list[Image.Image]
 ) -> None:
@@ -290,6 +294,7 @@ def test_banned_words_must_be_single_words(model: CaptionModel, word: str, messa
 # --- the file ------------------------------------------------------------------------------
 
 
+@pytest.mark.arithmetic
 def test_a_saved_model_says_the_same(
     model: CaptionModel, file: Path, images: list[Image.Image]
 ) -> None:
@@ -322,6 +327,7 @@ def test_matrices_are_rounded_and_vectors_exact(model: CaptionModel, file: Path)
     assert rounded > 20
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("attention", ["none", "spatial"])
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
@@ -388,7 +394,17 @@ def test_what_is_in_the_file(model: CaptionModel, file: Path) -> None:
             "std": [0.5, 0.5, 0.5],
         },
         "provenance": {"data": {"name": "noise", "images": {"train": 3}}, "steps": 7},
+        "encoder_graph": json.loads(json.dumps(model.encoder.graph.to_dict())),
     }
+
+
+def test_a_file_without_the_layers_of_its_cnn_has_them_from_the_library(
+    model: CaptionModel, copy: Path, images: list[Image.Image]
+) -> None:
+    rewrite(copy, lambda d: of_library(d, "timm/test_resnet"))
+    found = CaptionModel.load(copy, device="cpu")
+    assert found.encoder.graph == model.encoder.graph
+    assert [r.text for r in found.caption(images)] == [r.text for r in model.caption(images)]
 
 
 def test_loading_needs_the_file_alone(
@@ -528,6 +544,12 @@ def rewrite(
     return path
 
 
+def of_library(description: dict[str, Any], name: str) -> None:
+    """As files of before describe a CNN whose layers were not known: by its name alone."""
+    del description["encoder_graph"]
+    description["encoder"]["name"] = name
+
+
 @pytest.fixture
 def copy(file: Path, tmp_path: Path) -> Path:
     return Path(shutil.copy(file, tmp_path / "copy.safetensors"))
@@ -617,7 +639,7 @@ def test_a_description_that_is_none(copy: Path, text: str) -> None:
         (lambda d: d.update(provenance=5), "not a model that this version can use"),
         (lambda d: d["tokenizer"].update(rule="captioner-words-9"), "captioner-words-9"),
         (lambda d: d["tokenizer"]["words"].append("two words"), "not one word"),
-        (lambda d: d["encoder"].update(name="timm/no_such_model"), "has no such model"),
+        (lambda d: of_library(d, "timm/no_such_model"), "has no such model"),
         (lambda d: d["encoder"].update(name=["timm/x"]), "write timm/MODEL"),
         (lambda d: d["encoder"].update(future_option=1), "future_option"),
         (lambda d: d["encoder"].update(trainable={}), "trainable={}"),
@@ -694,8 +716,8 @@ def memory_limit(more_bytes: int) -> Iterator[None]:
         (lambda d: d["decoder"].update(embed_size=2_000_000), "of the decoder are missing"),
         (lambda d: d["decoder"].update(layers=10**9), "of the decoder are missing"),
         (lambda d: d["decoder"].update(heads=2**70, attention="none"), "this version can use"),
-        (lambda d: d["encoder"].update(name="timm/convnext_xxlarge"), "timm/convnext_xxlarge"),
-        (lambda d: d["encoder"].update(name="torchvision/regnet_y_128gf"), "regnet_y_128gf"),
+        (lambda d: of_library(d, "timm/convnext_xxlarge"), "timm/convnext_xxlarge"),
+        (lambda d: of_library(d, "torchvision/regnet_y_128gf"), "regnet_y_128gf"),
         (lambda d: d["encoder"].update(image_size=100_000), "image_size=100000"),
         (lambda d: d["transform"].update(size=[100_000, 100_000]), "size=(100000, 100000)"),
         (
@@ -740,6 +762,7 @@ def make_checkpoint(model: CaptionModel, path: Path, **more: Any) -> Path:
     return path
 
 
+@pytest.mark.arithmetic
 def test_a_checkpoint_says_the_same(
     model: CaptionModel, images: list[Image.Image], tmp_path: Path
 ) -> None:
@@ -973,12 +996,14 @@ def test_unknown_precisions(file: Path) -> None:
         CaptionModel.load(file, device="cpu", precision="fp8")
 
 
+@pytest.mark.arithmetic
 def test_full_precision_is_what_a_processor_gets(file: Path) -> None:
     loaded = CaptionModel.load(file, device="cpu")
     assert loaded.precision == "fp32"
     assert loaded.device == torch.device("cpu")
 
 
+@pytest.mark.arithmetic
 def test_lower_precision_changes_the_encoder_only_a_little(
     file: Path, images: list[Image.Image]
 ) -> None:

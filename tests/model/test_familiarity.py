@@ -10,9 +10,12 @@ import torch
 from torch import Tensor
 
 from captioner.errors import CaptionerError
-from captioner.model.caption_model import Candidate, CaptionModel, CaptionResult
+from captioner.model.caption_model import CaptionModel
 from captioner.model.familiarity import COMPONENTS, Familiarity
+from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import FAMILIAR, trust
+
+pytestmark = pytest.mark.arithmetic
 
 
 def features(count: int, seed: int, size: int = 64) -> Tensor:

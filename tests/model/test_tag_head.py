@@ -20,6 +20,8 @@ from captioner.model.tag_head import (
 )
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 
+pytestmark = pytest.mark.arithmetic
+
 WORDS = ["a", "dog", "dogs", "runs", "unicorn"]
 LEXICON = Lexicon(
     WORDS,

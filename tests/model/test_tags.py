@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from captioner.errors import CaptionerError
-from captioner.model.caption_model import Candidate, CaptionResult
+from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import (
     CLIP,
     FEATURES,

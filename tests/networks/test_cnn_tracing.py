@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork
-from captioner.networks.cnn_reading import UnknownLayer
 from captioner.networks.cnn_tracing import graph_network
+from captioner.networks.cnn_values import UnknownLayer
 from captioner.networks.fast_encoder import without_batch_norm
 from captioner.networks.stages import stages_of
 from helpers.encoders import difference, make_encoder, trained_norms
+
+pytestmark = pytest.mark.arithmetic
 
 EXAMPLE = torch.zeros(1, 3, 64, 64)
 # The CNN, where in torchvision's its grid is, the BatchNorms that cannot be folded into a

@@ -16,6 +16,8 @@ from captioner.networks.decoder_steps import DecoderState, DecoderSteps
 from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import PAD_ID
 
+pytestmark = pytest.mark.arithmetic
+
 B, R, D, C, T, V, H, E = 3, 6, 10, 2, 5, 23, 12, 8  # all different, so that no axis can be mixed up
 KINDS = list(product(("rnn", "gru", "lstm"), ("none", "spatial"), (1, 2), (True, False)))
 

@@ -10,6 +10,8 @@ from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.features import ImageFeatures
 
+pytestmark = pytest.mark.arithmetic
+
 
 def make_decoder(cell: str = "lstm", attention: str = "spatial") -> Decoder:
     torch.manual_seed(0)

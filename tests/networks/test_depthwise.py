@@ -9,6 +9,8 @@ from torch.nn import functional
 
 from captioner.networks.depthwise import DepthwiseConvolution, TiledConv2d
 
+pytestmark = pytest.mark.arithmetic
+
 EPS = 2**-7  # of bf16, twice: some processors round sums on their way too
 
 KERNELS = [  # kernel, stride, padding

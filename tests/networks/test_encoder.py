@@ -68,6 +68,7 @@ def packaged_tensors(name: str) -> list[Tensor]:
 # --- ImageNet weights from pip -------------------------------------------------------------
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize(
     ("name", "side"),
     [
@@ -213,6 +214,7 @@ def test_more_networks(name: str, side: int, grid: int, features: int) -> None:
     assert idle == []
 
 
+@pytest.mark.arithmetic
 def test_a_torchvision_grid_is_the_models_own(tmp_path: Path) -> None:
     from torchvision.models import resnet18
 
@@ -230,6 +232,7 @@ def test_a_torchvision_grid_is_the_models_own(tmp_path: Path) -> None:
         assert torch.allclose(logits, model(images), atol=1e-4)
 
 
+@pytest.mark.arithmetic
 def test_cells_are_row_by_row() -> None:
     encoder = tiny(image_size=96).eval()
     assert encoder.grid_shape == (3, 3)
@@ -414,6 +417,7 @@ def test_batch_norm_that_is_not_frozen_learns_where_it_is_trained() -> None:
     assert not any(norm.training for norm in norms.values())
 
 
+@pytest.mark.arithmetic
 @pytest.mark.parametrize("freeze_batch_norm", [True, False])
 def test_a_frozen_encoder_computes_the_same_in_training(freeze_batch_norm: bool) -> None:
     encoder = tiny(freeze_batch_norm=freeze_batch_norm)

@@ -12,6 +12,8 @@ from captioner.model.caption_model import CaptionModel
 from captioner.networks.fast_encoder import CHUNK, FastEncoder, versions
 from helpers.encoders import difference, make_encoder
 
+pytestmark = pytest.mark.arithmetic
+
 
 @pytest.mark.parametrize(
     "name",

@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from captioner.cli.entry import main
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.pages.explain import WIDTH, draw_figure, explain, overlaid

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -81,8 +82,10 @@ def test_nothing_is_asked_for_from_outside(
     path.write_text(pages.render_page("t.html", title="t", said="s", src="data:,"))
     page = open_page(path)
     page.evaluate(code + "; 0")
-    page.wait_for_timeout(200)
-    assert any("Content Security Policy" in line for line in watch.found)
+    end_s = time.monotonic() + 10
+    while not any("Content Security Policy" in line for line in watch.found):
+        assert time.monotonic() < end_s, watch.found
+        page.wait_for_timeout(20)  # Playwright hears of it meanwhile.
     watch.found.clear()
 
 

@@ -127,7 +127,7 @@ def test_names_are_text_whatever_they_say(open_page: OpenPage, report: Path) -> 
     card(page, ATTACK).get_by_role("button", name="Details").click()
     assert page.locator("#details-name").text_content() == ATTACK
     assert page.locator("img:not([src^='report_files/'])").count() == 0
-    page.wait_for_timeout(100)
+    page.wait_for_timeout(50)
     assert asked == []
 
 

@@ -374,6 +374,7 @@ def make_batch(folder: Path) -> None:
     (folder / "clip 21 noise.mp4").write_bytes(random.Random(0).randbytes(5000))
 
 
+@pytest.mark.arithmetic
 def test_killed_at_random_moments_a_batch_ends_as_an_undisturbed_one(
     tmp_path: Path, options: list[str]
 ) -> None:

@@ -15,7 +15,7 @@ from PIL import Image
 
 import captioner
 from captioner.captioning.batches import caption_images
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.images.reading import find_images
@@ -26,6 +26,8 @@ from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 from captioner.video.frames import VideoError
 from captioner.video.sampling import SamplingOptions
 from helpers.videos import photo, real_clip, write_video
+
+pytestmark = pytest.mark.arithmetic
 
 EVERY_TAG = TagOptions(min_confidence=0.0, min_coverage=0.0)
 PHOTOS = ("stairs", "coffee", "cat", "rocket")

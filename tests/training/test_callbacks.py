@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from captioner.errors import CaptionerError
 from captioner.training.callbacks import CURRENT, WeightAverage
 
+pytestmark = pytest.mark.arithmetic
+
 
 class Falling(pl.LightningModule):
     """A weight that falls by one with every step, under two names, and one that is not trained."""

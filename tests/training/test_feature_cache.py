@@ -31,7 +31,7 @@ CONFIG = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64)
 COUNT = 30
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

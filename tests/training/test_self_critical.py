@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.decoding.search import DecodingOptions, Hypothesis
+from captioner.decoding.hypotheses import Hypothesis
+from captioner.decoding.options import DecodingOptions
 from captioner.networks.configs import DecoderConfig
 from captioner.networks.decoder import Decoder, shift
 from captioner.networks.features import ImageFeatures
@@ -23,6 +24,8 @@ from captioner.training.self_critical import (
     policy_loss,
     words_and_end,
 )
+
+pytestmark = pytest.mark.arithmetic
 
 TOKENIZER = Tokenizer(["a", "dog", "runs", "cat", "sits", "with"])
 REFERENCES = {"1": ["A dog runs."], "2": ["a cat sits"]}

@@ -28,7 +28,7 @@ LAST_STAGE = EncoderConfig(
     name="timm/test_efficientnet", weights="none", image_size=64, trainable=1
 )
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
 
 
 def make_set(folder: Path, seed: int, train: int, dev: int, captions: list[str]) -> Path:

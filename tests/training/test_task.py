@@ -20,7 +20,7 @@ from PIL import Image
 from torch.nn import functional
 
 from captioner.data.datasets import load_caption_data
-from captioner.decoding.search import DecodingOptions
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.evaluate import evaluate
 from captioner.model.caption_model import CaptionModel
@@ -45,7 +45,7 @@ LEARNS = (
 )
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
 
 
 @pytest.fixture(scope="module")

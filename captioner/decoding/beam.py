@@ -1,0 +1,171 @@
+"""Beam search, with and without words that every caption must contain.
+
+Shapes: B images, K beams, N captions asked for, T words, V vocabulary, M candidates.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from captioner.decoding.hypotheses import Hypotheses, append, top
+from captioner.decoding.options import DecodingOptions
+from captioner.decoding.rules import (
+    LEAVING,
+    NEVER,
+    Rules,
+    S,
+    StepFunction,
+    check_numbers,
+)
+
+
+def beam_search(
+    step: StepFunction[S],
+    state: S,
+    words: Tensor,
+    begun: Hypotheses,
+    first: int,
+    rules: Rules,
+    options: DecodingOptions,
+    done: list[tuple[Tensor, Hypotheses]],
+    fixed_shape: bool,
+) -> None:
+    """Beam search with length normalisation; appends each image to `done` when its search is over.
+
+    At each step the K most probable extensions of all beams of an image are kept. Those that end
+    the sentence leave the beam for the pool of the N best finished captions; the others go on. So
+    K=1 is greedy decoding, and nothing is lost when K covers all extensions. A caption of
+    max_length words may only end.
+
+    An image is over when N captions are finished and no open beam can pass the worst of them:
+    log-probabilities only fall, so a beam with sum s ends with a score of at most
+    s / (max_length + 1)**length_penalty (the argument of Huang et al. 2017 for optimal beam
+    search, with lengths up to max_length + 1).
+
+    The search starts at word `first` of the captions `begun` (B, 1), behind the prompt. Where
+    words are required, `_extend_in_banks` decides which extensions are kept.
+    """
+    longest = options.max_length
+    wanted, alpha = options.num_captions, options.length_penalty
+    images = torch.arange(len(words), device=words.device)
+    beams = begun
+    pool = Hypotheses.empty(len(words), 0, longest, words.device)
+    extend = _extend_in_banks if len(rules.required) else _extend
+    for t in range(first, longest + 1):
+        logits, state = step(words, state)
+        parents, words, beams = extend(logits, beams, t, rules, options)
+        ended = words == rules.eos
+        closing = replace(beams, total=beams.total.masked_fill(~ended, NEVER))
+        pool = pool.joined(closing).best(wanted, alpha)
+        beams.total = beams.total.masked_fill(ended, NEVER)
+
+        over = _is_over(beams, pool, options)  # all of them after the last step, which only ends
+        # To leave costs a copy of the features of all that stay: not for every single image.
+        if over.all() or (not fixed_shape and over.sum() >= LEAVING * len(over)):
+            gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
+            done.append((images[gone], pool.select_images(gone)))
+            if len(stay) == 0:
+                return
+            images, parents, words = images[stay], parents[stay], words[stay]
+            beams, pool = beams.select_images(stay), pool.select_images(stay)
+            state = state.select_images(stay)
+        if options.beam_size > 1 or len(rules.required):
+            state = state.select_beams(parents)
+
+
+def _extend(
+    logits: Tensor, beams: Hypotheses, t: int, rules: Rules, options: DecodingOptions
+) -> tuple[Tensor, Tensor, Hypotheses]:
+    """Keep the best extensions by one word: parents (B, K'), words (B, K'), new beams.
+
+    K' is beam_size, or fewer while there are fewer extensions.
+    """
+    log_probs, end = rules.apply(logits, beams.ids[..., :t])  # (B, K, V), (B, K)
+    if t == options.max_length:
+        values, words = end[..., None], torch.full_like(beams.length, rules.eos)[..., None]
+    else:
+        values, words = top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (B, K, M)
+    open_ = beams.total > NEVER  # (B, K)
+    check_numbers(values[..., 0].isnan() & open_, t)
+
+    # Nothing is allowed: end. If even the model rules that out, stop unfinished, at no cost.
+    stuck = values[..., 0] == NEVER
+    can_end = end > NEVER
+    values[..., 0] = torch.where(stuck, end.masked_fill(~can_end, 0.0), values[..., 0])
+    words[..., 0] = words[..., 0].masked_fill(stuck, rules.eos)
+
+    sums = beams.total[..., None] + values
+    sums = sums.masked_fill(~open_[..., None], NEVER).flatten(1)  # (B, K * M)
+    total, places = top(sums, min(options.beam_size, sums.shape[1]))
+    parents = places // values.shape[-1]
+    words = words.flatten(1).gather(1, places)
+    values = values.flatten(1).gather(1, places)
+    can_end = can_end.gather(1, parents)
+    beams = beams.select_beams(parents)
+    append(beams, words, values, t)
+    beams.total = total
+    beams.finished = (words == rules.eos) & can_end & (total > NEVER)
+    beams.length = torch.where((words == rules.eos) & ~can_end, t, t + 1)
+    return parents, words, beams
+
+
+def _extend_in_banks(
+    logits: Tensor, beams: Hypotheses, t: int, rules: Rules, options: DecodingOptions
+) -> tuple[Tensor, Tensor, Hypotheses]:
+    """As `_extend`, for captions that must contain C words: the best of each bank are kept.
+
+    Bank c holds the beams that have said c of the words, beam_size of them (grid beam search,
+    Hokamp and Liu 2017, algorithm 1), so that those without compete with none that paid for one.
+    A beam goes on with its best words within its bank, or with any word that it still lacks into
+    the next (as in Post and Vilar 2018, section 3.1, who share one beam among the banks). Only
+    the last bank may end, so captions without all words are never found.
+
+    A way on is never missing: a word still to be said repeats no n-gram, and each step opens the
+    next bank while it is not the last.
+
+    Returns:
+        parents (B, K'), words (B, K'), new beams; K' is (C + 1) * beam_size, in the order of the
+        banks, or fewer while there are fewer extensions.
+    """
+    log_probs, end = rules.apply(logits, beams.ids[..., :t])  # (B, K, V), (B, K)
+    open_ = beams.total > NEVER  # (B, K)
+    check_numbers(end.isnan() & open_, t)
+    required, count = rules.required, len(rules.required)
+    said = (beams.ids[..., :t, None] == required).any(dim=-2)  # (B, K, C)
+    bank = said.sum(dim=-1, keepdim=True)  # (B, K, 1)
+    lacking = log_probs[..., required].masked_fill(said, NEVER)  # (B, K, C)
+    end = end.masked_fill(bank[..., 0] < count, NEVER)
+    if t == options.max_length:
+        log_probs, lacking = torch.full_like(log_probs, NEVER), torch.full_like(lacking, NEVER)
+    log_probs[..., required] = log_probs[..., required].masked_fill(~said, NEVER)
+    log_probs[..., rules.eos] = end if t > 0 else NEVER
+    values, words = top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (B, K, M)
+
+    banks = torch.cat([bank.expand_as(values), (bank + 1).expand_as(lacking)], dim=-1).flatten(1)
+    words = torch.cat([words, required.expand_as(lacking)], dim=-1)
+    values = torch.cat([values, lacking], dim=-1)  # (B, K, M + C)
+    sums = (beams.total[..., None] + values).masked_fill(~open_[..., None], NEVER).flatten(1)
+    numbers = torch.arange(count + 1, device=sums.device)[:, None]  # (C + 1, 1)
+    in_bank = sums[:, None].masked_fill(banks[:, None] != numbers, NEVER)  # (B, C + 1, N)
+    total, places = (x.flatten(1) for x in top(in_bank, min(options.beam_size, sums.shape[1])))
+    parents = places // values.shape[-1]
+    words, values = words.flatten(1).gather(1, places), values.flatten(1).gather(1, places)
+    beams = beams.select_beams(parents)
+    append(beams, words, values, t)
+    beams.total = total
+    beams.finished = (words == rules.eos) & (total > NEVER)
+    beams.length = torch.full_like(parents, t + 1)
+    return parents, words, beams
+
+
+def _is_over(beams: Hypotheses, pool: Hypotheses, options: DecodingOptions) -> Tensor:
+    """Images (B,) whose result no open beam can change; see `beam_search`."""
+    longest = float(options.max_length + 1)
+    reachable: Tensor = beams.total.amax(dim=1) / longest**options.length_penalty
+    if pool.total.shape[1] < options.num_captions:
+        return reachable == NEVER
+    worst = pool.score(options.length_penalty)[:, -1]
+    return reachable <= worst.masked_fill(~pool.finished[:, -1], NEVER)
