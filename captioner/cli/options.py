@@ -33,7 +33,14 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "no_repeat_ngram",
         int,
         "N",
-        "say no N words in a row twice; 0 leaves it to the model (default: 2)",
+        "say no N words in a row twice, nor 'white and white'; 0 leaves it to the model (default: "
+        "2)",
+    ),
+    (
+        "tag_weight",
+        float,
+        "W",
+        "how much the model's tag classifier has a say in the choice of words (default: 0.0)",
     ),
     (
         "style",

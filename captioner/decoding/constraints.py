@@ -19,11 +19,13 @@ class Constraints:
         prompt: ids that every caption begins with.
         required: ids that every caption contains; those of the prompt are left out.
         forbidden: ids that the search never says.
+        joining: ids of the joining words that the vocabulary has.
     """
 
     prompt: tuple[int, ...]
     required: tuple[int, ...]
     forbidden: tuple[int, ...]
+    joining: tuple[int, ...] = ()
 
 
 def find_constraints(options: DecodingOptions, tokenizer: Tokenizer) -> Constraints:
@@ -53,7 +55,8 @@ def find_constraints(options: DecodingOptions, tokenizer: Tokenizer) -> Constrai
             f"at most {options.max_length}; raise max_length, or give fewer"
         )
     forbidden = (PAD_ID, BOS_ID, UNK_ID, *map(tokenizer.id_of, banned))
-    return Constraints(prompt_ids, tuple(required_ids), forbidden)
+    joining = {tokenizer.id_of(word) for word in options.joining_words} - {UNK_ID}
+    return Constraints(prompt_ids, tuple(required_ids), forbidden, tuple(sorted(joining)))
 
 
 def known_ids(words: Sequence[str], tokenizer: Tokenizer, where: str) -> tuple[int, ...]:

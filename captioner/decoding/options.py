@@ -27,6 +27,12 @@ class DecodingOptions:
         seed: of the random numbers. The same seed gives the same samples.
         no_repeat_ngram: no n words in a row occur twice in a caption; 0 allows it
             (Paulus et al. 2018, section 2.5). Self-critical training likes "a man and a man".
+            Where it is not 0, no word stands on both sides of a joining word either.
+        joining_words: words that join unlike things: "a hat and a hat" and "white and white" are
+            not said. Those that the vocabulary lacks change nothing.
+        tag_weight: times the evidence of the model's tag classifier is added to the scores of its
+            lemmas' words, each until it is said (Gulcehre et al. 2015, section 4.1); 0 leaves the
+            decoder alone. What a caption's words are said to be worth includes it.
         banned_words: words that never occur. The caller turns them into `forbidden` ids.
         prompt: the words every caption begins with. They count in its length and in `max_length`,
             and their probabilities in its probability. `no_repeat_ngram` holds for what follows.
@@ -47,6 +53,8 @@ class DecodingOptions:
     top_p: float = 1.0
     seed: int = 0
     no_repeat_ngram: int = 2
+    joining_words: tuple[str, ...] = ("and",)
+    tag_weight: float = 0.0
     banned_words: tuple[str, ...] = ()
     prompt: str | None = None
     must_include: tuple[str, ...] = ()
@@ -67,6 +75,7 @@ class DecodingOptions:
         # Beyond 10 the power of the length leaves the range of a float.
         self._check_number("length_penalty", lambda x: 0 <= x <= 10, "from 0 to 10")
         self._check_number("temperature", lambda x: 0 < x < math.inf, "above 0, say 0.7")
+        self._check_number("tag_weight", lambda x: 0 <= x <= 10, "from 0 to 10")
         self._check_number("top_p", lambda x: 0 < x <= 1, "above 0 and at most 1")
         self._check_together()
 
@@ -91,7 +100,7 @@ class DecodingOptions:
         self._check_words()
 
     def _check_words(self) -> None:
-        for name in ("banned_words", "must_include"):
+        for name in ("banned_words", "must_include", "joining_words"):
             words = getattr(self, name)
             if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
                 raise ValueError(f"{name}={words!r}: give a list of words, such as ['blurry']")

@@ -64,6 +64,7 @@ class Rules:
         no_repeat_ngram: int,
         device: torch.device,
         required: Sequence[int] = (),
+        joining: Sequence[int] = (),
     ) -> None:
         self.eos = eos
         self.largest_id = max([eos, *forbidden, *required])
@@ -71,6 +72,7 @@ class Rules:
         self.required = torch.tensor(required, dtype=torch.int64, device=device)
         self.forbidden = torch.tensor(forbidden, dtype=torch.int64, device=device)
         self.no_repeat_ngram = no_repeat_ngram
+        self.joining = torch.tensor(joining, dtype=torch.int64, device=device)
 
     def apply(self, logits: Tensor, ids: Tensor) -> tuple[Tensor, Tensor]:
         """The model's log-probabilities, -inf for words that may not follow.
@@ -94,9 +96,20 @@ class Rules:
         log_probs.index_fill_(-1, self.forbidden, NEVER)
         if 0 < self.no_repeat_ngram <= ids.shape[-1]:
             log_probs.scatter_(-1, self._repeating(ids), NEVER)
+        if self.no_repeat_ngram and len(self.joining) and ids.shape[-1] > 1:
+            log_probs.scatter_(-1, self._echoing(ids), NEVER)
         # Written last: whatever is blocked, a caption may end; but it has at least one word.
         log_probs[..., self.eos] = end if ids.shape[-1] > 0 else NEVER
         return log_probs, end
+
+    def _echoing(self, ids: Tensor) -> Tensor:
+        """Words (B, K, 2) that a joining word would join with themselves, or the end of sentence.
+
+        "white and" and "a hat and a": the joining word is the last one or the one before.
+        """
+        padded = F.pad(ids[..., -3:], (max(0, 3 - ids.shape[-1]), 0), value=self.eos)
+        joins = torch.isin(padded[..., 1:], self.joining)
+        return torch.where(joins, padded[..., :-1], self.eos)
 
     def _repeating(self, ids: Tensor) -> Tensor:
         """Words (B, K, W) that would repeat an n-gram; the end of sentence as a filler."""

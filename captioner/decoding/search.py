@@ -46,6 +46,7 @@ def decode(
     fixed_shape: bool = False,
     prompt: Sequence[int] = (),
     required: Sequence[int] = (),
+    joining: Sequence[int] = (),
 ) -> list[list[Hypothesis]]:
     """Caption a batch of images.
 
@@ -71,6 +72,7 @@ def decode(
         prompt: ids that every caption begins with, at most `max_length`.
         required: ids that every caption contains besides, each once or more; with those of the
             prompt at most `max_length`. See `captioner.decoding.beam`.
+        joining: ids of the words that never join a word with itself; see `joining_words`.
 
     Returns:
         For every image its `num_captions` hypotheses, finished ones first, then by falling score.
@@ -86,9 +88,8 @@ def decode(
     check_constraints(prompt, required, {eos, *forbidden}, options)
     if batch_size == 0:
         return []
-    rules = Rules(
-        eos, sorted(set(forbidden)), options.no_repeat_ngram, torch.device(device), required
-    )
+    never, where = sorted(set(forbidden)), torch.device(device)
+    rules = Rules(eos, never, options.no_repeat_ngram, where, required, joining)
     words = torch.full((batch_size, 1), bos, dtype=torch.int64, device=device)
     begun = Hypotheses.empty(batch_size, 1, options.max_length, words.device)
     if prompt:

@@ -23,6 +23,7 @@ from captioner.images.transform import ImageTransform
 from captioner.model.description import check_values, describe, read_parts
 from captioner.model.device import find_device, find_precision
 from captioner.model.familiarity import Familiarity
+from captioner.model.guidance import GuidedSteps
 from captioner.model.model_file import (
     file_sha256,
     halved,
@@ -194,7 +195,7 @@ class CaptionModel(nn.Module):
         pixels = self._pixels(images, "fill")
         if pixels is None:
             return []
-        steps = self.decoder_steps()
+        steps = self._steps_of_search(options)
         with evaluating(self):
             features = self.encode(pixels)
             starts = (
@@ -221,8 +222,13 @@ class CaptionModel(nn.Module):
         """Look at options before a long job.
 
         Raises:
-            CaptionerError: when their words or their style do not suit the model.
+            CaptionerError: when their words, their style or their weight of tags do not suit it.
         """
+        if options.tag_weight not in (0, self.decoding.tag_weight) and self.tag_head is None:
+            raise CaptionerError(
+                f"tag_weight={options.tag_weight}: the model has no tag classifier; "
+                "`captioner calibrate` fits one, or leave --tag-weight out"
+            )
         find_constraints(options, self.tokenizer)
         self.decoder.style_numbers(options.style, 1)
 
@@ -294,6 +300,7 @@ class CaptionModel(nn.Module):
                 fixed_shape=fixed_shape,
                 prompt=words.prompt,
                 required=words.required,
+                joining=words.joining,
             )
         considered = [
             tuple(Candidate.of(each, self.tokenizer) for each in image) for image in found
@@ -303,6 +310,12 @@ class CaptionModel(nn.Module):
             self._result(captions, wanted, share, lemmas)
             for captions, share, lemmas in zip(considered, familiarity, seen, strict=True)
         ]
+
+    def _steps_of_search(self, options: DecodingOptions) -> DecoderSteps | GuidedSteps:
+        steps = self.decoder_steps()
+        if not options.tag_weight or self.tag_head is None or self.lexicon is None:
+            return steps
+        return GuidedSteps(steps, self.tag_head, self.lexicon, options.tag_weight)
 
     def decoder_steps(self) -> DecoderSteps:
         """The decoder word by word, with the weights that it has now."""

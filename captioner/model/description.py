@@ -29,7 +29,14 @@ from captioner.text.tokenizer import Tokenizer
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
 
-KEPT_OPTIONS = ("beam_size", "max_length", "length_penalty", "no_repeat_ngram", "style")
+KEPT_OPTIONS = (
+    "beam_size",
+    "max_length",
+    "length_penalty",
+    "no_repeat_ngram",
+    "tag_weight",
+    "style",
+)
 """Options of the search that a model file can have values of its own for."""
 
 

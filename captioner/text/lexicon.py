@@ -202,6 +202,11 @@ class Lexicon:
         indices = [places.get(found.get(word, ("", "")), NO_LEMMA) for word in words]
         return cls(words, lemmas, indices)
 
+    @property
+    def places(self) -> tuple[int, ...]:
+        """For each vocabulary word the place of its lemma in ``lemmas``, or ``NO_LEMMA``."""
+        return self._indices
+
     def lemma_of(self, word: str) -> Lemma | None:
         """The lemma of a vocabulary word; None for any word that makes no tag."""
         return self._lemma_of.get(word)

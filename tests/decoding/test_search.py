@@ -341,6 +341,20 @@ def test_no_repeat_ngram_blocks_the_word_that_completes_the_ngram() -> None:
         assert decode_table(logits, options)[0][0].ids == ids, n
 
 
+def test_a_joining_word_does_not_join_a_word_with_itself() -> None:
+    # 7 joins: "4 7 4" and "4 7 5 4" are not said, "4 7 5" and "4 5 4" are.
+    again = {4: 0.9, 6: 0.1}
+    for steps, expected in (
+        ([again, {7: 1.0}, again], (4, 7, 6)),
+        ([again, {7: 1.0}, {5: 1.0}, again], (4, 7, 5, 6)),
+        ([again, {5: 1.0}, again], (4, 5, 4)),
+    ):
+        logits = fixed_chain(8, [*steps, {EOS: 1.0}])
+        for n, ids in ((2, expected), (0, (*expected[:-1], 4))):
+            options = DecodingOptions(beam_size=1, max_length=len(steps), no_repeat_ngram=n)
+            assert decode_table(logits, options, joining=[7])[0][0].ids == ids, (steps, n)
+
+
 def test_equal_scores_are_ordered_by_beam_then_word() -> None:
     logits = torch.zeros(3, 3, 8, 8)
     options = DecodingOptions(beam_size=3, num_captions=3, max_length=2, length_penalty=0.0)
