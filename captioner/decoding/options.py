@@ -139,7 +139,9 @@ class FillOptions:
 
 def describe_decoding(options: DecodingOptions) -> dict[str, Any]:
     """The options as JSON primitives, as they are when they were read from a file."""
-    values = {**asdict(options), "banned_words": list(options.banned_words)}
+    values = asdict(options)
+    for name in ("banned_words", "joining_words"):
+        values[name] = list(values[name])
     # Jobs without them are those of versions that did not know them.
     prompt, included = values.pop("prompt"), values.pop("must_include")
     if prompt is not None:

@@ -195,7 +195,7 @@ class CaptionModel(nn.Module):
         pixels = self._pixels(images, "fill")
         if pixels is None:
             return []
-        steps = self._steps_of_search(options)
+        steps = self.decoder_steps()
         with evaluating(self):
             features = self.encode(pixels)
             starts = (
@@ -283,7 +283,7 @@ class CaptionModel(nn.Module):
         if len(features.grid) == 0:
             return []
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
-        steps = self.decoder_steps()
+        steps = self._steps_of_search(options)
         with evaluating(self):
             found = decode(
                 steps.step,
