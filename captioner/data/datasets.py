@@ -14,21 +14,21 @@ image both stay (the published reference sets), and a repeated line in one's own
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from captioner.data.formats import (
-    FORMATS,
+from captioner.data.entries import (
     IMAGE_FOLDERS,
     SPLITS,
     TEXT_FOLDERS,
     Entries,
     canonical_split,
 )
+from captioner.data.formats import FORMATS
+from captioner.data.image_index import ImageIndex
 from captioner.errors import CaptionerError
 
 __all__ = ["FORMATS", "CaptionData", "Example", "canonical_split", "load_caption_data"]
@@ -141,32 +141,6 @@ def _hash_fraction(image_id: str, seed: int) -> float:
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2.0**48
 
 
-class _ImageIndex:
-    """Answers "is this image there?" from one listing per folder, not one call per image."""
-
-    def __init__(self, folders: list[Path]) -> None:
-        self.folders = folders
-        self._listings: dict[str, frozenset[str]] = {}
-
-    def locate(self, name: str) -> Path | None:
-        for folder in self.folders:
-            parent, base = posixpath.split(posixpath.join(folder.as_posix(), name))
-            if base in self._listing(parent):
-                return folder / name
-        return None
-
-    def _listing(self, folder: str) -> frozenset[str]:
-        if folder not in self._listings:
-            try:
-                with os.scandir(folder) as entries:
-                    self._listings[folder] = frozenset(e.name for e in entries if e.is_file())
-            except (FileNotFoundError, NotADirectoryError):
-                self._listings[folder] = frozenset()
-            except (OSError, ValueError) as error:
-                raise CaptionerError(f"{folder}: cannot list the image folder: {error}") from error
-        return self._listings[folder]
-
-
 def _detect(root: Path) -> str:
     found = {
         name: files for name, f in FORMATS.items() if name != "sidecar" and (files := f.find(root))
@@ -234,7 +208,7 @@ def load_caption_data(
 
 def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple[Example, ...]:
     """The images that exist and have captions; everything else is counted."""
-    index = _ImageIndex(folders)
+    index = ImageIndex(folders)
     examples, missing = [], []
     for name, captions in entries.captions.items():
         path = index.locate(name)

@@ -1,0 +1,94 @@
+"""What every layout is read into: captions and splits by image, and counts of what is left out."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from pathlib import Path
+
+from captioner.errors import CaptionerError
+
+SPLITS = ("train", "dev", "test")
+_ALIASES = {"training": "train", "restval": "train", "testing": "test"}
+_ALIASES |= dict.fromkeys(("val", "valid", "validation"), "dev")
+SPLIT_WORD = "train|training|dev|val|valid|validation|test|testing"
+
+IMAGE_FOLDERS = (
+    "Images",
+    "images",
+    "Flicker8k_Dataset",
+    "Flickr8k_Dataset",
+    "Flickr8k_Dataset/Flicker8k_Dataset",
+    "flickr30k_images",
+    "flickr30k_images/flickr30k_images",
+    "flickr30k-images",
+)
+TEXT_FOLDERS = ("Flickr8k_text", "annotations", "flickr30k_images")
+
+
+def canonical_split(name: str) -> str:
+    """`validation` -> `dev`, `Training` -> `train`; other names in lower case, stripped."""
+    key = name.strip().lower()
+    return _ALIASES.get(key, key)
+
+
+def split_of_word(word: str) -> str | None:
+    """`val` -> `dev`; None if the word, as the name of a file or folder, means no split."""
+    return canonical_split(word) if re.fullmatch(SPLIT_WORD, word, re.IGNORECASE) else None
+
+
+class Entries:
+    """Collects captions and splits by image name and counts what is left out."""
+
+    def __init__(self, base: Path) -> None:
+        self.base = base
+        self.captions: dict[str, dict[tuple[str, object], None]] = {}
+        self.splits: dict[str, str] = {}
+        self.counts: dict[str, tuple[int, str]] = {}
+        self.folder_may_lack = False  # an image "train2014/x.jpg" may also lie there as "x.jpg"
+
+    def count(self, what: str, example: str, amount: int = 1) -> None:
+        """Count one more of `what` (a sentence with {s} for the plural); keep the first example."""
+        number, first = self.counts.get(what, (0, example))
+        self.counts[what] = (number + amount, first)
+
+    def warnings(self) -> tuple[str, ...]:
+        """One sentence for each kind of entry that was counted."""
+        return tuple(
+            f"{n} {what.format(s='' if n == 1 else 's')} (first: {first})"
+            for what, (n, first) in self.counts.items()
+        )
+
+    def add(
+        self, name: object, text: object, where: str, key: object = None, folder: str = ""
+    ) -> str:
+        """Add one caption of the image `name` in `folder`; returns the image's normalised name."""
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise CaptionerError(f"{where}: the image name is {name!r}; give a file name")
+        name = posixpath.normpath(posixpath.join(folder, name.strip().replace("\\", "/")))
+        captions = self.captions.setdefault(name, {})
+        if text is not None and not isinstance(text, str):
+            raise CaptionerError(f"{where}: the caption is {text!r}; a caption must be a string")
+        # A lone surrogate (legal in JSON) could be neither printed nor saved later.
+        caption = " ".join((text or "").encode("utf-8", "replace").decode("utf-8").split())
+        if not caption:
+            self.count("empty caption{s} dropped", where)
+        elif (caption, key) in captions:
+            self.count("repeated caption{s} dropped", where)
+        else:
+            captions[caption, key] = None
+        return name
+
+    def assign(self, name: str, split: object, where: str) -> None:
+        """Put an image into a split; None or an empty string says nothing."""
+        if split is None or split == "":
+            return
+        if not isinstance(split, str):
+            raise CaptionerError(f"{where}: the split is {split!r}; it must be a string")
+        new = canonical_split(split)
+        old = self.splits.setdefault(name, new) if new else new
+        if old != new:
+            raise CaptionerError(
+                f"{where}: the image {name!r} is in the split {new!r} and in {old!r}; an image "
+                f"may be in one split only, or the scores are worthless: remove one of them"
+            )

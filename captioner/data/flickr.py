@@ -1,0 +1,100 @@
+"""The caption files of Flickr8k and Flickr30k, as published and as Kaggle has them."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from captioner.data.entries import SPLIT_WORD, TEXT_FOLDERS, Entries
+from captioner.data.text_files import csv_rows, files_of, first_line, only_one, text_lines
+from captioner.errors import CaptionerError
+
+_SPLIT_FILE = re.compile(
+    rf"(?:flickr_?(?:8k|30k)[._-])?({SPLIT_WORD})[._-]?(?:images|ids)?\.txt", re.IGNORECASE
+)
+
+
+def flickr_kind(file: Path) -> str | None:
+    """`token`, `kaggle` (image,caption) or `results` (image_name| comment_number| comment)."""
+    first = first_line(file)
+    header = first.lower().replace(" ", "")
+    if re.match(r"[^\t]+#\d+\t", first):
+        return "token"
+    if header == "image,caption" and file.suffix.lower() != ".csv":
+        return "kaggle"
+    return "results" if header == "image_name|comment_number|comment" else None
+
+
+def find_flickr(root: Path) -> list[Path]:
+    """The caption files in the folder, or the file itself if it is one."""
+    if root.is_file():
+        return [root] if flickr_kind(root) else []
+    for folder in (root, *(root / name for name in TEXT_FOLDERS)):
+        for pattern in ("*.token.txt", "*.token", "captions.txt", "results.csv"):
+            # The Flickr8k archive holds a second, lemmatised copy of the captions.
+            files = [f for f in files_of(folder, pattern) if ".lemma." not in f.name.lower()]
+            if files := [f for f in files if flickr_kind(f)]:
+                return files
+    return []
+
+
+def read_flickr(files: list[Path], entries: Entries) -> None:
+    """Read the captions, and the split lists beside them.
+
+    Raises:
+        CaptionerError: several files, or a broken line (named).
+    """
+    file = only_one(files, "flickr")
+    kind = flickr_kind(file)
+    readers = {"token": _flickr_token, "kaggle": _flickr_kaggle, "results": _flickr_results}
+    if kind is None:
+        raise CaptionerError(f"{file}: not a caption file of Flickr8k or Flickr30k")
+    readers[kind](file, entries)
+    for folder in dict.fromkeys((file.parent, entries.base)):
+        for split_file in files_of(folder, "*.txt"):
+            if match := _SPLIT_FILE.fullmatch(split_file.name):
+                _flickr_split(split_file, match[1], entries)
+
+
+def _flickr_token(file: Path, entries: Entries) -> None:
+    for number, line in text_lines(file):
+        name, hash_sign, rest = line.partition("#")
+        key, tab, caption = rest.partition("\t")
+        if not (hash_sign and tab):
+            raise CaptionerError(
+                f"{file}, line {number}: {line[:60]!r} is not name#number<TAB>caption"
+            )
+        entries.add(name, caption, f"{file}, line {number}", key.strip())
+
+
+def _flickr_kaggle(file: Path, entries: Entries) -> None:
+    for index, (number, row) in enumerate(csv_rows(file, ",")):
+        if len(row) < 2:
+            raise CaptionerError(f"{file}, line {number}: {row[0][:60]!r} is not image,caption")
+        if index:  # Its captions have no numbers: each row is one annotator's, so each is kept.
+            entries.add(row[0], ",".join(row[1:]), f"{file}, line {number}", index)
+
+
+def _flickr_results(file: Path, entries: Entries) -> None:
+    for number, line in list(text_lines(file))[1:]:
+        name, key, caption = (*line.split("|", 2), "", "")[:3]
+        # The published file lacks one separator: "2199200615.jpg| 4   A dog runs across ..."
+        if line.count("|") == 1 and (match := re.fullmatch(r"\s*(\d+)\s+(.*)", key)):
+            key, caption = match[1], match[2]
+            entries.count("line{s} without its second separator repaired", f"{file}, line {number}")
+        elif line.count("|") < 2:
+            raise CaptionerError(
+                f"{file}, line {number}: {line[:60]!r} is not image_name| comment_number| comment"
+            )
+        entries.add(name, caption, f"{file}, line {number}", key.strip())
+
+
+def _flickr_split(file: Path, split: str, entries: Entries) -> None:
+    for number, line in text_lines(file):
+        name = line.strip()
+        # Some published lists give the photo's number without ".jpg".
+        known = next((n for n in (name, name + ".jpg") if n in entries.captions), None)
+        if known is None:
+            entries.count("image{s} of the split lists without a caption", f"{file}, line {number}")
+        else:
+            entries.assign(known, split, f"{file}, line {number}")

@@ -1,0 +1,172 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from captioner.data.datasets import Example, load_caption_data
+from captioner.errors import CaptionerError
+from helpers.captioned import captions, photo, photos, splits, write
+
+
+def test_jsonl_merges_rows_and_lists(tmp_path: Path) -> None:
+    photos(tmp_path, "sub/a.jpg", "b.jpg")
+    file = write(
+        tmp_path / "metadata.jsonl",
+        '{"file_name": "sub/a.jpg", "text": "A dog.", "split": "training"}\n'
+        '{"file_name": "./sub//a.jpg", "text": ["A wet dog.", "A dog."]}\n'
+        '{"file_name": "b.jpg", "captions": ["A cat.", ""], "split": "Validation"}\n'
+        '{"file_name": "sub\\\\a.jpg", "text": null, "error": "unreadable"}\n',
+    )
+    data = load_caption_data(tmp_path)
+    assert data.format == "jsonl"
+    assert captions(data) == {"sub/a.jpg": ("A dog.", "A wet dog."), "b.jpg": ("A cat.",)}
+    assert splits(data) == {"sub/a.jpg": "train", "b.jpg": "dev"}
+    assert data.examples[0].path == tmp_path / "sub/a.jpg"
+    assert data.warnings == (
+        f"1 repeated caption dropped (first: {file}, line 2)",
+        f"2 empty captions dropped (first: {file}, line 3)",
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{oops", r"metadata.jsonl, line 3: not valid JSON"),
+        ("3", r"metadata.jsonl, line 3: not an object"),
+        ('{"text": "A dog."}', r"line 3: there is no field 'file_name' or 'filename' or 'image'"),
+        ('{"file_name": "a.jpg"}', r"line 3: there is no field 'text' or 'captions'"),
+        ('{"file_name": "a.jpg", "text": 7}', r"line 3: the caption is 7"),
+        ('{"file_name": "a.jpg", "text": ["x", {}]}', r"line 3: the caption is {}"),
+        ('{"file_name": null, "text": "x"}', r"line 3: the image name is None"),
+        ('{"file_name": " ", "text": "x"}', r"line 3: the image name is ' '"),
+        ('{"file_name": "a\\u0000", "text": "x"}', r"line 3: the image name is 'a\\x00'"),
+        ('{"file_name": "a.jpg", "text": "x", "split": 1}', r"line 3: the split is 1"),
+        (
+            '{"file_name": "a.jpg", "text": "x", "split": "val"}',
+            r"line 3: the image 'a.jpg' is in the split 'dev' and in 'train'",
+        ),
+    ],
+)
+def test_jsonl_broken_lines_are_named(tmp_path: Path, line: str, message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    good = '{"file_name": "a.jpg", "text": "A dog.", "split": "train"}'
+    write(tmp_path / "metadata.jsonl", f"{good}\n\n{line}\n")
+    with pytest.raises(CaptionerError, match=message):
+        load_caption_data(tmp_path)
+
+
+def test_jsonl_text_that_could_not_be_saved_later(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    write(
+        tmp_path / "metadata.jsonl", '{"file_name": "a.jpg", "text": "A \\ud800 dog\\n\\u2028 ."}'
+    )
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A ? dog .",)}
+
+
+def test_jsonl_unicode_names_and_line_separators_inside_a_caption(tmp_path: Path) -> None:
+    photo(tmp_path / "café 猫.jpg")
+    line = json.dumps({"file_name": "café 猫.jpg", "text": "一只\u0085猫"}, ensure_ascii=False)
+    write(tmp_path / "x.jsonl", line)
+    assert captions(load_caption_data(tmp_path)) == {"café 猫.jpg": ("一只 猫",)}
+
+
+def test_jsonl_with_custom_split_is_kept_and_counted(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg", "c.jpg")
+    rows = [("a.jpg", "train"), ("b.jpg", "Fold7"), ("c.jpg", None)]
+    lines = [json.dumps({"file_name": n, "text": "A dog.", "split": s}) for n, s in rows]
+    write(tmp_path / "metadata.jsonl", "\n".join(lines))
+    data = load_caption_data(tmp_path)
+    assert data.splits == {"train": 1, "fold7": 1}
+    assert [e.image_id for e in data.split("fold7")] == ["b.jpg"]
+    assert data.warnings == (
+        "1 image in a split that is none of train, dev and test (first: b.jpg in 'fold7')",
+        "1 image in no split, so never used (first: c.jpg)",
+    )
+
+
+def test_one_file_for_each_split(tmp_path: Path) -> None:
+    photos(tmp_path / "images", "a.jpg", "b.jpg")
+    write(tmp_path / "train.jsonl", '{"file_name": "a.jpg", "text": "A dog."}')
+    write(tmp_path / "validation.jsonl", '{"file_name": "b.jpg", "text": "A cat."}')
+    assert splits(load_caption_data(tmp_path)) == {"a.jpg": "train", "b.jpg": "dev"}
+
+
+def test_one_folder_for_each_split(tmp_path: Path) -> None:
+    photos(tmp_path, "train/1.jpg", "test/1.jpg")
+    write(tmp_path / "train/metadata.csv", "file_name,text\n1.jpg,A dog.\n")
+    write(tmp_path / "test/metadata.csv", "file_name,text\n1.jpg,A cat.\n")
+    data = load_caption_data(tmp_path)
+    assert data.format == "csv"
+    assert captions(data) == {"test/1.jpg": ("A cat.",), "train/1.jpg": ("A dog.",)}
+    assert splits(data) == {"test/1.jpg": "test", "train/1.jpg": "train"}
+    # The file alone is a set of its own: its folder's name says nothing then.
+    assert splits(load_caption_data(tmp_path / "test/metadata.csv")) == {"1.jpg": None}
+
+
+@pytest.mark.parametrize("place", ["annotations/a.jpg", "images/a.jpg", "a.jpg"])
+def test_table_in_an_annotations_folder(tmp_path: Path, place: str) -> None:
+    photo(tmp_path / place)
+    file = write(tmp_path / "annotations/mine.csv", "file_name,text\na.jpg,A dog.\n")
+    assert load_caption_data(file).examples == (
+        Example("a.jpg", tmp_path / place, ("A dog.",), None),
+    )
+
+
+def test_several_tables_ask_which(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    for name in ("mine.jsonl", "yours.jsonl"):
+        write(tmp_path / name, '{"file_name": "a.jpg", "text": "A dog."}')
+    with pytest.raises(CaptionerError, match=r"several files could be the jsonl .*mine.*yours"):
+        load_caption_data(tmp_path)
+    assert load_caption_data(tmp_path / "yours.jsonl").examples[0].captions == ("A dog.",)
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"])
+def test_csv(tmp_path: Path, delimiter: str) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    rows = [
+        ["File_Name", "text", "split"],
+        ["a.jpg", f'"A ""big""{delimiter} wet dog."', "train"],
+        ["a.jpg", "A dog.", ""],
+        ["b.jpg", '"A\r\ncat."', "val"],
+    ]
+    text = "\ufeff" + "\r\n".join(delimiter.join(row) for row in rows) + "\r\n\r\n"
+    write(tmp_path / "metadata.csv", text)
+    data = load_caption_data(tmp_path)
+    assert data.format == "csv"
+    wet = " ".join(f'A "big"{delimiter} wet dog.'.split())
+    assert captions(data) == {"a.jpg": (wet, "A dog."), "b.jpg": ("A cat.",)}
+    assert splits(data) == {"a.jpg": "train", "b.jpg": "dev"}
+
+
+def test_csv_with_a_json_list_in_its_captions_column(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "c.csv", 'image,captions\na.jpg,"[""A dog."", ""A pet.""]"\n')
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A dog.", "A pet.")}
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        ("a.jpg,A dog, wet.", r"line 2: 3 cells under 2 headings; put a caption with ','"),
+        ('a.jpg,"A dog.', r"line 2: not valid CSV: unexpected end"),
+        ('a.jpg,"A" dog.', r"line 2: not valid CSV: ',' expected after '\"'"),
+        ("a.jpg," + "x" * 200_000, r"line 2: not valid CSV: field larger"),
+        ('b.jpg,"A\ndog."\na.jpg,"A cat.\nb.jpg,A man.', r"line 4: not valid CSV: unexpected end"),
+        (",A dog.", r"line 2: the image name is ''"),
+    ],
+)
+def test_csv_broken_rows_are_named(tmp_path: Path, row: str, message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "metadata.csv", f"file_name,text\n{row}\n")
+    with pytest.raises(CaptionerError, match=message):
+        load_caption_data(tmp_path)
+
+
+def test_csv_with_foreign_headings(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "metadata.csv", "picture,text\na.jpg,A dog.\n")
+    with pytest.raises(CaptionerError, match=r"line 2: there is no field 'file_name' or"):
+        load_caption_data(tmp_path)
