@@ -14,7 +14,6 @@ image both stay (the published reference sets), and a repeated line in one's own
 from __future__ import annotations
 
 import hashlib
-import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -200,20 +199,17 @@ def load_caption_data(
             raise CaptionerError(
                 "format 'sidecar': the images lie beside their .txt; leave images out"
             )
-    entries = Entries(base)
+    entries = Entries(base, ImageIndex(folders))
     FORMATS[name].read(files, entries)
-    examples = _examples(entries, folders, files)
+    examples = _examples(entries, files)
     return CaptionData(name, root, examples, entries.warnings())
 
 
-def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple[Example, ...]:
+def _examples(entries: Entries, files: list[Path]) -> tuple[Example, ...]:
     """The images that exist and have captions; everything else is counted."""
-    index = ImageIndex(folders)
     examples, missing = [], []
     for name, captions in entries.captions.items():
-        path = index.locate(name)
-        if path is None and entries.folder_may_lack:
-            path = index.locate(posixpath.basename(name))
+        path = entries.images.get(name)
         if path is None:
             missing.append(name)
         elif not captions:
@@ -221,16 +217,10 @@ def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple
         else:
             texts = tuple(text for text, _ in captions)
             examples.append(Example(name, path, texts, entries.splits.get(name)))
-    if missing:
-        entries.count("image{s} not found", missing[0], len(missing))
     if not examples:
-        looked = ", ".join(str(f) for f in folders)
-        raise CaptionerError(
-            f"{files[0]}: none of its {len(missing)} images was found (the first: {missing[0]}); "
-            f"looked in {looked}; name the image folder with images="
-            if missing
-            else f"{files[0]}: there is no caption in it"
-        )
+        raise _nothing_found(entries, files[0], missing)
+    if missing:
+        entries.count("image{s} not found", _hinted(missing, entries), len(missing))
     for example in examples:
         if example.split not in (*SPLITS, None):
             entries.count(
@@ -240,3 +230,25 @@ def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple
         elif example.split is None and entries.splits:
             entries.count("image{s} in no split, so never used", example.image_id)
     return tuple(examples)
+
+
+def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> CaptionerError:
+    if not missing:
+        return CaptionerError(f"{file}: there is no caption in it")
+    looked = ", ".join(str(folder) for folder in entries.index.folders)
+    hinted = _hinted(missing, entries)
+    remedy = "name the image folder with images="
+    if hinted != missing[0]:
+        remedy = "write the names in the annotations as the files have them"
+    return CaptionerError(
+        f"{file}: none of its {len(missing)} images was found (the first: {hinted}); looked in "
+        f"{looked}; {remedy}"
+    )
+
+
+def _hinted(missing: list[str], entries: Entries) -> str:
+    """The first missing image, rather one whose file is there in other capitals."""
+    for name in missing[:1000]:  # of a set without its images, not all are looked for
+        if found := entries.index.but_for_case(name):
+            return f"{name}; there is {found}, in other capitals"
+    return missing[0]

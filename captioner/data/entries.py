@@ -6,7 +6,9 @@ import posixpath
 import re
 from pathlib import Path
 
+from captioner.data.image_index import ImageIndex
 from captioner.errors import CaptionerError
+from captioner.files.escaping import plain_cell
 
 SPLITS = ("train", "dev", "test")
 _ALIASES = {"training": "train", "restval": "train", "testing": "test"}
@@ -37,15 +39,25 @@ def split_of_word(word: str) -> str | None:
     return canonical_split(word) if re.fullmatch(SPLIT_WORD, word, re.IGNORECASE) else None
 
 
+def _spellings(name: str) -> list[str]:
+    """The names that may be meant, as written first; the last is the one of a missing image."""
+    plain = name.strip().replace("\\", "/")
+    return [name, name.strip(), name.replace("\\", "/"), plain_cell(plain), plain]
+
+
 class Entries:
     """Collects captions and splits by image name and counts what is left out."""
 
-    def __init__(self, base: Path) -> None:
+    def __init__(self, base: Path, index: ImageIndex) -> None:
         self.base = base
+        self.index = index
+        self.images: dict[str, Path] = {}  # where those that exist are
         self.captions: dict[str, dict[tuple[str, object], None]] = {}
         self.splits: dict[str, str] = {}
         self.counts: dict[str, tuple[int, str]] = {}
         self.folder_may_lack = False  # an image "train2014/x.jpg" may also lie there as "x.jpg"
+        self._names: dict[tuple[str, str], str] = {}
+        self._by_path: dict[Path, str] = {}
 
     def count(self, what: str, example: str, amount: int = 1) -> None:
         """Count one more of `what` (a sentence with {s} for the plural); keep the first example."""
@@ -62,10 +74,10 @@ class Entries:
     def add(
         self, name: object, text: object, where: str, key: object = None, folder: str = ""
     ) -> str:
-        """Add one caption of the image `name` in `folder`; returns the image's normalised name."""
+        """Add one caption of the image `name` in `folder`; returns what `resolve` calls it."""
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise CaptionerError(f"{where}: the image name is {name!r}; give a file name")
-        name = posixpath.normpath(posixpath.join(folder, name.strip().replace("\\", "/")))
+        name = self.resolve(name, folder)
         captions = self.captions.setdefault(name, {})
         if text is not None and not isinstance(text, str):
             raise CaptionerError(f"{where}: the caption is {text!r}; a caption must be a string")
@@ -78,6 +90,28 @@ class Entries:
         else:
             captions[caption, key] = None
         return name
+
+    def resolve(self, name: str, folder: str = "") -> str:
+        """The name under which an image is kept, whichever way an annotation spells it.
+
+        That is the first spelling met of an image that exists, and the plain one of another: with
+        forward slashes and without blanks around it.
+        """
+        if (folder, name) not in self._names:
+            spelled = [posixpath.normpath(posixpath.join(folder, s)) for s in _spellings(name)]
+            found = ((each, path) for each in spelled if (path := self._locate(each)))
+            image, path = next(found, (spelled[-1], None))
+            if path is not None:
+                image = self._by_path.setdefault(path, image)
+                self.images[image] = path
+            self._names[folder, name] = image
+        return self._names[folder, name]
+
+    def _locate(self, name: str) -> Path | None:
+        path = self.index.locate(name)
+        if path is None and self.folder_may_lack:
+            path = self.index.locate(posixpath.basename(name))
+        return path
 
     def assign(self, name: str, split: object, where: str) -> None:
         """Put an image into a split; None or an empty string says nothing."""

@@ -58,9 +58,9 @@ def read_flickr(files: list[Path], entries: Entries) -> None:
 
 def _flickr_token(file: Path, entries: Entries) -> None:
     for number, line in text_lines(file):
-        name, hash_sign, rest = line.partition("#")
-        key, tab, caption = rest.partition("\t")
-        if not (hash_sign and tab):
+        head, _, caption = line.partition("\t")
+        name, _, key = head.rpartition("#")  # a name may have more of them
+        if not (name and key.strip().isdecimal()):
             raise CaptionerError(
                 f"{file}, line {number}: {line[:60]!r} is not name#number<TAB>caption"
             )
@@ -91,9 +91,9 @@ def _flickr_results(file: Path, entries: Entries) -> None:
 
 def _flickr_split(file: Path, split: str, entries: Entries) -> None:
     for number, line in text_lines(file):
-        name = line.strip()
         # Some published lists give the photo's number without ".jpg".
-        known = next((n for n in (name, name + ".jpg") if n in entries.captions), None)
+        names = (entries.resolve(n) for n in (line, line.strip() + ".jpg"))
+        known = next((n for n in names if n in entries.captions), None)
         if known is None:
             entries.count("image{s} of the split lists without a caption", f"{file}, line {number}")
         else:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from captioner.data.entries import Entries, split_of_word
+from captioner.data.image_index import composed
 from captioner.data.text_files import text_lines
 
 _SIDECAR_IMAGES = (
@@ -17,23 +18,24 @@ _SIDECAR_IMAGES = (
 )
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], set[str]]]:
-    """(folder, images, names of .txt files) for the folders under root, sorted, none hidden."""
+def _walk(root: Path) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
+    """(folder, images, .txt files by composed name) of each folder, sorted, none hidden."""
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
         names = sorted(n for n in names if not n.startswith("."))
         images = [n for n in names if n.lower().endswith(_SIDECAR_IMAGES)]
-        yield Path(folder), images, {n for n in names if n.endswith(".txt")}
+        yield Path(folder), images, {composed(n): n for n in names if n.endswith(".txt")}
 
 
 def _own_sidecars(image: str) -> tuple[str, str]:
-    return image + ".txt", posixpath.splitext(image)[0] + ".txt"
+    name = composed(image)
+    return name + ".txt", posixpath.splitext(name)[0] + ".txt"
 
 
 def find_sidecar(root: Path) -> list[Path]:
     """The folder itself, if an image in it has a text file beside it."""
     for _, images, texts in _walk(root):
-        if any(not texts.isdisjoint(_own_sidecars(image)) for image in images):
+        if any(not texts.keys().isdisjoint(_own_sidecars(image)) for image in images):
             return [root]
     return []
 
@@ -43,7 +45,7 @@ def read_sidecar(files: list[Path], entries: Entries) -> None:
     for folder, images, texts in _walk(files[0]):
         inside = folder.relative_to(files[0])
         split = split_of_word(inside.parts[0]) if inside.parts else None
-        full = {image for image in images if image + ".txt" in texts}
+        full = {image for image in images if _own_sidecars(image)[0] in texts}
         stems = Counter(_own_sidecars(image)[1] for image in images if image not in full)
         for image in images:
             where = str(folder / image)
@@ -55,8 +57,8 @@ def read_sidecar(files: list[Path], entries: Entries) -> None:
                 entries.count("image{s} that share one .txt with another image left out", where)
             else:
                 # An empty file stands for an empty caption, so that the image is counted.
-                lines = list(text_lines(folder / sidecar)) or [(1, "")]
-                for number, line in lines:
-                    at = f"{folder / sidecar}, line {number}"
+                file = folder / texts[sidecar]
+                for number, line in list(text_lines(file)) or [(1, "")]:
+                    at = f"{file}, line {number}"
                     name = entries.add((inside / image).as_posix(), line, at)
                     entries.assign(name, split, where)

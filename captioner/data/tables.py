@@ -11,11 +11,14 @@ from captioner.data.entries import Entries, split_of_word
 from captioner.data.flickr import flickr_kind
 from captioner.data.text_files import csv_rows, files_of, first_line, only_one, text_lines
 from captioner.errors import CaptionerError
+from captioner.files.escaping import plain_cell
 
 _NAME_FIELDS = ("file_name", "filename", "image")
 _TEXT_FIELDS = ("text", "captions", "caption")
 
 Records = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
+_OUR_COLUMNS = frozenset({"file_name", "text", "confidence", "error"})
+"""Of a CSV that `captioner caption` wrote; its cells never begin as a formula does."""
 
 
 def find_table(root: Path, suffix: str) -> list[Path]:
@@ -89,17 +92,20 @@ def csv_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     head = first_line(file)
     delimiter = max(",;\t", key=head.count)
     header: list[str] = []
+    ours = False
     for number, row in csv_rows(file, delimiter):
         where = f"{file}, line {number}"
         if not header:
             header = [cell.strip().lower() for cell in row]
+            ours = _OUR_COLUMNS.issubset(header)
             continue
         if len(row) > len(header):
             raise CaptionerError(
                 f"{where}: {len(row)} cells under {len(header)} headings; put a caption with "
                 f"{delimiter!r} in it into double quotes"
             )
-        record: dict[str, Any] = dict(zip(header, row, strict=False))
+        cells = map(plain_cell, row) if ours else row
+        record: dict[str, Any] = dict(zip(header, cells, strict=False))
         if (cell := record.get("captions", "")).startswith('["'):
             try:
                 record["captions"] = json.loads(cell)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,13 @@ def test_sidecar_count_only_where_nothing_else_is(tmp_path: Path) -> None:
     assert captions(named) == {"a.jpg": ("From the sidecar.",)}
     with pytest.raises(CaptionerError, match="sidecar.*leave images out"):
         load_caption_data(tmp_path, format="sidecar", images=tmp_path)
+
+
+@pytest.mark.parametrize(("image", "text"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_sidecar_in_another_unicode_form(tmp_path: Path, image: str, text: str) -> None:
+    names = [unicodedata.normalize(image, name) for name in ("café.jpg", "Müller.jpg")]
+    photos(tmp_path, *names)
+    write(tmp_path / unicodedata.normalize(text, "café.txt"), "A café.")
+    write(tmp_path / unicodedata.normalize(text, "Müller.jpg.txt"), "A man.")
+    data = load_caption_data(tmp_path)
+    assert captions(data) == {names[0]: ("A café.",), names[1]: ("A man.",)}

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from captioner.captioning.writers import CsvWriter
 from captioner.data.datasets import Example, load_caption_data
 from captioner.errors import CaptionerError
 from helpers.captioned import captions, photo, photos, splits, write
@@ -170,3 +171,39 @@ def test_csv_with_foreign_headings(tmp_path: Path) -> None:
     write(tmp_path / "metadata.csv", "picture,text\na.jpg,A dog.\n")
     with pytest.raises(CaptionerError, match=r"line 2: there is no field 'file_name' or"):
         load_caption_data(tmp_path)
+
+
+ODD = ("'=a.jpg", "'plain.jpg", "+b.jpg", "-c.jpg", "=a.jpg", "@d.jpg", "plain.jpg")
+
+
+def test_csv_that_captioner_wrote(tmp_path: Path) -> None:
+    photos(tmp_path, *ODD)
+    with CsvWriter(tmp_path / "metadata.csv") as writer:
+        for number, name in enumerate(ODD):
+            texts = ("@style a dog", "'tis a dog", "'-1", "- a dog", "= 2", "+ 2", "a dog")
+            record = {"file_name": name, "text": texts[number], "confidence": 0.5, "error": None}
+            writer.write(record, tmp_path / name)
+    cells = (tmp_path / "metadata.csv").read_text("utf-8").split()
+    assert {"''=a.jpg,'@style", "'+b.jpg,''-1,0.5,", "'=a.jpg,'=", "plain.jpg,a"} <= set(cells)
+    data = load_caption_data(tmp_path)
+    assert captions(data) == {
+        "'=a.jpg": ("@style a dog",),
+        "'plain.jpg": ("'tis a dog",),
+        "+b.jpg": ("'-1",),
+        "-c.jpg": ("- a dog",),
+        "=a.jpg": ("= 2",),
+        "@d.jpg": ("+ 2",),
+        "plain.jpg": ("a dog",),
+    }
+    assert data.warnings == ()
+
+
+def test_csv_of_others_keeps_its_quotes(tmp_path: Path) -> None:
+    photos(tmp_path, "'=a.jpg", "-c.jpg")
+    rows = "file_name,text\n'=a.jpg,'@home' says a sign\n'-c.jpg,A dog\n"
+    write(tmp_path / "metadata.csv", rows)
+    # Only where a file is called so.
+    assert captions(load_caption_data(tmp_path)) == {
+        "'=a.jpg": ("'@home' says a sign",),
+        "-c.jpg": ("A dog",),
+    }
