@@ -10,15 +10,15 @@ import csv
 import io
 import json
 import os
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 
+from captioner.captioning.coco_ids import coco_number
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, escaped, safe_cell, shown, without_steering
 from captioner.files.writing import (
@@ -330,5 +330,5 @@ def _check_output(path: Path, overwrite: bool) -> None:
 
 
 def _coco_id(file_name: str) -> int | str:
-    found = re.fullmatch(r"(?:COCO_.+_)?([0-9]+)", PurePosixPath(file_name).stem)
-    return int(found[1]) if found else file_name
+    number = coco_number(file_name)
+    return file_name if number is None else number

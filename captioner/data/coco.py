@@ -46,18 +46,20 @@ def read_coco(files: list[Path], entries: Entries) -> None:
         data = read_json(file)
         folder = match[1] + match[2] if match else ""
         images = checked_records(file, data, "images", "id", "file_name")
-        names = {str(image["id"]): image["file_name"] for _, image in images}
+        listed = {str(image["id"]): image for _, image in images}
         captioned = set()
         for where, note in checked_records(file, data, "annotations", "image_id", "caption"):
             image_id = str(note["image_id"])
-            if image_id not in names:
+            if image_id not in listed:
                 entries.count("caption{s} of an image that the file does not list", where)
                 continue
             captioned.add(image_id)
             key = str(note.get("id"))
-            name = entries.add(names[image_id], note["caption"], where, key, folder)
+            image = listed[image_id]
+            name = entries.add(image["file_name"], note["caption"], where, key, folder)
+            entries.identify(name, image["id"])
             entries.assign(name, match and match[1], where)
-        bare = [name for image_id, name in names.items() if image_id not in captioned]
+        bare = [each["file_name"] for key, each in listed.items() if key not in captioned]
         if bare:
             what = "image{s} without a caption left out"
             entries.count(what, posixpath.join(folder, str(bare[0])), len(bare))
@@ -82,4 +84,5 @@ def read_karpathy(files: list[Path], entries: Entries) -> None:
         # No sentence stands for an empty one, so that the image is counted.
         for index, raw in enumerate(sentences or [""]):
             name = entries.add(image["filename"], raw, where, index, folder)
+            entries.identify(name, image.get("cocoid", image.get("imgid")))
             entries.assign(name, image.get("split"), where)

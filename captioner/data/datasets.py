@@ -35,12 +35,21 @@ __all__ = ["FORMATS", "CaptionData", "Example", "canonical_split", "load_caption
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its captions: `image_id` is its name relative to the image folder."""
+    """One image with its captions.
+
+    Attributes:
+        image_id: its name relative to the image folder.
+        path: where the file is.
+        captions: what people wrote about it.
+        split: `train`, `dev`, `test` or another; None if it is in none.
+        given_id: the id that the annotations give it, as COCO's do; None if they give none.
+    """
 
     image_id: str
     path: Path
     captions: tuple[str, ...]
     split: str | None = None
+    given_id: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -216,7 +225,8 @@ def _examples(entries: Entries, files: list[Path]) -> tuple[Example, ...]:
             entries.count("image{s} without a caption left out", name)
         else:
             texts = tuple(text for text, _ in captions)
-            examples.append(Example(name, path, texts, entries.splits.get(name)))
+            split, given_id = entries.splits.get(name), entries.ids.get(name)
+            examples.append(Example(name, path, texts, split, given_id))
     if not examples:
         raise _nothing_found(entries, files[0], missing)
     if missing:

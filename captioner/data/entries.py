@@ -54,6 +54,7 @@ class Entries:
         self.images: dict[str, Path] = {}  # where those that exist are
         self.captions: dict[str, dict[tuple[str, object], None]] = {}
         self.splits: dict[str, str] = {}
+        self.ids: dict[str, int | str] = {}  # which the annotations give images
         self.counts: dict[str, tuple[int, str]] = {}
         self.folder_may_lack = False  # an image "train2014/x.jpg" may also lie there as "x.jpg"
         self._names: dict[tuple[str, str], str] = {}
@@ -63,6 +64,11 @@ class Entries:
         """Count one more of `what` (a sentence with {s} for the plural); keep the first example."""
         number, first = self.counts.get(what, (0, example))
         self.counts[what] = (number + amount, first)
+
+    def identify(self, name: str, given: object) -> None:
+        """Keep the id that the annotations give an image, if it can be one; the first counts."""
+        if isinstance(given, int | str) and not isinstance(given, bool) and given != "":
+            self.ids.setdefault(name, given)
 
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each kind of entry that was counted."""

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 import captioner
 from captioner.cli import entry as cli
@@ -310,11 +311,13 @@ def data(photos: Path) -> Path:
 def test_evaluate_writes_scores_protocol_and_captions(
     run, data: Path, model_file: Path, model: CaptionModel
 ) -> None:
-    code, out, _ = run(
+    code, out, errors = run(
         *("evaluate", "--data", "photos", "--split", "val", "--beam-size", "2"),
         *("--output", "scores.json", "--coco-results", "results.json"),
     )
     assert code == 0
+    assert "results.json: the images are numbered from 1" in errors
+    assert "the name a.png is not a number" in errors
     scores = json.loads(Path("scores.json").read_text("utf-8"))
     results = model.caption([data / "a.png", data / "b.jpg"], DecodingOptions(beam_size=2))
     texts = [result.text for result in results]
@@ -331,12 +334,34 @@ def test_evaluate_writes_scores_protocol_and_captions(
     assert scores["protocol"]["model"]["sha256"] == digest
     assert scores["protocol"]["decoding"]["beam_size"] == 2
     assert json.loads(Path("results.json").read_text("utf-8")) == [
-        {"image_id": "a.png", "caption": texts[0]},
-        {"image_id": "b.jpg", "caption": texts[1]},
+        {"image_id": 1, "caption": texts[0], "file_name": "a.png"},
+        {"image_id": 2, "caption": texts[1], "file_name": "b.jpg"},
     ]
     table = dict(re.findall(r"^(\S+) +(\d+\.\d\d)$", out, re.MULTILINE))
     assert table == {name: f"{100 * score:.2f}" for name, score in scores["scores"].items()}
     assert out.endswith("(times 100; 2 images of the split dev, beam 2)\n")
+
+
+def test_evaluate_writes_what_coco_reads(run, photos: Path) -> None:
+    ids = {391898: "a.png", 391895: "b.jpg", 7: "sub/a.png"}
+    notes = {
+        "images": [{"id": number, "file_name": name} for number, name in ids.items()],
+        "annotations": [
+            {"id": 10 * k, "image_id": number, "caption": "A dog runs."}
+            for k, number in enumerate(ids)
+        ],
+    }
+    for name in ids.values():
+        (photos / "val2014" / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).rename(photos / "val2014" / name)
+    truth = photos / "annotations" / "captions_val2014.json"
+    truth.parent.mkdir()
+    truth.write_text(json.dumps(notes))
+    code, _, errors = run("evaluate", "--data", "photos", "--coco-results", "r.json")
+    assert (code, errors) == (0, "")
+    results = COCO(str(truth)).loadRes("r.json")
+    assert results.getImgIds() == [391898, 391895, 7]
+    assert all(len(results.imgToAnns[number]) == 1 for number in ids)
 
 
 def test_evaluate_limit(run, data: Path) -> None:

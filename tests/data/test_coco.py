@@ -29,8 +29,8 @@ def test_coco_folder(tmp_path: Path) -> None:
         "coco",
         tmp_path,
         (
-            Example("train2014/a.jpg", tmp_path / "train2014/a.jpg", ("A dog.",), "train"),
-            Example("val2014/b.jpg", tmp_path / "val2014/b.jpg", ("A cat.",), "dev"),
+            Example("train2014/a.jpg", tmp_path / "train2014/a.jpg", ("A dog.",), "train", 1),
+            Example("val2014/b.jpg", tmp_path / "val2014/b.jpg", ("A cat.",), "dev", 2),
         ),
         ("1 image without a caption left out (first: val2014/c.jpg)",),
     )
@@ -62,7 +62,7 @@ def test_coco_single_file_with_the_image_folder_named(tmp_path: Path) -> None:
         load_caption_data(file)
     data = load_caption_data(file, images=tmp_path / "elsewhere")
     assert data.examples == (
-        Example("val2017/a.jpg", tmp_path / "elsewhere/a.jpg", ("A dog.",), "dev"),
+        Example("val2017/a.jpg", tmp_path / "elsewhere/a.jpg", ("A dog.",), "dev", 1),
     )
 
 
