@@ -286,7 +286,12 @@ def _add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         metavar="PATH",
         help=f"folder or annotation file{more}",
     )
-    data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
+    data.add_argument(
+        "--format",
+        choices=["auto", *FORMATS],
+        default="auto",
+        help="layout of the data (default: auto, what lies there decides); data/README.md has each",
+    )
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
     data.add_argument("--split", default="dev", help="which images (default: dev)")
     data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")

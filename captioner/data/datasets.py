@@ -1,4 +1,4 @@
-"""Captioned images on disk -> `CaptionData`: Flickr8k/30k, COCO, Karpathy, JSONL, CSV, sidecars.
+"""Captioned images on disk -> `CaptionData`, whatever the layout; data/README.md shows each.
 
 `load_caption_data("data/flickr8k")` looks at what is in the folder, reads it with the format found
 and returns one `Example` for each image that exists and has at least one caption. What is wrong
@@ -6,9 +6,10 @@ with single entries (a missing image, an empty caption) is counted in `CaptionDa
 makes the whole set doubtful (a broken line, an image in two splits) is a `CaptionerError`.
 
 Every caption has an annotation key: its number in Flickr's files, its id in COCO, its place in a
-Karpathy list, none in JSONL, CSV and sidecars. A caption is a duplicate, and dropped, when image,
-text and key are all the same. So two people who wrote the same sentence about a Flickr or COCO
-image both stay (the published reference sets), and a repeated line in one's own file does not.
+Karpathy or LAVIS list, none in tables, sidecars and archives. A caption is a duplicate, and
+dropped, when image, text and key are all the same. So two people who wrote the same sentence about
+a Flickr or COCO image both stay (the published reference sets), and a repeated line in one's own
+file does not.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ from captioner.data.entries import (
     Entries,
     canonical_split,
 )
-from captioner.data.formats import FORMATS
+from captioner.data.formats import FORMATS, LAST_RESORTS
 from captioner.data.image_index import ImageIndex
 from captioner.errors import CaptionerError
 
@@ -151,11 +152,12 @@ def _hash_fraction(image_id: str, seed: int) -> float:
 
 def _detect(root: Path) -> str:
     found = {
-        name: files for name, f in FORMATS.items() if name != "sidecar" and (files := f.find(root))
+        name: files
+        for name, f in FORMATS.items()
+        if name not in LAST_RESORTS and (files := f.find(root))
     }
-    # Any text may lie beside an image by chance: sidecars count where nothing else is.
-    if not found and FORMATS["sidecar"].find(root):
-        return "sidecar"
+    if not found and (name := next((n for n in LAST_RESORTS if FORMATS[n].find(root)), None)):
+        return name
     if len(found) == 1:
         return next(iter(found))
     if found:

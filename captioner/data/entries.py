@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import posixpath
 import re
+from collections import Counter
 from pathlib import Path
 
 from captioner.data.image_index import ImageIndex
@@ -45,6 +46,11 @@ def _spellings(name: str) -> list[str]:
     return [name, name.strip(), name.replace("\\", "/"), plain_cell(plain), plain]
 
 
+def split_in_name(name: str) -> str | None:
+    """`coco_karpathy_val` -> `dev`, `train-00000-of-00002` -> `train`; None of other names."""
+    return next(filter(None, map(split_of_word, re.split(r"[-_.]", name))), None)
+
+
 class Entries:
     """Collects captions and splits by image name and counts what is left out."""
 
@@ -59,6 +65,8 @@ class Entries:
         self.folder_may_lack = False  # an image "train2014/x.jpg" may also lie there as "x.jpg"
         self._names: dict[tuple[str, str], str] = {}
         self._by_path: dict[Path, str] = {}
+        self._embedded: dict[tuple[str, Path], str] = {}
+        self._twins: Counter[str] = Counter()
 
     def count(self, what: str, example: str, amount: int = 1) -> None:
         """Count one more of `what` (a sentence with {s} for the plural); keep the first example."""
@@ -112,6 +120,35 @@ class Entries:
                 self.images[image] = path
             self._names[folder, name] = image
         return self._names[folder, name]
+
+    def embed(self, name: str, path: Path) -> str:
+        """Name an image that lay inside another file and is at `path` now.
+
+        Two different images may have one name there: the second is then called `name#2`.
+        """
+        if (name, path) not in self._embedded:
+            self._twins[name] += 1
+            number = self._twins[name]
+            unique = name if number == 1 else f"{name}#{number}"
+            self._embedded[name, path] = self._names["", unique] = unique
+            self.images[unique] = path
+        return self._embedded[name, path]
+
+    def apart(self, name: str, split: str, where: str) -> str:
+        """The name to add an image under in a split that may share images with another.
+
+        Where it is in the other already, that is a name of its own, and counted.
+        """
+        plain = self.resolve(name)
+        if self.splits.get(plain, split) == split:
+            return name
+        other = f"{plain}#{split}"
+        if other not in self.captions:
+            self.count("image{s} of one split also in another: scores there are too good", where)
+            self._names["", other] = other
+            if plain in self.images:
+                self.images[other] = self.images[plain]
+        return other
 
     def _locate(self, name: str) -> Path | None:
         path = self.index.locate(name)

@@ -15,14 +15,18 @@ _SPLIT_FILE = re.compile(
 
 
 def flickr_kind(file: Path) -> str | None:
-    """`token`, `kaggle` (image,caption) or `results` (image_name| comment_number| comment)."""
+    """`token`, `kaggle` (image,caption), `results` (image_name| comment_number| comment), `comma`.
+
+    `comma` is `results` with commas.
+    """
     first = first_line(file)
     header = first.lower().replace(" ", "")
     if re.match(r"[^\t]+#\d+\t", first):
         return "token"
     if header == "image,caption" and file.suffix.lower() != ".csv":
         return "kaggle"
-    return "results" if header == "image_name|comment_number|comment" else None
+    kinds = {"image_name|comment_number|comment": "results"}
+    return (kinds | {"image_name,comment_number,comment": "comma"}).get(header)
 
 
 def find_flickr(root: Path) -> list[Path]:
@@ -30,7 +34,7 @@ def find_flickr(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if flickr_kind(root) else []
     for folder in (root, *(root / name for name in TEXT_FOLDERS)):
-        for pattern in ("*.token.txt", "*.token", "captions.txt", "results.csv"):
+        for pattern in ("*.token.txt", "*.token", "captions.txt", "results.csv", "*.csv"):
             # The Flickr8k archive holds a second, lemmatised copy of the captions.
             files = [f for f in files_of(folder, pattern) if ".lemma." not in f.name.lower()]
             if files := [f for f in files if flickr_kind(f)]:
@@ -46,7 +50,8 @@ def read_flickr(files: list[Path], entries: Entries) -> None:
     """
     file = only_one(files, "flickr")
     kind = flickr_kind(file)
-    readers = {"token": _flickr_token, "kaggle": _flickr_kaggle, "results": _flickr_results}
+    readers = {"token": _flickr_token, "kaggle": _flickr_kaggle}
+    readers |= {"results": _flickr_results, "comma": _flickr_comma}
     if kind is None:
         raise CaptionerError(f"{file}: not a caption file of Flickr8k or Flickr30k")
     readers[kind](file, entries)
@@ -77,16 +82,26 @@ def _flickr_kaggle(file: Path, entries: Entries) -> None:
 
 def _flickr_results(file: Path, entries: Entries) -> None:
     for number, line in list(text_lines(file))[1:]:
-        name, key, caption = (*line.split("|", 2), "", "")[:3]
-        # The published file lacks one separator: "2199200615.jpg| 4   A dog runs across ..."
-        if line.count("|") == 1 and (match := re.fullmatch(r"\s*(\d+)\s+(.*)", key)):
-            key, caption = match[1], match[2]
-            entries.count("line{s} without its second separator repaired", f"{file}, line {number}")
-        elif line.count("|") < 2:
-            raise CaptionerError(
-                f"{file}, line {number}: {line[:60]!r} is not image_name| comment_number| comment"
-            )
-        entries.add(name, caption, f"{file}, line {number}", key.strip())
+        _add_result(line.split("|"), "|", f"{file}, line {number}", entries)
+
+
+def _flickr_comma(file: Path, entries: Entries) -> None:
+    for number, row in list(csv_rows(file, ","))[1:]:
+        _add_result(row, ",", f"{file}, line {number}", entries)
+
+
+def _add_result(cells: list[str], mark: str, where: str, entries: Entries) -> None:
+    """Add a line's cells; a caption may have the mark between cells in it."""
+    name, key, *rest = (*cells, "")[: max(2, len(cells))]
+    # The published file lacks one separator: "2199200615.jpg| 4   A dog runs across ..."
+    if match := re.fullmatch(r"\s*(\d+)\s+(\S.*)", key):
+        key, rest = match[1], [match[2], *rest]
+        entries.count("line{s} without its second separator repaired", where)
+    elif not rest:
+        raise CaptionerError(
+            f"{where}: {mark.join(cells)[:60]!r} is not image_name, comment_number, comment"
+        )
+    entries.add(name, mark.join(rest), where, key.strip())
 
 
 def _flickr_split(file: Path, split: str, entries: Entries) -> None:

@@ -13,8 +13,17 @@ from pathlib import Path
 from captioner.data.coco import find_coco, find_karpathy, read_coco, read_karpathy
 from captioner.data.entries import Entries
 from captioner.data.flickr import find_flickr, read_flickr
+from captioner.data.parquet import find_parquet, read_parquet
 from captioner.data.sidecars import find_sidecar, read_sidecar
-from captioner.data.tables import csv_records, find_table, jsonl_records, read_tables
+from captioner.data.tables import (
+    csv_records,
+    find_lists,
+    find_table,
+    jsonl_records,
+    read_lists,
+    read_tables,
+)
+from captioner.data.webdataset import find_tars, read_tars
 
 
 @dataclass(frozen=True)
@@ -28,19 +37,31 @@ class Format:
 
 FORMATS: dict[str, Format] = {
     "flickr": Format(
-        find_flickr, read_flickr, "*.token.txt, captions.txt (image,caption) or results.csv"
+        find_flickr,
+        read_flickr,
+        "*.token.txt, captions.txt (image,caption) or results.csv (also with commas)",
     ),
     "coco": Format(find_coco, read_coco, "captions*.json, there or in annotations/"),
     "karpathy": Format(find_karpathy, read_karpathy, "dataset*.json"),
     "jsonl": Format(
         lambda root: find_table(root, ".jsonl"),
         lambda files, entries: read_tables(files, entries, "jsonl", jsonl_records),
-        "metadata.jsonl, train.jsonl with dev.jsonl, or one other *.jsonl",
+        "metadata.jsonl, train.jsonl with dev.jsonl, or one other *.jsonl, there or in data/",
     ),
     "csv": Format(
         lambda root: find_table(root, ".csv"),
         lambda files, entries: read_tables(files, entries, "csv", csv_records),
-        "metadata.csv, train.csv with dev.csv, or one other *.csv",
+        "metadata.csv, train.csv with dev.csv, or one other *.csv, there or in data/",
+    ),
+    "lavis": Format(
+        find_lists, read_lists, '*.json that is a list of {"image", "caption"}, or in annotations/'
+    ),
+    "parquet": Format(
+        find_parquet, read_parquet, "*.parquet with images and captions, also in folders there"
     ),
     "sidecar": Format(find_sidecar, read_sidecar, "images with a .txt of the same name beside"),
+    "webdataset": Format(find_tars, read_tars, "*.tar, also in folders there"),
 }
+
+LAST_RESORTS = ("sidecar", "lavis", "parquet", "webdataset")
+"""These may lie beside another format by chance: each counts where none before it is found."""

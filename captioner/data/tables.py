@@ -1,20 +1,31 @@
-"""One's own tables of captions: JSONL and CSV, one file or one for each split."""
+"""Tables of captions: JSONL, CSV and lists as LAVIS has them, one file or one for each split."""
 
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from captioner.data.entries import Entries, split_of_word
+from captioner.data.entries import TEXT_FOLDERS, Entries, split_in_name, split_of_word
 from captioner.data.flickr import flickr_kind
-from captioner.data.text_files import csv_rows, files_of, first_line, only_one, text_lines
+from captioner.data.text_files import (
+    csv_rows,
+    files_of,
+    first_line,
+    only_one,
+    read_json,
+    text_lines,
+)
 from captioner.errors import CaptionerError
 from captioner.files.escaping import plain_cell
 
-_NAME_FIELDS = ("file_name", "filename", "image")
-_TEXT_FIELDS = ("text", "captions", "caption")
+NAME_FIELDS = ("file_name", "filename", "image", "image_path")
+TEXT_FIELDS = ("text", "captions", "caption")
+
+_NUMBERED_TEXT = re.compile(r"caption_?[0-9]+")
+_LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
 
 Records = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 _OUR_COLUMNS = frozenset({"file_name", "text", "confidence", "error"})
@@ -22,19 +33,26 @@ _OUR_COLUMNS = frozenset({"file_name", "text", "confidence", "error"})
 
 
 def find_table(root: Path, suffix: str) -> list[Path]:
-    """`metadata.*`, else one file for each split (`train.*` or `train/metadata.*`), else any."""
+    """`metadata.*`, else one file for each split (`train.*` or `train/metadata.*`), else any.
+
+    All of that in the folder or, as on the Hub, in the folder `data` in it.
+    """
     if root.is_file():
         return [root] if root.suffix.lower() == suffix and not flickr_kind(root) else []
-    files = [f for f in files_of(root, "*" + suffix) if not flickr_kind(f)]
-    if named := [f for f in files if f.stem == "metadata"]:
-        return named
-    files = files or sorted(root.glob("*/metadata" + suffix))
-    return [f for f in files if _table_split(f, root)] or files
+    for folder in (root, root / "data"):
+        files = [f for f in files_of(folder, "*" + suffix) if not flickr_kind(f)]
+        if named := [f for f in files if f.stem == "metadata"]:
+            return named
+        files = files or sorted(folder.glob("*/metadata" + suffix))
+        if files:
+            return [f for f in files if _table_split(f, root)] or files
+    return []
 
 
 def _table_split(file: Path, base: Path) -> str | None:
     """The split that the name of the file, or of its folder inside `base`, stands for."""
-    return split_of_word(file.stem if file.parent == base else file.parent.name)
+    above = file.parent.name if file.parent != base else ""
+    return split_of_word(file.stem) or split_of_word(above)
 
 
 def read_tables(files: list[Path], entries: Entries, fmt: str, records: Records) -> None:
@@ -53,25 +71,64 @@ def read_tables(files: list[Path], entries: Entries, fmt: str, records: Records)
         only_one(files, fmt)
     for file in files:
         split = _table_split(file, entries.base)
-        # The names in train/metadata.jsonl are relative to train/.
-        folder = file.parent.name if split and file.parent != entries.base else ""
+        folder = folder_of_names(file, entries.base)
         for where, record in records(file):
-            _add_record(record, where, folder, split, entries)
+            add_record(record, where, entries, folder=folder, split=split)
 
 
-def _add_record(
-    record: Mapping[str, Any], where: str, folder: str, split: str | None, entries: Entries
+def folder_of_names(file: Path, base: Path) -> str:
+    """To which folder in `base` the names in a table are relative: that of the table."""
+    if file.parent == base or file.parent.name in TEXT_FOLDERS:
+        return ""
+    return file.parent.relative_to(base).as_posix()
+
+
+def add_record(
+    record: Mapping[str, Any],
+    where: str,
+    entries: Entries,
+    *,
+    folder: str = "",
+    split: str | None = None,
+    key: object = None,
 ) -> None:
-    texts = [record[f] for f in _TEXT_FIELDS if f in record]
-    names = [record[f] for f in _NAME_FIELDS if f in record]
-    for found, fields in ((names, _NAME_FIELDS), (texts, _TEXT_FIELDS)):
+    """Add the captions of one image.
+
+    Args:
+        record: a row's fields: the image's name, captions or lists of them, perhaps its split.
+        where: the row's place, for messages.
+        entries: what they are added to.
+        folder: to which the name is relative.
+        split: of the whole table; where it has none and no field for it, a folder in the name may
+            say it (`train/a.jpg`).
+        key: what makes equal captions of two rows two; None: they are one.
+
+    Raises:
+        CaptionerError: a field is missing, or has a value that cannot be used.
+    """
+    texts = [record[f] for f in TEXT_FIELDS if f in record]
+    texts += [record[f] for f in record if _NUMBERED_TEXT.fullmatch(f)]
+    names = [record[f] for f in NAME_FIELDS if f in record]
+    for found, fields in ((names, NAME_FIELDS), (texts, TEXT_FIELDS)):
         if not found:
             raise CaptionerError(f"{where}: there is no field {' or '.join(map(repr, fields))}")
-    for text in texts:
+    for number, text in enumerate(texts):
         # An empty list stands for an empty caption, so that the image is counted.
-        for caption in (text or [""]) if isinstance(text, list) else [text]:
-            name = entries.add(names[0], caption, where, folder=folder)
-            entries.assign(name, record.get("split") or split, where)
+        for place, caption in enumerate((text or [""]) if isinstance(text, list) else [text]):
+            each = None if key is None else (key, number, place)
+            name = entries.add(names[0], caption, where, each, folder)
+    given = record.get("image_id", record.get("cocoid"))
+    if str(given).isdecimal():
+        entries.identify(name, int(given))
+    if "split" not in record and split is None:
+        split = _split_in_path(name)
+    entries.assign(name, record.get("split") or split, where)
+
+
+def _split_in_path(name: str) -> str | None:
+    """The split that the top folder of an image stands for, as on the Hub."""
+    folders = name.split("/")[:-1]
+    return split_of_word("/".join(folders[1 if folders[:1] == ["data"] else 0 :][:1]))
 
 
 def jsonl_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -85,6 +142,56 @@ def jsonl_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if not isinstance(record, dict):
             raise CaptionerError(f'{where}: not an object like {{"file_name": ..., "text": ...}}')
         yield where, record
+
+
+def find_lists(root: Path) -> list[Path]:
+    """JSON files that are lists of objects with an image and a caption, there or in annotations/.
+
+    Of several those whose names say a split, if there are any.
+    """
+    folders = (root, root / "annotations")
+    files = [f for folder in folders for f in files_of(folder, "*.json")]
+    files = [f for f in (files if root.is_dir() else [root]) if _is_list(f)]
+    return [f for f in files if split_in_name(f.stem)] or files
+
+
+def _is_list(file: Path) -> bool:
+    """Whether it begins as such a list does; not parsed, for it may be large."""
+    try:
+        with file.open("rb") as stream:
+            begin = stream.read(65_536)
+    except OSError:
+        return False
+    return _LIST.match(begin) is not None and b'"image"' in begin and b'"caption"' in begin
+
+
+def read_lists(files: list[Path], entries: Entries) -> None:
+    """Read JSON lists as LAVIS and BLIP have them; a split is what the name of its file says.
+
+    The files of two splits may name one image: it is then in both, and counted.
+
+    Raises:
+        CaptionerError: several files that are not one for each split, or a broken entry (named).
+    """
+    if len(files) > 1 and not all(split_in_name(f.stem) for f in files):
+        only_one(files, "lavis")
+    entries.folder_may_lack = True
+    for file in files:
+        split = split_in_name(file.stem)
+        records = read_json(file)
+        if not isinstance(records, list):
+            raise CaptionerError(f'{file}: not a list like [{{"image": ..., "caption": ...}}]')
+        for index, record in enumerate(records):
+            where = f"{file}, [{index}]"
+            if not isinstance(record, dict):
+                raise CaptionerError(
+                    f'{where}: not an object like {{"image": ..., "caption": ...}}'
+                )
+            image = next((record[f] for f in NAME_FIELDS if f in record), None)
+            if split is not None and isinstance(image, str):
+                record[NAME_FIELDS[0]] = entries.apart(image, split, where)
+            # Each caption is somebody's, as in COCO's own files.
+            add_record(record, where, entries, split=split, key=(file, index))
 
 
 def csv_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -23,19 +24,46 @@ def only_one(files: list[Path], fmt: str) -> Path:
 
 
 def read_text(file: Path) -> str:
-    """The file as UTF-8 text without its byte order mark; CaptionerError names a broken line."""
+    """The file as text: UTF-8 or UTF-16; a byte order mark is not part of it.
+
+    Raises:
+        CaptionerError: it cannot be read, or is no such text; names the line and the remedy.
+    """
     try:
         data = file.read_bytes()
     except OSError as error:
         raise CaptionerError(f"{file}: cannot be read: {error}") from error
+    return decode_text(data, file)
+
+
+def decode_text(data: bytes, place: object) -> str:
+    """The same for what lies in a file at `place`."""
+    encoding = _encoding(data)
     try:
-        return data.decode("utf-8-sig")
+        return data.decode(encoding)
     except UnicodeDecodeError as error:
+        if encoding != "utf-8-sig":
+            raise CaptionerError(
+                f"{place}: begins as {encoding.upper()} text, but is broken at byte {error.start}; "
+                "save it as UTF-8"
+            ) from error
         line = error.object.count(b"\n", 0, error.start) + 1
         raise CaptionerError(
-            f"{file}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8 text; "
+            f"{place}, line {line}: byte 0x{error.object[error.start]:02x} is not UTF-8 text; "
             f"save the file as UTF-8 (for example: iconv -f latin1 -t utf-8)"
         ) from error
+
+
+def _encoding(data: bytes) -> str:
+    """By the byte order mark, or by a first character of two bytes; UTF-8 if there is neither."""
+    # The marks of UTF-32 begin as those of UTF-16 do.
+    if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "utf-32"
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "utf-16"
+    if len(data) > 1 and (data[0] == 0) != (data[1] == 0):
+        return "utf-16-le" if data[1] == 0 else "utf-16-be"
+    return "utf-8-sig"
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
@@ -50,9 +78,10 @@ def first_line(file: Path) -> str:
     """The first line, stripped; empty if the file cannot be read."""
     try:
         with file.open("rb") as stream:
-            return stream.readline(4096).decode("utf-8-sig", "replace").strip()
+            data = stream.read(4096)
     except OSError:
         return ""
+    return data.decode(_encoding(data), "replace").partition("\n")[0].strip()
 
 
 def read_json(file: Path) -> Any:

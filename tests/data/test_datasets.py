@@ -26,7 +26,9 @@ def test_split_that_is_not_there_lists_those_that_are(flickr: Path) -> None:
 
 
 def test_formats_are_registered() -> None:
-    assert list(FORMATS) == ["flickr", "coco", "karpathy", "jsonl", "csv", "sidecar"]
+    assert list(FORMATS) == [
+        *("flickr", "coco", "karpathy", "jsonl", "csv", "lavis", "parquet", "sidecar", "webdataset")
+    ]
 
 
 def test_nothing_recognised_says_what_was_looked_for(tmp_path: Path) -> None:
@@ -146,6 +148,7 @@ def test_random_split_that_would_leave_a_side_empty() -> None:
         ("flickr", "Flickr8k.token.txt", ["Images/1000268201_693b08cb0e.jpg"], 2),
         ("coco", "captions.json", ["a.jpg"], 1),
         ("karpathy", "dataset.json", ["a.jpg"], 2),
+        ("lavis", "train.json", ["a.jpg"], 2),
         ("jsonl", "metadata.jsonl", ["images/a.jpg", "images/b.jpg"], 3),
         ("csv", "metadata.csv", ["images/a.jpg", "images/b.jpg"], 3),
     ],

@@ -139,3 +139,29 @@ def test_flickr_kaggle_results_csv_with_its_broken_line(tmp_path: Path) -> None:
     write(results, "image_name| comment_number| comment\na.jpg A dog runs\n")
     with pytest.raises(CaptionerError, match=r"results.csv, line 2: 'a.jpg A dog runs' is not im"):
         load_caption_data(tmp_path)
+
+
+def test_flickr30k_with_commas(tmp_path: Path) -> None:
+    photos(tmp_path / "flickr30k_images", "a.jpg", "b.jpg")
+    rows = [
+        "image_name,comment_number,comment",
+        "a.jpg,0, Two men , one old , talk .",
+        'a.jpg,1," Two ""men"" , again ."',
+        "b.jpg, 4   A dog , wet .",
+    ]
+    file = write(tmp_path / "results.csv", "\r\n".join(rows))
+    data = load_caption_data(tmp_path)
+    assert data.format == "flickr"
+    assert captions(data) == {
+        "a.jpg": ("Two men , one old , talk .", 'Two "men" , again .'),
+        "b.jpg": ("A dog , wet .",),
+    }
+    assert data.warnings == (
+        f"1 line without its second separator repaired (first: {file}, line 4)",
+    )
+    for name in ("captions.txt", "flickr30k.csv"):
+        file = file.rename(tmp_path / name)
+        assert captions(load_caption_data(tmp_path)) == captions(data)
+    write(file, "image_name,comment_number,comment\na.jpg,0\n")
+    with pytest.raises(CaptionerError, match=r"flickr30k.csv, line 2: 'a.jpg,0' is not image_na"):
+        load_caption_data(tmp_path)

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 
 from captioner.captioning.writers import CsvWriter
-from captioner.data.datasets import Example, load_caption_data
+from captioner.data.datasets import CaptionData, Example, load_caption_data
 from captioner.errors import CaptionerError
-from helpers.captioned import captions, photo, photos, splits, write
+from helpers.captioned import captions, photo, photos, splits, write, write_json
 
 
 def test_jsonl_merges_rows_and_lists(tmp_path: Path) -> None:
@@ -207,3 +207,108 @@ def test_csv_of_others_keeps_its_quotes(tmp_path: Path) -> None:
         "'=a.jpg": ("'@home' says a sign",),
         "-c.jpg": ("A dog",),
     }
+
+
+@pytest.mark.parametrize("places", [("train", "validation"), ("data/train", "data/validation")])
+def test_tables_in_folders_of_splits_as_on_the_hub(tmp_path: Path, places: tuple[str, ...]) -> None:
+    for place in places:
+        photo(tmp_path / place / "1.jpg")
+        write(tmp_path / place / "metadata.jsonl", f'{{"file_name": "1.jpg", "text": "{place}"}}')
+    data = load_caption_data(tmp_path)
+    assert splits(data) == {f"{places[0]}/1.jpg": "train", f"{places[1]}/1.jpg": "dev"}
+    assert captions(data) == {f"{place}/1.jpg": (place,) for place in places}
+
+
+def test_tables_in_the_folder_data(tmp_path: Path) -> None:
+    photos(tmp_path / "data", "a.jpg", "b.jpg")
+    write(tmp_path / "data/train.csv", "file_name,text\na.jpg,A dog.\n")
+    write(tmp_path / "data/test.csv", "file_name,text\nb.jpg,A cat.\n")
+    assert splits(load_caption_data(tmp_path)) == {"data/b.jpg": "test", "data/a.jpg": "train"}
+
+
+def test_splits_in_the_paths_of_one_table(tmp_path: Path) -> None:
+    names = ("train/a.jpg", "data/validation/b.jpg", "test/sub/c.jpg", "other/train/d.jpg", "e.jpg")
+    photos(tmp_path, *names)
+    write(tmp_path / "metadata.csv", "file_name,text\n" + "".join(f"{n},A dog.\n" for n in names))
+    data = load_caption_data(tmp_path)
+    assert list(splits(data).values()) == ["train", "dev", "test", None, None]
+    # A column for it says all.
+    rows = "".join(f"{n},A dog.,\n" for n in names)
+    write(tmp_path / "metadata.csv", "file_name,text,split\n" + rows)
+    assert set(splits(load_caption_data(tmp_path)).values()) == {None}
+
+
+def test_numbered_caption_columns(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "metadata.csv", "image,caption_0,caption_1\na.jpg,A dog.,A pet.\n")
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A dog.", "A pet.")}
+
+
+def test_ids_that_are_numbers_are_kept(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    rows = "file_name,text,image_id\na.jpg,A dog.,391895\nb.jpg,A cat.,id_b\n"
+    write(tmp_path / "metadata.csv", rows)
+    assert [e.given_id for e in load_caption_data(tmp_path).examples] == [391895, None]
+
+
+def test_lavis_lists(tmp_path: Path) -> None:
+    photos(tmp_path / "images", "a.jpg", "b.jpg")
+    train = [
+        {"image": "train2014/a.jpg", "caption": "A dog.", "image_id": "coco_1"},
+        {"image": "train2014/a.jpg", "caption": "A dog.", "image_id": "coco_1"},
+    ]
+    val = [{"image": "val2014/b.jpg", "caption": ["A cat.", "A pet."], "image_id": 7}]
+    write_json(tmp_path / "annotations/coco_karpathy_train.json", train)
+    write_json(tmp_path / "annotations/coco_karpathy_val.json", val)
+    write_json(tmp_path / "annotations/results.json", [{"image_id": 7, "caption": "A cat."}])
+    data = load_caption_data(tmp_path)
+    paths = tmp_path / "images/a.jpg", tmp_path / "images/b.jpg"
+    assert data == CaptionData(
+        "lavis",
+        tmp_path,
+        (
+            # Two annotators wrote the same: both stay.
+            Example("train2014/a.jpg", paths[0], ("A dog.", "A dog."), "train"),
+            Example("val2014/b.jpg", paths[1], ("A cat.", "A pet."), "dev", 7),
+        ),
+    )
+
+
+def test_lavis_lists_that_share_images(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    for split in ("train", "val"):
+        lines = [
+            {"image": name, "caption": [f"{split} {name}", "x"]} for name in ("a.jpg", "b.jpg")
+        ]
+        write_json(tmp_path / f"{split}.json", lines)
+    data = load_caption_data(tmp_path)
+    assert data.splits == {"train": 2, "dev": 2}
+    assert captions(data) == {
+        "a.jpg": ("train a.jpg", "x"),
+        "b.jpg": ("train b.jpg", "x"),
+        "a.jpg#dev": ("val a.jpg", "x"),
+        "b.jpg#dev": ("val b.jpg", "x"),
+    }
+    assert data.examples[2].path == tmp_path / "a.jpg"
+    (warning,) = data.warnings
+    assert warning == (
+        "2 images of one split also in another: scores there are too good "
+        f"(first: {tmp_path / 'val.json'}, [0])"
+    )
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ('{"image": "a.jpg", "caption": "x"}', "not a list like"),
+        ('[{"image": "a.jpg", "caption": "x"}, 3]', r"\[1\]: not an object like"),
+        ('[{"image": "a.jpg", "caption": "x"}, {"image": "a.jpg"}]', r"\[1\]: there is no field"),
+        ('[{"image": 3, "caption": "x"}]', r"\[0\]: the image name is 3"),
+        ('[{"image": "a.jpg", "caption": "x"}', "not valid JSON"),
+    ],
+)
+def test_lavis_lists_that_are_broken_are_named(tmp_path: Path, content: str, message: str) -> None:
+    photo(tmp_path / "a.jpg")
+    file = write(tmp_path / "train.json", content)
+    with pytest.raises(CaptionerError, match=rf"train.json(, )?(: )?{message}"):
+        load_caption_data(file, format="lavis")
