@@ -74,6 +74,29 @@ def coco_number(file_name: str) -> int | None:
     return int(found[1]) if found else None
 
 
+class NumberIds:
+    """Ids by the images' names, one by one: numbers, and the whole name of an image without one.
+
+    An image whose number another has already goes by its name.
+    """
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self.clashes: list[tuple[str, str]] = []
+        """(image with the number, image that goes by its name instead)."""
+
+    def id_of(self, file_name: str) -> int | str:
+        """The id of an image; the same for the same name."""
+        number = coco_number(file_name)
+        if number is None:
+            return file_name
+        first = self._names.setdefault(number, file_name)
+        if first == file_name:
+            return number
+        self.clashes.append((first, file_name))
+        return file_name
+
+
 def _same(ids: dict[str, int | str]) -> tuple[str, str] | None:
     first: dict[int | str, str] = {}
     for name, each in ids.items():

@@ -211,8 +211,11 @@ def csv_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"{where}: {len(row)} cells under {len(header)} headings; put a caption with "
                 f"{delimiter!r} in it into double quotes"
             )
-        cells = map(plain_cell, row) if ours else row
-        record: dict[str, Any] = dict(zip(header, cells, strict=False))
+        record: dict[str, Any] = dict(zip(header, row, strict=False))
+        for heading, cell in record.items():
+            # In another table a name is as it is, and a quotation may begin a text.
+            if ours or (heading in TEXT_FIELDS and cell.count("'") == 1):
+                record[heading] = plain_cell(cell)
         if (cell := record.get("captions", "")).startswith('["'):
             try:
                 record["captions"] = json.loads(cell)

@@ -293,6 +293,17 @@ def test_no_message_steers_the_terminal(
     assert err.replace("\n", "").isprintable()
 
 
+def test_json_names_images_that_share_a_number(run, photos: Path) -> None:
+    for name, new in (("a.png", "7.png"), ("b.jpg", "007.jpg"), ("sub/a.png", "sub/7.png")):
+        (photos / name).rename(photos / new)
+    code, _, errors = run("caption", "photos", "--output", "x.json")
+    assert code == 0
+    ids = [entry["image_id"] for entry in json.loads(Path("x.json").read_text("utf-8"))]
+    assert ids == [7, "7.png", "sub/7.png"]
+    assert "2 images have the number of another" in errors
+    assert "(first: 7.png, as 007.jpg)" in errors
+
+
 # --- evaluate ------------------------------------------------------------------------------
 
 

@@ -200,12 +200,12 @@ def test_csv_that_captioner_wrote(tmp_path: Path) -> None:
 
 def test_csv_of_others_keeps_its_quotes(tmp_path: Path) -> None:
     photos(tmp_path, "'=a.jpg", "-c.jpg")
-    rows = "file_name,text\n'=a.jpg,'@home' says a sign\n'-c.jpg,A dog\n"
+    rows = "file_name,text\n'=a.jpg,'@home' says a sign\n'-c.jpg,'- a dog\n"
     write(tmp_path / "metadata.csv", rows)
-    # Only where a file is called so.
+    # Only where a file is called so, or what begins as a formula would is no quotation.
     assert captions(load_caption_data(tmp_path)) == {
         "'=a.jpg": ("'@home' says a sign",),
-        "-c.jpg": ("A dog",),
+        "-c.jpg": ("- a dog",),
     }
 
 
