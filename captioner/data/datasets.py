@@ -15,6 +15,7 @@ file does not.
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -261,6 +262,8 @@ def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> Captione
 def _hinted(missing: list[str], entries: Entries) -> str:
     """The first missing image, rather one whose file is there in other capitals."""
     for name in missing[:1000]:  # of a set without its images, not all are looked for
-        if found := entries.index.but_for_case(name):
+        names = [name, posixpath.basename(name)] if entries.folder_may_lack else [name]
+        found = next(filter(None, map(entries.index.but_for_case, names)), None)
+        if found is not None:
             return f"{name}; there is {found}, in other capitals"
     return missing[0]

@@ -56,14 +56,14 @@ def read_parquet(files: list[Path], entries: Entries) -> None:
 
 
 def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    import pyarrow
+    with _open(file) as table:
+        import pyarrow
 
-    try:
-        with _open(file) as table:
+        try:
             for batch in table.iter_batches(batch_size=_ROWS):
                 yield from batch.to_pylist()
-    except (pyarrow.ArrowException, OSError, ValueError) as error:
-        raise CaptionerError(f"{file}: cannot be read as Parquet: {error}") from error
+        except (pyarrow.ArrowException, OSError, ValueError) as error:
+            raise CaptionerError(f"{file}: cannot be read as Parquet: {error}") from error
 
 
 def _open(file: Path) -> Any:

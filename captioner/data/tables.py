@@ -11,6 +11,7 @@ from typing import Any
 from captioner.data.entries import TEXT_FOLDERS, Entries, split_in_name, split_of_word
 from captioner.data.flickr import flickr_kind
 from captioner.data.text_files import (
+    beginning,
     csv_rows,
     files_of,
     first_line,
@@ -25,7 +26,7 @@ NAME_FIELDS = ("file_name", "filename", "image", "image_path")
 TEXT_FIELDS = ("text", "captions", "caption")
 
 _NUMBERED_TEXT = re.compile(r"caption_?[0-9]+")
-_LIST = re.compile(rb"(?:\xef\xbb\xbf)?\s*\[\s*\{")
+_LIST = re.compile(r"\s*\[\s*\{")
 
 Records = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 _OUR_COLUMNS = frozenset({"file_name", "text", "confidence", "error"})
@@ -157,12 +158,8 @@ def find_lists(root: Path) -> list[Path]:
 
 def _is_list(file: Path) -> bool:
     """Whether it begins as such a list does; not parsed, for it may be large."""
-    try:
-        with file.open("rb") as stream:
-            begin = stream.read(65_536)
-    except OSError:
-        return False
-    return _LIST.match(begin) is not None and b'"image"' in begin and b'"caption"' in begin
+    begin = beginning(file, 65_536)
+    return _LIST.match(begin) is not None and '"image"' in begin and '"caption"' in begin
 
 
 def read_lists(files: list[Path], entries: Entries) -> None:

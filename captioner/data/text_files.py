@@ -74,14 +74,19 @@ def text_lines(file: Path) -> Iterator[tuple[int, str]]:
             yield number, line.rstrip("\r")
 
 
-def first_line(file: Path) -> str:
-    """The first line, stripped; empty if the file cannot be read."""
+def beginning(file: Path, size_bytes: int = 4096) -> str:
+    """The first part of the text, whatever is broken in it; empty if the file cannot be read."""
     try:
         with file.open("rb") as stream:
-            data = stream.read(4096)
+            data = stream.read(size_bytes)
     except OSError:
         return ""
-    return data.decode(_encoding(data), "replace").partition("\n")[0].strip()
+    return data.decode(_encoding(data), "replace")
+
+
+def first_line(file: Path) -> str:
+    """The first line, stripped; empty if the file cannot be read."""
+    return beginning(file).partition("\n")[0].strip()
 
 
 def read_json(file: Path) -> Any:

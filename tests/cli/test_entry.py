@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -373,6 +374,21 @@ def test_evaluate_writes_what_coco_reads(run, photos: Path) -> None:
     results = COCO(str(truth)).loadRes("r.json")
     assert results.getImgIds() == [391898, 391895, 7]
     assert all(len(results.imgToAnns[number]) == 1 for number in ids)
+
+
+def test_evaluate_reads_images_in_an_archive(
+    run, photos: Path, model: CaptionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(photos / "cache"))
+    (photos / "a.txt").write_text("A dog runs.")
+    with tarfile.open("val-0000.tar", "w") as archive:
+        archive.add(photos / "a.png", "7.png")
+        archive.add(photos / "a.txt", "7.txt")
+    code, _, errors = run("evaluate", "--data", "val-0000.tar", "--coco-results", "r.json")
+    assert (code, errors) == (0, "")
+    (text,) = (result.text for result in model.caption([photos / "a.png"]))
+    results = json.loads(Path("r.json").read_text("utf-8"))
+    assert results == [{"image_id": 7, "caption": text}]
 
 
 def test_evaluate_limit(run, data: Path) -> None:

@@ -113,6 +113,13 @@ def test_other_capitals_are_named(tmp_path: Path) -> None:
     assert load_caption_data(tmp_path).warnings == (f"2 images not found (first: {hint})",)
 
 
+def test_other_capitals_without_the_folder(tmp_path: Path) -> None:
+    photo(tmp_path / "images/a.JPG")
+    write_json(tmp_path / "train.json", [{"image": "train2014/a.jpg", "caption": "A dog."}])
+    with pytest.raises(CaptionerError, match=r"train2014/a.jpg; there is .*images/a.JPG, in oth"):
+        load_caption_data(tmp_path)
+
+
 @pytest.mark.skipif(os.sep != "/", reason="names that Windows does not allow")
 def test_names_as_written_come_before_names_that_may_be_meant(tmp_path: Path) -> None:
     photos(tmp_path, " a.jpg", "a.jpg", "x\\b.jpg", "y/b.jpg", "c#0.jpg", "d.jpg")

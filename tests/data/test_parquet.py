@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +111,14 @@ def test_tables_without_captions_are_not_read(root: Path) -> None:
     assert load_caption_data(root).format == "csv"
     (root / "metadata.csv").unlink()
     with pytest.raises(CaptionerError, match="no captions found"):
+        load_caption_data(root)
+
+
+def test_without_pyarrow_the_extra_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(root / "a.jpg")
+    table(root / "x.parquet", [{"file_name": "a.jpg", "text": "A dog."}])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CaptionerError, match=r"x.parquet: Parquet needs pyarrow: .*\[parquet\]"):
         load_caption_data(root)
 
 

@@ -274,6 +274,14 @@ def test_lavis_lists(tmp_path: Path) -> None:
     )
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lavis_list_in_another_encoding(tmp_path: Path, encoding: str) -> None:
+    photo(tmp_path / "a.jpg")
+    text = '[\n {"image": "a.jpg", "caption": "Ein Käse."}]'
+    write(tmp_path / "list.json", text.encode(encoding))
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("Ein Käse.",)}
+
+
 def test_lavis_lists_that_share_images(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg", "b.jpg")
     for split in ("train", "val"):
