@@ -10,15 +10,15 @@ import csv
 import io
 import json
 import os
-import re
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 
+from captioner.captioning.coco_ids import NumberIds
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, escaped, safe_cell, shown, without_steering
 from captioner.files.writing import (
@@ -273,8 +273,9 @@ class JsonWriter(LineWriter):
     """COCO results: a list of ``{"image_id", "caption"}``; images that failed are left out.
 
     The id is the number for names such as ``123456.jpg`` and
-    ``COCO_val2014_000000123456.jpg``, in whatever folder, and otherwise the file name. A file
-    appears under its name when it is complete; after an error there is none.
+    ``COCO_val2014_000000123456.jpg``, in whatever folder, and otherwise, or where an image before
+    it has that number, the file name. A file appears under its name when it is complete; after an
+    error there is none.
     """
 
     format = "json"
@@ -287,12 +288,13 @@ class JsonWriter(LineWriter):
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
         self._between = "\n"
+        self._ids = NumberIds()
         self._temporary: Path | None = None
 
     def _line(self, record: Record, path: Path | None) -> str | None:
         if record["text"] is None:
             return None
-        item = {"image_id": _coco_id(record["file_name"]), "caption": record["text"]}
+        item = {"image_id": self._ids.id_of(record["file_name"]), "caption": record["text"]}
         line = self._between + json.dumps(item, ensure_ascii=False)
         self._between = ",\n"
         return line
@@ -327,8 +329,3 @@ def _check_output(path: Path, overwrite: bool) -> None:
     # Only a file can be lost: /dev/null and pipes are written to.
     if os.path.isfile(path) and not overwrite:
         raise CaptionerError(f"output {shown(path)} exists: --overwrite replaces it")
-
-
-def _coco_id(file_name: str) -> int | str:
-    found = re.fullmatch(r"(?:COCO_.+_)?([0-9]+)", PurePosixPath(file_name).stem)
-    return int(found[1]) if found else file_name

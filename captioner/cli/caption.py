@@ -222,7 +222,8 @@ def _job_of(
 
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
     from captioner.captioning.run import open_caption_job
-    from captioner.images.reading import IMAGES
+    from captioner.captioning.writers import JsonWriter
+    from captioner.images.reading import IMAGES, find_images
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
@@ -243,6 +244,8 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
     if not args.quiet:
         say("captioner: " + _captions_text(counts, args.min_confidence > 0, args.embed))
     say_what_was_passed_over(args.paths, IMAGES, args.exclude, wanted=not args.quiet)
+    if job.format == JsonWriter.format:
+        _say_what_shares_a_number(file.name for file in find_images(args.paths, args.exclude))
     return 1 if counts["failed"] or counts["not embedded"] else 0
 
 
@@ -259,6 +262,20 @@ def _count_embedding(counts: Counter[str], path: Path, problem: str | None) -> N
     counts["embedded" if problem is None else "not embedded"] += 1
     if problem is not None:
         say(f"captioner: {shown(path)}: caption not embedded: {problem}")
+
+
+def _say_what_shares_a_number(names: Iterable[str]) -> None:
+    from captioner.captioning.coco_ids import NumberIds
+
+    ids = NumberIds()
+    for name in names:
+        ids.id_of(name)
+    if ids.clashes:
+        first, other = ids.clashes[0]
+        say(
+            f"captioner: {len(ids.clashes)} images have the number of another and go by their name "
+            f"(first: {other}, as {first})"
+        )
 
 
 def _page(args: argparse.Namespace) -> ReportJob | None:

@@ -265,7 +265,8 @@ def _add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--coco-results",
         type=Path,
         metavar="FILE",
-        help="captions in COCO's results format; image_id is the image's name",
+        help="captions in COCO's results format; image_id is the annotations' id of the image, "
+        "else the number that its name is, else its place from 1 (said, with file_name beside it)",
     )
     output.add_argument("--overwrite", action="store_true", help="replace what is there already")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -285,7 +286,12 @@ def _add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None
         metavar="PATH",
         help=f"folder or annotation file{more}",
     )
-    data.add_argument("--format", choices=["auto", *FORMATS], default="auto", help="of the data")
+    data.add_argument(
+        "--format",
+        choices=["auto", *FORMATS],
+        default="auto",
+        help="layout of the data (default: auto, what lies there decides); data/README.md has each",
+    )
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
     data.add_argument("--split", default="dev", help="which images (default: dev)")
     data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
@@ -404,6 +410,7 @@ class _VideoBars:
 def _evaluate(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
+    from captioner.captioning.coco_ids import choose_coco_ids
     from captioner.data.datasets import load_caption_data
     from captioner.evaluation.evaluate import evaluate, save_json
     from captioner.model.shipped import load_model
@@ -415,6 +422,12 @@ def _evaluate(args: argparse.Namespace) -> int:
     for warning in data.warnings:
         say(f"captioner: {data.root}: {warning}")
     examples = data.split(args.split)[: args.limit]
+    ids = None if args.coco_results is None else choose_coco_ids(examples)
+    if ids is not None and ids.numbered:
+        say(
+            f"captioner: {shown(args.coco_results)}: the images are numbered from 1, because "
+            f"{ids.reason}; file_name beside each number is the image's name"
+        )
     model = load_model(args.model, device=args.device, precision=args.precision)
     options = decoding_options(args, model.decoding)
     hidden = args.quiet or not sys.stderr.isatty()
@@ -437,8 +450,8 @@ def _evaluate(args: argparse.Namespace) -> int:
     print(result.table())
     if args.output is not None:
         save_json(args.output, result.to_dict())
-    if args.coco_results is not None:
-        save_json(args.coco_results, result.coco_results())
+    if ids is not None:
+        save_json(args.coco_results, result.coco_results(ids))
     return 0
 
 

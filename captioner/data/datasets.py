@@ -1,4 +1,4 @@
-"""Captioned images on disk -> `CaptionData`: Flickr8k/30k, COCO, Karpathy, JSONL, CSV, sidecars.
+"""Captioned images on disk -> `CaptionData`, whatever the layout; data/README.md shows each.
 
 `load_caption_data("data/flickr8k")` looks at what is in the folder, reads it with the format found
 and returns one `Example` for each image that exists and has at least one caption. What is wrong
@@ -6,29 +6,30 @@ with single entries (a missing image, an empty caption) is counted in `CaptionDa
 makes the whole set doubtful (a broken line, an image in two splits) is a `CaptionerError`.
 
 Every caption has an annotation key: its number in Flickr's files, its id in COCO, its place in a
-Karpathy list, none in JSONL, CSV and sidecars. A caption is a duplicate, and dropped, when image,
-text and key are all the same. So two people who wrote the same sentence about a Flickr or COCO
-image both stay (the published reference sets), and a repeated line in one's own file does not.
+Karpathy or LAVIS list, none in tables, sidecars and archives. A caption is a duplicate, and
+dropped, when image, text and key are all the same. So two people who wrote the same sentence about
+a Flickr or COCO image both stay (the published reference sets), and a repeated line in one's own
+file does not.
 """
 
 from __future__ import annotations
 
 import hashlib
-import os
 import posixpath
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from captioner.data.formats import (
-    FORMATS,
+from captioner.data.entries import (
     IMAGE_FOLDERS,
     SPLITS,
     TEXT_FOLDERS,
     Entries,
     canonical_split,
 )
+from captioner.data.formats import FORMATS, LAST_RESORTS
+from captioner.data.image_index import ImageIndex
 from captioner.errors import CaptionerError
 
 __all__ = ["FORMATS", "CaptionData", "Example", "canonical_split", "load_caption_data"]
@@ -36,12 +37,21 @@ __all__ = ["FORMATS", "CaptionData", "Example", "canonical_split", "load_caption
 
 @dataclass(frozen=True)
 class Example:
-    """One image with its captions: `image_id` is its name relative to the image folder."""
+    """One image with its captions.
+
+    Attributes:
+        image_id: its name relative to the image folder.
+        path: where the file is.
+        captions: what people wrote about it.
+        split: `train`, `dev`, `test` or another; None if it is in none.
+        given_id: the id that the annotations give it, as COCO's do; None if they give none.
+    """
 
     image_id: str
     path: Path
     captions: tuple[str, ...]
     split: str | None = None
+    given_id: int | str | None = None
 
 
 @dataclass(frozen=True)
@@ -141,39 +151,14 @@ def _hash_fraction(image_id: str, seed: int) -> float:
     return int.from_bytes(hashlib.blake2b(text, digest_size=6).digest(), "big") / 2.0**48
 
 
-class _ImageIndex:
-    """Answers "is this image there?" from one listing per folder, not one call per image."""
-
-    def __init__(self, folders: list[Path]) -> None:
-        self.folders = folders
-        self._listings: dict[str, frozenset[str]] = {}
-
-    def locate(self, name: str) -> Path | None:
-        for folder in self.folders:
-            parent, base = posixpath.split(posixpath.join(folder.as_posix(), name))
-            if base in self._listing(parent):
-                return folder / name
-        return None
-
-    def _listing(self, folder: str) -> frozenset[str]:
-        if folder not in self._listings:
-            try:
-                with os.scandir(folder) as entries:
-                    self._listings[folder] = frozenset(e.name for e in entries if e.is_file())
-            except (FileNotFoundError, NotADirectoryError):
-                self._listings[folder] = frozenset()
-            except (OSError, ValueError) as error:
-                raise CaptionerError(f"{folder}: cannot list the image folder: {error}") from error
-        return self._listings[folder]
-
-
 def _detect(root: Path) -> str:
     found = {
-        name: files for name, f in FORMATS.items() if name != "sidecar" and (files := f.find(root))
+        name: files
+        for name, f in FORMATS.items()
+        if name not in LAST_RESORTS and (files := f.find(root))
     }
-    # Any text may lie beside an image by chance: sidecars count where nothing else is.
-    if not found and FORMATS["sidecar"].find(root):
-        return "sidecar"
+    if not found and (name := next((n for n in LAST_RESORTS if FORMATS[n].find(root)), None)):
+        return name
     if len(found) == 1:
         return next(iter(found))
     if found:
@@ -226,37 +211,29 @@ def load_caption_data(
             raise CaptionerError(
                 "format 'sidecar': the images lie beside their .txt; leave images out"
             )
-    entries = Entries(base)
+    entries = Entries(base, ImageIndex(folders))
     FORMATS[name].read(files, entries)
-    examples = _examples(entries, folders, files)
+    examples = _examples(entries, files)
     return CaptionData(name, root, examples, entries.warnings())
 
 
-def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple[Example, ...]:
+def _examples(entries: Entries, files: list[Path]) -> tuple[Example, ...]:
     """The images that exist and have captions; everything else is counted."""
-    index = _ImageIndex(folders)
     examples, missing = [], []
     for name, captions in entries.captions.items():
-        path = index.locate(name)
-        if path is None and entries.folder_may_lack:
-            path = index.locate(posixpath.basename(name))
+        path = entries.images.get(name)
         if path is None:
             missing.append(name)
         elif not captions:
             entries.count("image{s} without a caption left out", name)
         else:
             texts = tuple(text for text, _ in captions)
-            examples.append(Example(name, path, texts, entries.splits.get(name)))
-    if missing:
-        entries.count("image{s} not found", missing[0], len(missing))
+            split, given_id = entries.splits.get(name), entries.ids.get(name)
+            examples.append(Example(name, path, texts, split, given_id))
     if not examples:
-        looked = ", ".join(str(f) for f in folders)
-        raise CaptionerError(
-            f"{files[0]}: none of its {len(missing)} images was found (the first: {missing[0]}); "
-            f"looked in {looked}; name the image folder with images="
-            if missing
-            else f"{files[0]}: there is no caption in it"
-        )
+        raise _nothing_found(entries, files[0], missing)
+    if missing:
+        entries.count("image{s} not found", _hinted(missing, entries), len(missing))
     for example in examples:
         if example.split not in (*SPLITS, None):
             entries.count(
@@ -266,3 +243,27 @@ def _examples(entries: Entries, folders: list[Path], files: list[Path]) -> tuple
         elif example.split is None and entries.splits:
             entries.count("image{s} in no split, so never used", example.image_id)
     return tuple(examples)
+
+
+def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> CaptionerError:
+    if not missing:
+        return CaptionerError(f"{file}: there is no caption in it")
+    looked = ", ".join(str(folder) for folder in entries.index.folders)
+    hinted = _hinted(missing, entries)
+    remedy = "name the image folder with images="
+    if hinted != missing[0]:
+        remedy = "write the names in the annotations as the files have them"
+    return CaptionerError(
+        f"{file}: none of its {len(missing)} images was found (the first: {hinted}); looked in "
+        f"{looked}; {remedy}"
+    )
+
+
+def _hinted(missing: list[str], entries: Entries) -> str:
+    """The first missing image, rather one whose file is there in other capitals."""
+    for name in missing[:1000]:  # of a set without its images, not all are looked for
+        names = [name, posixpath.basename(name)] if entries.folder_may_lack else [name]
+        found = next(filter(None, map(entries.index.but_for_case, names)), None)
+        if found is not None:
+            return f"{name}; there is {found}, in other capitals"
+    return missing[0]

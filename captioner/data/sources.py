@@ -12,6 +12,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 
 from captioner.data.datasets import CaptionData, Example, load_caption_data
+from captioner.data.image_index import composed
 from captioner.errors import CaptionerError
 
 TEXT = "text"
@@ -109,7 +110,7 @@ def load_source(source: DataSource, *, prefix: bool = True) -> CaptionData:
     examples = tuple(
         replace(example, image_id=f"{source.name}/{example.image_id}") if prefix else example
         for example in data.examples
-        if not source.only or any(fnmatchcase(example.image_id, each) for each in source.only)
+        if not source.only or any(_matches(example.image_id, each) for each in source.only)
     )
     if not examples:
         raise CaptionerError(
@@ -117,6 +118,10 @@ def load_source(source: DataSource, *, prefix: bool = True) -> CaptionData:
             f"{len(data.examples)} images in {source.root}, such as {data.examples[0].image_id}"
         )
     return replace(data, examples=examples)
+
+
+def _matches(image_id: str, pattern: str) -> bool:
+    return fnmatchcase(composed(image_id), composed(pattern))
 
 
 def _load_text(source: DataSource) -> CaptionData:

@@ -25,6 +25,7 @@ from captioner.text.tokenizer import TOKENIZER_RULE, tokenize
 from captioner.version import __version__
 
 if TYPE_CHECKING:
+    from captioner.captioning.coco_ids import CocoIds
     from captioner.data.datasets import Example
     from captioner.model.caption_model import CaptionModel
     from captioner.model.results import CaptionResult
@@ -94,9 +95,20 @@ class EvaluationResult:
         """JSON primitives: ``scores``, ``protocol``, ``images`` and ``variety``."""
         return asdict(self)
 
-    def coco_results(self) -> list[dict[str, str]]:
-        """The captions in the shape of COCO's result files; ``image_id`` is the image's name."""
-        return [{"image_id": image.image_id, "caption": image.caption} for image in self.images]
+    def coco_results(self, ids: CocoIds) -> list[dict[str, int | str]]:
+        """The captions in the shape of COCO's result files.
+
+        Args:
+            ids: of the images, see `captioner.captioning.coco_ids.choose_coco_ids`; where they
+                say nothing of the image, ``file_name`` stands beside them.
+        """
+        results: list[dict[str, int | str]] = []
+        for image in self.images:
+            result = {"image_id": ids.by_name[image.image_id], "caption": image.caption}
+            if ids.numbered:
+                result["file_name"] = image.image_id
+            results.append(result)
+        return results
 
     def table(self) -> str:
         """The scores for people, times 100 as papers print them."""

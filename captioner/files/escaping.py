@@ -39,7 +39,17 @@ _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 
 
 def safe_cell(value: object) -> object:
-    """The value of a CSV cell, with a leading ``'`` if a spreadsheet would run it as a formula."""
-    if isinstance(value, str) and value.startswith(_FORMULA_STARTS):
+    """The value of a CSV cell, with a leading ``'`` if a spreadsheet would run it as a formula.
+
+    So has one that has such a quote already: `plain_cell` tells them apart.
+    """
+    if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA_STARTS):
         return "'" + value
     return value
+
+
+def plain_cell(cell: str) -> str:
+    """The text of a CSV cell that `safe_cell` wrote: without the quote that it puts before some."""
+    if cell.startswith("'") and cell.lstrip("'").startswith(_FORMULA_STARTS):
+        return cell[1:]
+    return cell

@@ -47,7 +47,7 @@ class CaptionDataModule(pl.LightningDataModule):
     Args:
         root: the data's folder, or its annotation file; see data/README.md for the layouts. It is
             the only source then; ``sources`` names several.
-        format: ``auto``, or one of ``captioner.datasets.FORMATS``.
+        format: ``auto``, or one of ``captioner.data.datasets.FORMATS``.
         images: the image folder, where it is not beside the annotations.
         sources: several data sets, each with its weight and its style; instead of ``root``.
         objective: what is learnt (linked to ``model.objective`` by the command line).

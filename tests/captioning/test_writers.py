@@ -80,7 +80,8 @@ def test_json_is_a_coco_result_list(tmp_path: Path) -> None:
     names = {
         "000000123456.jpg": 123456,
         "COCO_val2014_000000000042.jpg": 42,
-        "val/COCO_val2014_000000000042.jpg": 42,
+        "val/COCO_val2014_000000000042.jpg": "val/COCO_val2014_000000000042.jpg",
+        "42.png": "42.png",
         "IMG_0042.jpg": "IMG_0042.jpg",
         "sub/a.jpg": "sub/a.jpg",
         "12a.jpg": "12a.jpg",

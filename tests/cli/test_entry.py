@@ -13,6 +13,7 @@ import shlex
 import signal
 import subprocess
 import sys
+import tarfile
 import time
 from pathlib import Path
 
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from pycocotools.coco import COCO
 
 import captioner
 from captioner.cli import entry as cli
@@ -291,6 +293,17 @@ def test_no_message_steers_the_terminal(
     assert err.replace("\n", "").isprintable()
 
 
+def test_json_names_images_that_share_a_number(run, photos: Path) -> None:
+    for name, new in (("a.png", "7.png"), ("b.jpg", "007.jpg"), ("sub/a.png", "sub/7.png")):
+        (photos / name).rename(photos / new)
+    code, _, errors = run("caption", "photos", "--output", "x.json")
+    assert code == 0
+    ids = [entry["image_id"] for entry in json.loads(Path("x.json").read_text("utf-8"))]
+    assert ids == [7, "7.png", "sub/7.png"]
+    assert "2 images have the number of another" in errors
+    assert "(first: 7.png, as 007.jpg)" in errors
+
+
 # --- evaluate ------------------------------------------------------------------------------
 
 
@@ -309,11 +322,13 @@ def data(photos: Path) -> Path:
 def test_evaluate_writes_scores_protocol_and_captions(
     run, data: Path, model_file: Path, model: CaptionModel
 ) -> None:
-    code, out, _ = run(
+    code, out, errors = run(
         *("evaluate", "--data", "photos", "--split", "val", "--beam-size", "2"),
         *("--output", "scores.json", "--coco-results", "results.json"),
     )
     assert code == 0
+    assert "results.json: the images are numbered from 1" in errors
+    assert "the name a.png is not a number" in errors
     scores = json.loads(Path("scores.json").read_text("utf-8"))
     results = model.caption([data / "a.png", data / "b.jpg"], DecodingOptions(beam_size=2))
     texts = [result.text for result in results]
@@ -330,12 +345,49 @@ def test_evaluate_writes_scores_protocol_and_captions(
     assert scores["protocol"]["model"]["sha256"] == digest
     assert scores["protocol"]["decoding"]["beam_size"] == 2
     assert json.loads(Path("results.json").read_text("utf-8")) == [
-        {"image_id": "a.png", "caption": texts[0]},
-        {"image_id": "b.jpg", "caption": texts[1]},
+        {"image_id": 1, "caption": texts[0], "file_name": "a.png"},
+        {"image_id": 2, "caption": texts[1], "file_name": "b.jpg"},
     ]
     table = dict(re.findall(r"^(\S+) +(\d+\.\d\d)$", out, re.MULTILINE))
     assert table == {name: f"{100 * score:.2f}" for name, score in scores["scores"].items()}
     assert out.endswith("(times 100; 2 images of the split dev, beam 2)\n")
+
+
+def test_evaluate_writes_what_coco_reads(run, photos: Path) -> None:
+    ids = {391898: "a.png", 391895: "b.jpg", 7: "sub/a.png"}
+    notes = {
+        "images": [{"id": number, "file_name": name} for number, name in ids.items()],
+        "annotations": [
+            {"id": 10 * k, "image_id": number, "caption": "A dog runs."}
+            for k, number in enumerate(ids)
+        ],
+    }
+    for name in ids.values():
+        (photos / "val2014" / name).parent.mkdir(parents=True, exist_ok=True)
+        (photos / name).rename(photos / "val2014" / name)
+    truth = photos / "annotations" / "captions_val2014.json"
+    truth.parent.mkdir()
+    truth.write_text(json.dumps(notes))
+    code, _, errors = run("evaluate", "--data", "photos", "--coco-results", "r.json")
+    assert (code, errors) == (0, "")
+    results = COCO(str(truth)).loadRes("r.json")
+    assert results.getImgIds() == [391898, 391895, 7]
+    assert all(len(results.imgToAnns[number]) == 1 for number in ids)
+
+
+def test_evaluate_reads_images_in_an_archive(
+    run, photos: Path, model: CaptionModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(photos / "cache"))
+    (photos / "a.txt").write_text("A dog runs.")
+    with tarfile.open("val-0000.tar", "w") as archive:
+        archive.add(photos / "a.png", "7.png")
+        archive.add(photos / "a.txt", "7.txt")
+    code, _, errors = run("evaluate", "--data", "val-0000.tar", "--coco-results", "r.json")
+    assert (code, errors) == (0, "")
+    (text,) = (result.text for result in model.caption([photos / "a.png"]))
+    results = json.loads(Path("r.json").read_text("utf-8"))
+    assert results == [{"image_id": 7, "caption": text}]
 
 
 def test_evaluate_limit(run, data: Path) -> None:

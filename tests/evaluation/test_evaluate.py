@@ -13,6 +13,7 @@ import torch
 from PIL import Image
 
 import captioner
+from captioner.captioning.coco_ids import CocoIds
 from captioner.data.datasets import Example
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
@@ -144,7 +145,7 @@ def test_coco_results_and_table() -> None:
         "742 different captions of 200 words; 38.5% of the content words are in no reference\n"
         "(times 100; 1000 images of the split test, beam 5)"
     )
-    assert result.coco_results() == []
+    assert result.coco_results(CocoIds({})) == []
 
 
 def test_variety_counts_what_no_person_said() -> None:
@@ -163,9 +164,14 @@ def test_variety_counts_what_no_person_said() -> None:
 
 def test_coco_results_hold_every_caption(model: CaptionModel, examples: list[Example]) -> None:
     result = evaluate(model, examples[:2], OPTIONS)
-    assert result.coco_results() == [
-        {"image_id": "0.png", "caption": result.images[0].caption},
-        {"image_id": "1.png", "caption": result.images[1].caption},
+    first, second = (image.caption for image in result.images)
+    assert result.coco_results(CocoIds({"0.png": 0, "1.png": 1})) == [
+        {"image_id": 0, "caption": first},
+        {"image_id": 1, "caption": second},
+    ]
+    assert result.coco_results(CocoIds({"0.png": 1, "1.png": 2}, True)) == [
+        {"image_id": 1, "caption": first, "file_name": "0.png"},
+        {"image_id": 2, "caption": second, "file_name": "1.png"},
     ]
 
 

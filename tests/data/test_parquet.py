@@ -1,0 +1,135 @@
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pyarrow
+import pytest
+from PIL import Image
+from pyarrow.parquet import write_table
+
+from captioner.data.datasets import load_caption_data
+from captioner.errors import CaptionerError
+from helpers.captioned import captions, photo, photos, splits, write
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache"
+
+
+@pytest.fixture
+def root(tmp_path: Path) -> Path:
+    return tmp_path / "set"
+
+
+def table(path: Path, rows: list[dict[str, Any]]) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_table(pyarrow.Table.from_pylist(rows), path)
+    return path
+
+
+def image_bytes(folder: Path, name: str, width: int) -> bytes:
+    folder.mkdir(exist_ok=True)
+    Image.new("RGB", (width, 6), (200, 30, 30)).save(folder / name)
+    return (folder / name).read_bytes()
+
+
+def test_images_by_name(root: Path) -> None:
+    photos(root, "a.jpg", "b.jpg")
+    rows = [
+        {"file_name": "a.jpg", "captions": ["A dog.", "A pet."], "split": "train"},
+        {"file_name": "b.jpg", "captions": ["A cat."], "split": "val"},
+    ]
+    table(root / "captions.parquet", rows)
+    data = load_caption_data(root)
+    assert data.format == "parquet"
+    assert captions(data) == {"a.jpg": ("A dog.", "A pet."), "b.jpg": ("A cat.",)}
+    assert splits(data) == {"a.jpg": "train", "b.jpg": "dev"}
+
+
+@pytest.mark.parametrize(
+    ("train", "test"),
+    [
+        ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
+        ("train.parquet", "test.parquet"),
+        ("train/0000.parquet", "test/0000.parquet"),
+    ],
+)
+def test_images_inside_as_on_the_hub(root: Path, tmp_path: Path, train: str, test: str) -> None:
+    dog, cat = (image_bytes(tmp_path / "made", f"{w}.png", w) for w in (7, 9))
+    rows = [
+        {"image": {"bytes": dog, "path": "1.png"}, "text": "A dog."},
+        {"image": {"bytes": dog, "path": "1.png"}, "text": "A pet."},
+        {"image": {"bytes": cat, "path": "1.png"}, "text": "A cat."},
+    ]
+    table(root / train, rows)
+    table(root / test, [{"image": {"bytes": cat, "path": "2.png"}, "text": "A cat."}])
+    data = load_caption_data(root)
+    # Two images have one name in it; rows about one image are one example.
+    assert captions(data) == {
+        "1.png": ("A dog.", "A pet."),
+        "1.png#2": ("A cat.",),
+        "2.png": ("A cat.",),
+    }
+    assert splits(data) == {"1.png": "train", "1.png#2": "train", "2.png": "test"}
+    sizes = {}
+    for example in data.examples:
+        with Image.open(example.path) as image:
+            sizes[example.image_id] = image.size
+    assert sizes == {"1.png": (7, 6), "1.png#2": (9, 6), "2.png": (9, 6)}
+
+
+def test_images_without_a_name(root: Path, tmp_path: Path, cache: Path) -> None:
+    dog, cat = (image_bytes(tmp_path / "made", f"{w}.png", w) for w in (7, 9))
+    rows = [{"image": data, "caption_0": "A.", "caption_1": "B."} for data in (dog, cat, dog)]
+    table(root / "train.parquet", rows)
+    data = load_caption_data(root)
+    assert [e.captions for e in data.examples] == [("A.", "B."), ("A.", "B.")]
+    assert all(e.image_id.startswith("train/") and e.split == "train" for e in data.examples)
+    assert data.warnings[0].startswith("2 repeated captions dropped")
+    files = [path for path in cache.rglob("*") if path.is_file()]
+    assert sorted(path.read_bytes() for path in files) == sorted((dog, cat))
+    # What was cut short is written again.
+    files[0].write_bytes(b"")
+    assert load_caption_data(root) == data
+    assert sorted(path.read_bytes() for path in files) == sorted((dog, cat))
+
+
+def test_structs_with_a_path_alone(root: Path) -> None:
+    photo(root / "a.jpg")
+    table(root / "x.parquet", [{"image": {"bytes": None, "path": "a.jpg"}, "text": "A dog."}])
+    assert load_caption_data(root).examples[0].path == root / "a.jpg"
+
+
+def test_tables_without_captions_are_not_read(root: Path) -> None:
+    photo(root / "a.jpg")
+    write(root / "metadata.csv", "file_name,text\na.jpg,A dog.\n")
+    table(root / "stats.parquet", [{"url": "http://x", "width": 3}])
+    assert load_caption_data(root).format == "csv"
+    (root / "metadata.csv").unlink()
+    with pytest.raises(CaptionerError, match="no captions found"):
+        load_caption_data(root)
+
+
+def test_without_pyarrow_the_extra_is_named(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    photo(root / "a.jpg")
+    table(root / "x.parquet", [{"file_name": "a.jpg", "text": "A dog."}])
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(CaptionerError, match=r"x.parquet: Parquet needs pyarrow: .*\[parquet\]"):
+        load_caption_data(root)
+
+
+def test_a_broken_table_is_named(root: Path) -> None:
+    write(root / "train.parquet", b"PAR1 but no more")
+    with pytest.raises(CaptionerError, match=r"train.parquet: cannot be read as Parquet: "):
+        load_caption_data(root)
+
+
+def test_a_cache_that_cannot_be_written_is_named(root: Path, tmp_path: Path, cache: Path) -> None:
+    table(root / "x.parquet", [{"image": image_bytes(tmp_path / "made", "a.png", 7), "text": "A."}])
+    cache.write_text("")
+    with pytest.raises(CaptionerError, match=r"cache.* with XDG_CACHE_HOME"):
+        load_caption_data(root)
