@@ -29,7 +29,6 @@ from captioner.networks.features import ImageFeatures
 from captioner.tagging.timeline import CaptionedFrame, choose_caption
 from captioner.tagging.videos import SAME_THING
 from captioner.text.metrics import score_captions
-from captioner.text.tokenizer import tokenize
 
 CROPS = 5
 AREA = (0.4, 0.9)  # shares of the photo's area that a crop can have
@@ -94,7 +93,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     references = {example.image_id: example.captions for example in examples}
     print(f"{'caption':<24}{'BLEU-4':>8}{'CIDEr-D':>9}")
     for way, captions in said.items():
-        scores = score_captions(captions, references, tokenize=tokenize).values
+        scores = score_captions(captions, references).values
         print(f"{way:<24}{100 * scores['BLEU-4']:>8.2f}{100 * scores['CIDEr-D']:>9.2f}")
     other = (torch.stack(looks[:-1]) * torch.stack(looks[1:])).sum(dim=1)
     print(f"crops of one photo at least {SAME_THING}: {share(torch.tensor(same)):.3f}")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from captioner.model.checkpoints import export_checkpoint
     from captioner.model.shipped import load_model
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
+    from captioner.text.options import ScoringOptions
 
 __all__ = [
     "CaptionJob",
@@ -36,6 +37,7 @@ __all__ = [
     "CaptionerError",
     "DecodingOptions",
     "FillOptions",
+    "ScoringOptions",
     "VideoTags",
     "__version__",
     "caption_images",
@@ -57,6 +59,7 @@ _MODULE_OF = {
     "CaptionerError": "captioner.errors",
     "DecodingOptions": "captioner.decoding.options",
     "FillOptions": "captioner.decoding.options",
+    "ScoringOptions": "captioner.text.options",
     "VideoTags": "captioner.tagging.videos",
     "caption_images": "captioner.captioning.batches",
     "evaluate": "captioner.evaluation.evaluate",

@@ -50,7 +50,7 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
         loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning", "jinja2"}
         == set()
     )
-    assert loaded & {"matplotlib", "tensorboard"} == set()
+    assert loaded & {"matplotlib", "tensorboard", "nltk", "sklearn"} == set()
 
 
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:
@@ -84,6 +84,7 @@ assert main(["caption", "red.png", "--model", "tiny.safetensors", "--device", "c
     loaded = modules_after(code, tmp_path)
     assert "captioner.captioning.batches" in loaded
     assert loaded & {"pytorch_lightning", "lightning", "torchmetrics", "jsonargparse"} == set()
+    assert loaded & {"nltk", "sklearn", "scipy"} == set()  # `evaluate` and `calibrate` need them
     assert (
         loaded & {"captioner.training.task", "captioner.training.datamodule", "tensorboard"}
         == set()
@@ -118,6 +119,7 @@ def test_the_public_names_are_what_the_modules_define() -> None:
     from captioner.model.checkpoints import export_checkpoint
     from captioner.model.shipped import load_model
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
+    from captioner.text.options import ScoringOptions
     from captioner.version import __version__
 
     expected = {
@@ -127,6 +129,7 @@ def test_the_public_names_are_what_the_modules_define() -> None:
         "CaptionerError": CaptionerError,
         "DecodingOptions": DecodingOptions,
         "FillOptions": FillOptions,
+        "ScoringOptions": ScoringOptions,
         "VideoTags": VideoTags,
         "caption_images": caption_images,
         "evaluate": evaluate,

@@ -12,20 +12,22 @@ import argparse
 import os
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.cli.calibrate import CALIBRATE_EXAMPLES, add_calibrate
 from captioner.cli.caption import CAPTION_EXAMPLES, add_caption
+from captioner.cli.evaluate import EVALUATE_EXAMPLES, add_evaluate
 from captioner.cli.fill import FILL_EXAMPLES, add_fill
 from captioner.cli.options import (
     add_arguments,
     add_decoding,
     add_exclude,
     add_model,
-    at_least,
+    check_outputs,
     decoding_options,
     list_of,
     options_of,
@@ -91,28 +93,6 @@ standard error, the others are tagged, and the exit code is 1. docs/video-tags.m
 formats.
 """
 
-EVALUATE_EXAMPLES = """\
-examples:
-  captioner evaluate --data data/flickr8k --split test
-  captioner evaluate --data data/flickr8k --beam-size 5 --output scores.json
-  captioner evaluate --data captions.jsonl --images photos/ --model mine.safetensors --limit 100
-  captioner evaluate --data data/coco --metrics METEOR SPICE    these two need Java
-
-The JSON file holds the scores, the protocol that produced them and every image's caption.
-An image that cannot be read ends the evaluation: scores on fewer images compare with nothing.
-"""
-
-CALIBRATE_EXAMPLES = """\
-example:
-  captioner calibrate --model mine.safetensors --data data/flickr8k --output tagging.safetensors
-
-The held-out pictures are captioned and their tags compared with what people said. The new file is
-the same captioner with the calibration and, where it had none, the lexicon. The scores are
-cross-validated; give pictures that the model was not trained on. Where the data has a training
-split, it must be the model's: from its pictures come a classifier of what captions name, and the
-knowledge which pictures are strange, of which confidences are lowered.
-"""
-
 EXPORT_EXAMPLES = """\
 example:
   captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
@@ -175,8 +155,8 @@ def make_parser() -> argparse.ArgumentParser:
     add_explain(
         _add_command(commands, "explain", "show where a caption's words look", EXPLAIN_EXAMPLES)
     )
-    _add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
-    _add_calibrate(
+    add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
+    add_calibrate(
         _add_command(commands, "calibrate", "measure how sure tags are", CALIBRATE_EXAMPLES)
     )
     _add_export(
@@ -247,65 +227,6 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
     add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
     add_decoding(parser)
     add_model(parser, batch_size=16, workers=False)
-
-
-def _add_evaluate(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_evaluate)
-    _add_data(parser)
-    output = parser.add_argument_group("output")
-    output.add_argument(
-        "--metrics",
-        nargs="+",
-        default=[],
-        metavar="NAME",
-        help="besides BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java)",
-    )
-    output.add_argument("--output", type=Path, metavar="FILE", help="scores and protocol, as JSON")
-    output.add_argument(
-        "--coco-results",
-        type=Path,
-        metavar="FILE",
-        help="captions in COCO's results format; image_id is the annotations' id of the image, "
-        "else the number that its name is, else its place from 1 (said, with file_name beside it)",
-    )
-    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    output.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_decoding(parser)
-    add_model(parser)
-
-
-def _add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
-    from captioner.data.datasets import FORMATS
-
-    data = parser.add_argument_group("data")
-    more = "; may be given again, for several data sets together" if several else ""
-    data.add_argument(
-        "--data",
-        required=True,
-        action="append" if several else "store",
-        metavar="PATH",
-        help=f"folder or annotation file{more}",
-    )
-    data.add_argument(
-        "--format",
-        choices=["auto", *FORMATS],
-        default="auto",
-        help="layout of the data (default: auto, what lies there decides); data/README.md has each",
-    )
-    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
-    data.add_argument("--split", default="dev", help="which images (default: dev)")
-    data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
-
-
-def _add_calibrate(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_calibrate)
-    _add_data(parser, several=True)
-    output = parser.add_argument_group("output")
-    output.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
-    output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
-    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    output.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_model(parser)
 
 
 def _add_export(parser: argparse.ArgumentParser) -> None:
@@ -404,117 +325,18 @@ class _VideoBars:
         self._videos.close()
 
 
-# --- evaluate, export, training ------------------------------------------------------------
-
-
-def _evaluate(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from captioner.captioning.coco_ids import choose_coco_ids
-    from captioner.data.datasets import load_caption_data
-    from captioner.evaluation.evaluate import evaluate, save_json
-    from captioner.model.shipped import load_model
-
-    decoding_options(args)  # A mistake is told before the model is loaded.
-    outputs = [path for path in (args.output, args.coco_results) if path is not None]
-    _check_outputs(outputs, args.overwrite)
-    data = load_caption_data(args.data, args.format, args.images)
-    for warning in data.warnings:
-        say(f"captioner: {data.root}: {warning}")
-    examples = data.split(args.split)[: args.limit]
-    ids = None if args.coco_results is None else choose_coco_ids(examples)
-    if ids is not None and ids.numbered:
-        say(
-            f"captioner: {shown(args.coco_results)}: the images are numbered from 1, because "
-            f"{ids.reason}; file_name beside each number is the image's name"
-        )
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    options = decoding_options(args, model.decoding)
-    hidden = args.quiet or not sys.stderr.isatty()
-    with tqdm(total=len(examples), unit=" images", file=sys.stderr, disable=hidden) as bar:
-        result = evaluate(
-            model,
-            examples,
-            options,
-            data={
-                "format": data.format,
-                "split": examples[0].split,
-                "limit": args.limit,
-                "warnings": list(data.warnings),
-            },
-            metrics=args.metrics,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            on_image=bar.update,
-        )
-    print(result.table())
-    if args.output is not None:
-        save_json(args.output, result.to_dict())
-    if ids is not None:
-        save_json(args.coco_results, result.coco_results(ids))
-    return 0
-
-
-def _calibrate(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
-    from captioner.data.datasets import joined, load_caption_data
-    from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
-    from captioner.evaluation.evaluate import save_json
-    from captioner.model.model_file import file_sha256
-    from captioner.model.shipped import load_model
-
-    _check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
-    if args.images is not None and len(args.data) > 1:
-        raise CaptionerError("--images: is for one --data; lay the images out beside each")
-    sets = [load_caption_data(each, args.format, args.images) for each in args.data]
-    for each in sets:
-        for warning in each.warnings:
-            say(f"captioner: {each.root}: {warning}")
-    data = joined(sets)
-    total = images_to_read(data, args.split, args.limit)
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    if model.lexicon is None and not args.quiet:
-        say("captioner: the model has no lexicon; it is built from the training captions")
-    hidden = args.quiet or not sys.stderr.isatty()
-    with tqdm(total=total, unit=" images", file=sys.stderr, disable=hidden) as bar:
-        result = calibrate(
-            model,
-            data,
-            args.split,
-            args.limit,
-            batch_size=args.batch_size,
-            workers=args.workers,
-            on_image=bar.update,
-        )
-    save_calibrated(model, args.output)
-    if args.report is not None:
-        save_json(args.report, result.to_dict())
-    print(result.table())
-    print(f"{shown(args.output)}: sha256 {file_sha256(args.output)}")
-    return 0
+# --- export, training ----------------------------------------------------------------------
 
 
 def _export(args: argparse.Namespace) -> int:
     from captioner.model.checkpoints import export_checkpoint
 
-    _check_outputs([args.output], args.overwrite)
+    check_outputs([args.output], args.overwrite)
     first, *others = args.checkpoint
     model = export_checkpoint(first, args.output, *others, decoding=decoding_options(args))
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
     return 0
-
-
-def _check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
-    for path in paths:
-        if path.is_dir():
-            raise CaptionerError(f"output {path} is a folder; name a file")
-        if path.exists() and not path.is_file():
-            # Written under another name and renamed: that would replace a device or a pipe.
-            raise CaptionerError(f"output {path} is no ordinary file; name another")
-        if path.exists() and not overwrite:
-            raise CaptionerError(f"output {path} is there already; --overwrite replaces it")
 
 
 def _train(arguments: Sequence[str]) -> int:

@@ -139,6 +139,30 @@ def add_model(
     )
 
 
+def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
+    """The options of captioned images on disk; ``several`` for more than one data set."""
+    from captioner.data.datasets import FORMATS
+
+    data = parser.add_argument_group("data")
+    more = "; may be given again, for several data sets together" if several else ""
+    data.add_argument(
+        "--data",
+        required=True,
+        action="append" if several else "store",
+        metavar="PATH",
+        help=f"folder or annotation file{more}",
+    )
+    data.add_argument(
+        "--format",
+        choices=["auto", *FORMATS],
+        default="auto",
+        help="layout of the data (default: auto, what lies there decides); data/README.md has each",
+    )
+    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
+    data.add_argument("--split", default="dev", help="which images (default: dev)")
+    data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
+
+
 def at_least(least: int) -> Callable[[str], int]:
     """The type of an option that is a whole number."""
 
@@ -205,6 +229,22 @@ def options_of(
         return kind(**given) if base is None else replace(base, **given)  # type: ignore[type-var]
     except ValueError as error:
         raise CaptionerError(f"{what}: {error}") from error
+
+
+def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
+    """Refuse files to write that would replace something unasked.
+
+    Raises:
+        CaptionerError: a path is not a regular file, or one that already exists.
+    """
+    for path in paths:
+        if path.is_dir():
+            raise CaptionerError(f"output {path} is a folder; give the path of a file")
+        if path.exists() and not path.is_file():
+            # Written under another name and renamed: that would replace a device or a pipe.
+            raise CaptionerError(f"output {path} is not a regular file; choose another path")
+        if path.exists() and not overwrite:
+            raise CaptionerError(f"output {path} already exists; pass --overwrite to replace it")
 
 
 # --- lines ---------------------------------------------------------------------------------

@@ -34,7 +34,6 @@ from captioner.model.tags import (
 )
 from captioner.text.lexicon import Lexicon
 from captioner.text.metrics import score_captions
-from captioner.text.tokenizer import tokenize
 from captioner.version import __version__
 
 if TYPE_CHECKING:
@@ -376,7 +375,6 @@ def cover(
     scored = score_captions(
         {name: result.text for name, (result, _) in zip(names, results, strict=True)},
         {name: captions for name, (_, captions) in zip(names, results, strict=True)},
-        tokenize=tokenize,
     )
     cider = np.array([scored.per_image[name]["CIDEr-D"] for name in names])
     sure = np.array([caption_confidence(result, lexicon, calibration) for result, _ in results])

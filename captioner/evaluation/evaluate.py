@@ -20,8 +20,8 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.writing import replace_file
 from captioner.images.reading import READER_VERSION
-from captioner.text.metrics import score_captions
-from captioner.text.tokenizer import TOKENIZER_RULE, tokenize
+from captioner.text.metrics import RULES, CaptionScores, score_captions
+from captioner.text.options import ScoringOptions
 from captioner.version import __version__
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from captioner.model.results import CaptionResult
     from captioner.text.lexicon import Lexicon
 
-LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "regex")
+LIBRARIES = ("torch", "torchvision", "timm", "pillow", "numpy", "regex", "nltk")
 """Packages whose versions can change a score: they decode, resize, compute or tokenize."""
 
 
@@ -79,8 +79,7 @@ class EvaluationResult:
     """Scores, the protocol that produced them, and every image's caption.
 
     Attributes:
-        scores: metric name -> corpus score; BLEU, ROUGE-L, METEOR and SPICE in [0, 1], CIDEr-D in
-            [0, 10].
+        scores: metric name -> corpus score; CIDEr-D in [0, 10], all others in [0, 1].
         protocol: everything that another person needs to repeat the numbers, JSON primitives.
         images: one entry per image, in the order of the examples.
         variety: of the captions.
@@ -114,7 +113,8 @@ class EvaluationResult:
         """The scores for people, times 100 as papers print them."""
         decoding, data = self.protocol["decoding"], self.protocol["data"]
         how = "sampling" if decoding["sample"] else f"beam {decoding['beam_size']}"
-        lines = [f"{name:<8} {100 * score:6.2f}" for name, score in self.scores.items()]
+        width = max(8, *map(len, self.scores))
+        lines = [f"{name:<{width}} {100 * score:6.2f}" for name, score in self.scores.items()]
         split = f" of the split {data['split']}" if "split" in data else ""
         lines.append(str(self.variety))
         lines.append(f"(times 100; {data['images']} images{split}, {how})")
@@ -127,7 +127,7 @@ def evaluate(
     options: DecodingOptions | None = None,
     *,
     data: Mapping[str, Any] | None = None,
-    metrics: Sequence[str] = (),
+    scoring: ScoringOptions | None = None,
     batch_size: int = 32,
     workers: int = 0,
     on_image: Callable[[], object] | None = None,
@@ -137,22 +137,23 @@ def evaluate(
     Args:
         model: the captioner.
         examples: images with their references; every one is scored or none.
-        options: how to decode; otherwise as the model does unless told otherwise.
+        options: how to decode; the model's own options by default.
         data: what the protocol shall say of the data besides the counts, JSON primitives: its
             ``format``, its ``split``.
-        metrics: metrics beyond the standard ones: ``METEOR``, ``SPICE`` (they need Java).
+        scoring: the tokenizer, and metrics beyond the standard ones.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         on_image: called after each image.
 
     Raises:
-        CaptionerError: when there is nothing to score, an image is there twice, has no reference
-            or cannot be read, or a metric is unknown or cannot run.
+        CaptionerError: there is nothing to score, an image is listed twice, has no reference or
+            cannot be read, or a metric cannot run.
     """
     options = options or model.decoding
+    scoring = scoring or ScoringOptions()
     _check_examples(examples)
-    # A metric that cannot run here shall say so now and not after an hour of captioning.
-    score_captions({"": "a trial"}, {"": ("a trial",)}, tokenize=tokenize, extra=tuple(metrics))
+    # A metric that cannot run here is reported now and not after an hour of captioning.
+    score_captions({"": "a trial"}, {"": ("a trial",)}, scoring)
     captioned = caption_examples(
         model,
         examples,
@@ -163,38 +164,48 @@ def evaluate(
         on_image=on_image,
     )
     results = {example.image_id: result for example, result in captioned}
-    scored = score_captions(
+    scores = score_captions(
         {image_id: result.text for image_id, result in results.items()},
         {example.image_id: example.captions for example in examples},
-        tokenize=tokenize,
-        extra=tuple(metrics),
+        scoring,
     )
-    images = tuple(
-        ImageEvaluation(image_id, result.text, result.confidence, scored.per_image[image_id])
-        for image_id, result in results.items()
-    )
-    protocol = {
-        "captioner": __version__,
-        "reader": READER_VERSION,
-        "data": {
-            **(data or {}),
-            "images": len(examples),
-            "references": _reference_counts(examples),
-        },
-        "model": _describe_model(model),
-        "decoding": asdict(options),
-        "metrics": {
-            "tokenizer": TOKENIZER_RULE,
-            "cider_d_document_frequency": "the references of the evaluated images",
-        },
-        "libraries": {name: version(name) for name in LIBRARIES},
-    }
     variety = measure_variety(
         [results[example.image_id].candidates[0].words for example in examples],
         [example.captions for example in examples],
         model.lexicon,
     )
-    return EvaluationResult(dict(scored.values), protocol, images, variety)
+    protocol = _protocol(model, examples, options, scoring, data or {})
+    return EvaluationResult(dict(scores.values), protocol, _images(results, scores), variety)
+
+
+def _images(
+    results: Mapping[str, CaptionResult], scores: CaptionScores
+) -> tuple[ImageEvaluation, ...]:
+    return tuple(
+        ImageEvaluation(image_id, result.text, result.confidence, scores.per_image[image_id])
+        for image_id, result in results.items()
+    )
+
+
+def _protocol(
+    model: CaptionModel,
+    examples: Sequence[Example],
+    options: DecodingOptions,
+    scoring: ScoringOptions,
+    data: Mapping[str, Any],
+) -> dict[str, Any]:
+    return {
+        "captioner": __version__,
+        "reader": READER_VERSION,
+        "data": {**data, "images": len(examples), "references": _reference_counts(examples)},
+        "model": _describe_model(model),
+        "decoding": asdict(options),
+        "metrics": {
+            "tokenizer": RULES[scoring.tokenizer][0],
+            "cider_d_document_frequency": "the references of the evaluated images",
+        },
+        "libraries": {name: version(name) for name in LIBRARIES},
+    }
 
 
 def measure_variety(

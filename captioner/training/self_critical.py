@@ -22,7 +22,9 @@ from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.features import ImageFeatures
 from captioner.networks.weights import evaluating
-from captioner.text.metrics import CiderD, References, SentenceBleu
+from captioner.text.bleu import Bleu
+from captioner.text.cider import CiderD
+from captioner.text.scores import References
 from captioner.text.tokenizer import (
     BOS_ID,
     EOS_ID,
@@ -59,7 +61,7 @@ class CaptionReward:
         self.tokenizer = tokenizer
         self.bleu_weight = bleu_weight
         self._cider = CiderD(references, tokenize=words_and_end)
-        self._bleu = SentenceBleu(references, tokenize=words_and_end) if bleu_weight else None
+        self._bleu = Bleu(references, tokenize=words_and_end) if bleu_weight else None
 
     def score(self, image_ids: Sequence[str], samples: Sequence[Sequence[Hypothesis]]) -> Tensor:
         """Rewards (B, C) float32 of C samples for each of B images.

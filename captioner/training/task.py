@@ -29,7 +29,7 @@ from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
 from captioner.networks.features import ImageFeatures
 from captioner.text.metrics import score_captions
-from captioner.text.tokenizer import PAD_ID, tokenize
+from captioner.text.tokenizer import PAD_ID
 from captioner.training.batches import Batch
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule, load_weights
@@ -353,7 +353,7 @@ class CaptionTask(pl.LightningModule):
             if not references:
                 continue  # A trial run sees the first batches only.
             said = {image_id: self._said[image_id] for image_id in references}
-            scores = score_captions(said, references, tokenize=tokenize)
+            scores = score_captions(said, references)
             for metric, value in scores.values.items():
                 key = metric.lower().replace("-", "_")
                 means[key] += value / len(parts)

@@ -39,7 +39,6 @@ from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import FEATURES, TagCalibration, caption_confidence, evidence_of, tags_of
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions
-from captioner.text.tokenizer import tokenize
 from helpers.images import noise
 
 TRUE_WEIGHTS = np.array([-0.5, -0.7, 1.5, 0.8, 0.6, 1.0, -0.4, 0.9, -0.3])
@@ -442,7 +441,7 @@ def test_nothing_is_replaced_unless_asked(
     report.write_text("mine", encoding="utf-8")
     arguments = ["--model", model_file, "--data", folder, "--output", output, "--report", report]
     assert run(*arguments) == 2
-    assert "report.json is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert "report.json already exists; pass --overwrite" in capsys.readouterr().err
     assert report.read_text(encoding="utf-8") == "mine"
     assert run(*arguments, "--overwrite") == 0
     assert "scores" in json.loads(report.read_text(encoding="utf-8"))
@@ -547,7 +546,7 @@ def test_coverage_by_hand() -> None:
     assert whole.right == pytest.approx((1 + 1 + 0.5 + 0) / 4)
     texts = {str(place): result.text for place, (result, _) in enumerate(results)}
     people = {str(place): captions for place, (_, captions) in enumerate(results)}
-    scored = score_captions(texts, people, tokenize=tokenize)
+    scored = score_captions(texts, people)
     assert whole.cider_d == pytest.approx(scored.values["CIDEr-D"])
     assert half.cider_d == pytest.approx(
         (scored.per_image["0"]["CIDEr-D"] + scored.per_image["2"]["CIDEr-D"]) / 2

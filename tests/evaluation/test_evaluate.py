@@ -29,7 +29,9 @@ from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions
-from captioner.text.tokenizer import TOKENIZER_RULE, Tokenizer, tokenize
+from captioner.text.options import ScoringOptions
+from captioner.text.ptb_tokenizer import PTB_RULE
+from captioner.text.tokenizer import TOKENIZER_RULE, Tokenizer
 
 WORDS = ["a", "dog", "runs", "in", "the", "snow", "man", "red", "ball", "on", "grass", "jumps"]
 OPTIONS = DecodingOptions(beam_size=2, max_length=6)
@@ -74,7 +76,6 @@ def test_scores_are_those_of_the_metrics_on_the_models_own_captions(
     expected = score_captions(
         {e.image_id: c.text for e, c in zip(examples, alone, strict=True)},
         {e.image_id: e.captions for e in examples},
-        tokenize=tokenize,
     )
     assert result.scores == expected.values
     assert list(result.scores) == ["BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L", "CIDEr-D"]
@@ -215,13 +216,28 @@ def test_data_that_cannot_be_scored_is_refused(
         evaluate(model, change(examples), OPTIONS)
 
 
-def test_an_unknown_metric_is_refused_before_any_image_is_captioned(
+def test_a_metric_that_cannot_run_is_reported_before_any_image_is_captioned(
+    model: CaptionModel, examples: list[Example], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))  # no Java
+    calls: list[int] = []
+    scoring = ScoringOptions(metrics=("METEOR",))
+    with pytest.raises(CaptionerError, match="METEOR needs Java"):
+        evaluate(model, examples, OPTIONS, scoring=scoring, on_image=lambda: calls.append(1))
+    assert calls == []
+
+
+def test_the_protocol_names_the_tokenizer_of_papers(
     model: CaptionModel, examples: list[Example]
 ) -> None:
-    calls: list[int] = []
-    with pytest.raises(CaptionerError, match="METEOR"):
-        evaluate(model, examples, OPTIONS, metrics=["METEOUR"], on_image=lambda: calls.append(1))
-    assert calls == []
+    scoring = ScoringOptions("ptb", ("METEOR-stem",))
+    result = evaluate(model, examples, OPTIONS, scoring=scoring)
+    assert result.protocol["metrics"]["tokenizer"] == PTB_RULE
+    references = {example.image_id: example.captions for example in examples}
+    captions = {image.image_id: image.caption for image in result.images}
+    assert result.scores == score_captions(captions, references, scoring).values
+    assert list(result.scores)[-1] == "METEOR-stem"
+    assert result.table().splitlines()[0].startswith("BLEU-1       ")
 
 
 def test_scores_are_finite_when_nothing_matches(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.networks.configs import DecoderConfig
 from captioner.networks.decoder import Decoder, shift
 from captioner.networks.features import ImageFeatures
-from captioner.text.metrics import cider_d
+from captioner.text.cider import CiderD
 from captioner.text.tokenizer import PAD_ID, Tokenizer
 from captioner.training.self_critical import (
     NEVER_SAID,
@@ -36,6 +37,12 @@ def said(text: str, finished: bool = True) -> Hypothesis:
     """A sample that says this; its probabilities do not matter."""
     ids = tuple(TOKENIZER.encode(text))
     return Hypothesis(ids, (-1.0,) * (len(ids) + finished), -1.0, -1.0, finished)
+
+
+def cider_d(
+    candidates: dict[str, str], references: dict[str, list[str]], words: Callable[[str], list[str]]
+) -> dict[str, float]:
+    return CiderD(references, tokenize=words).evaluate(candidates)["CIDEr-D"].per_image
 
 
 @pytest.fixture
@@ -88,7 +95,7 @@ def test_a_bad_ending_costs() -> None:
     assert whole > cut > ended
     # Without the end as a word, ending there is worth as much as being cut there.
     plain = {"1": "a dog runs with a", "2": "a", "3": "a"}
-    without = cider_d(plain, references, tokenize=str.split).per_image["1"]
+    without = cider_d(plain, references, str.split)["1"]
     assert without > ended
 
 
@@ -96,7 +103,7 @@ def test_rewards_are_the_metric_s_with_the_frequencies_of_all_images_given() -> 
     captions = {"1": "a dog sits", "2": "a cat runs with a dog"}
     samples = [[said(text), said("a")] for text in captions.values()]
     rewards = CaptionReward(REFERENCES, TOKENIZER).score(list(captions), samples)
-    expected = cider_d(captions, REFERENCES, tokenize=words_and_end).per_image
+    expected = cider_d(captions, REFERENCES, words_and_end)
     assert rewards[:, 0].tolist() == pytest.approx(list(expected.values()))
 
 

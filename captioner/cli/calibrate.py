@@ -1,0 +1,73 @@
+"""`captioner calibrate`: measure how sure tags are, and keep it in the model."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from captioner.cli.options import add_data, add_model, check_outputs, say, shown
+from captioner.errors import CaptionerError
+
+CALIBRATE_EXAMPLES = """\
+example:
+  captioner calibrate --model mine.safetensors --data data/flickr8k --output tagging.safetensors
+
+The held-out images are captioned and their tags compared with what people said. The new file is
+the same captioner with the calibration and, where it had none, the lexicon. The scores are
+cross-validated; give images that the model was not trained on. Where the data has a training
+split, it must be the model's: from all its images come a classifier of what captions name, and a
+measure of how unfamiliar an image is, which lowers confidences.
+"""
+
+
+def add_calibrate(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `captioner calibrate`."""
+    parser.set_defaults(command=_calibrate)
+    add_data(parser, several=True)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_model(parser)
+
+
+def _calibrate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from captioner.data.datasets import joined, load_caption_data
+    from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
+    from captioner.evaluation.evaluate import save_json
+    from captioner.model.model_file import file_sha256
+    from captioner.model.shipped import load_model
+
+    check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
+    if args.images is not None and len(args.data) > 1:
+        raise CaptionerError("--images: is for one --data; lay the images out beside each")
+    sets = [load_caption_data(each, args.format, args.images) for each in args.data]
+    for each in sets:
+        for warning in each.warnings:
+            say(f"captioner: {each.root}: {warning}")
+    data = joined(sets)
+    total = images_to_read(data, args.split, args.limit)
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    if model.lexicon is None and not args.quiet:
+        say("captioner: the model has no lexicon; it is built from the training captions")
+    hidden = args.quiet or not sys.stderr.isatty()
+    with tqdm(total=total, unit=" images", file=sys.stderr, disable=hidden) as bar:
+        result = calibrate(
+            model,
+            data,
+            args.split,
+            args.limit,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_image=bar.update,
+        )
+    save_calibrated(model, args.output)
+    if args.report is not None:
+        save_json(args.report, result.to_dict())
+    print(result.table())
+    print(f"{shown(args.output)}: sha256 {file_sha256(args.output)}")
+    return 0

@@ -1,0 +1,114 @@
+"""`captioner evaluate`: score a model on captioned images."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from captioner.cli.options import (
+    add_data,
+    add_decoding,
+    add_model,
+    check_outputs,
+    decoding_options,
+    say,
+    shown,
+)
+from captioner.text.options import EXTRA_METRICS, TOKENIZERS, ScoringOptions
+
+EVALUATE_EXAMPLES = """\
+examples:
+  captioner evaluate --data data/flickr8k --split test
+  captioner evaluate --data data/flickr8k --beam-size 5 --output scores.json
+  captioner evaluate --data captions.jsonl --images photos/ --model mine.safetensors --limit 100
+  captioner evaluate --data data/coco --metrics METEOR SPICE    these two need Java
+  captioner evaluate --data data/flickr8k --tokenizer ptb --metrics METEOR-stem
+
+The JSON file holds the scores, the protocol that produced them and every image's caption.
+An image that cannot be read ends the evaluation: scores on fewer images compare with nothing.
+"""
+
+
+def add_evaluate(parser: argparse.ArgumentParser) -> None:
+    """The arguments of `captioner evaluate`."""
+    parser.set_defaults(command=_evaluate)
+    add_data(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument(
+        "--metrics",
+        nargs="+",
+        choices=EXTRA_METRICS,
+        default=ScoringOptions.metrics,
+        metavar="NAME",
+        help="besides BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java), METEOR-stem "
+        "(words and stems alone, not comparable with METEOR)",
+    )
+    output.add_argument(
+        "--tokenizer",
+        choices=TOKENIZERS,
+        default=ScoringOptions.tokenizer,
+        help="how captions and references are split into words: captioner (default), as the model "
+        "does; ptb, nearly as papers do, with NLTK instead of Java",
+    )
+    output.add_argument("--output", type=Path, metavar="FILE", help="scores and protocol, as JSON")
+    output.add_argument(
+        "--coco-results",
+        type=Path,
+        metavar="FILE",
+        help="captions in COCO's results format; image_id is the annotations' id of the image, "
+        "else the number that its name is, else its place from 1 (said, with file_name beside it)",
+    )
+    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--quiet", action="store_true", help="no progress bar")
+    add_decoding(parser)
+    add_model(parser)
+
+
+def _evaluate(args: argparse.Namespace) -> int:
+    from tqdm import tqdm
+
+    from captioner.captioning.coco_ids import choose_coco_ids
+    from captioner.data.datasets import load_caption_data
+    from captioner.evaluation.evaluate import evaluate, save_json
+    from captioner.model.shipped import load_model
+
+    decoding_options(args)  # A mistake is reported before the model is loaded.
+    scoring = ScoringOptions(args.tokenizer, tuple(args.metrics))
+    outputs = [path for path in (args.output, args.coco_results) if path is not None]
+    check_outputs(outputs, args.overwrite)
+    data = load_caption_data(args.data, args.format, args.images)
+    for warning in data.warnings:
+        say(f"captioner: {data.root}: {warning}")
+    examples = data.split(args.split)[: args.limit]
+    ids = None if args.coco_results is None else choose_coco_ids(examples)
+    if ids is not None and ids.numbered:
+        say(
+            f"captioner: {shown(args.coco_results)}: the images are numbered from 1, because "
+            f"{ids.reason}; file_name beside each number is the image's name"
+        )
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    options = decoding_options(args, model.decoding)
+    hidden = args.quiet or not sys.stderr.isatty()
+    with tqdm(total=len(examples), unit=" images", file=sys.stderr, disable=hidden) as bar:
+        result = evaluate(
+            model,
+            examples,
+            options,
+            data={
+                "format": data.format,
+                "split": examples[0].split,
+                "limit": args.limit,
+                "warnings": list(data.warnings),
+            },
+            scoring=scoring,
+            batch_size=args.batch_size,
+            workers=args.workers,
+            on_image=bar.update,
+        )
+    print(result.table())
+    if args.output is not None:
+        save_json(args.output, result.to_dict())
+    if ids is not None:
+        save_json(args.coco_results, result.coco_results(ids))
+    return 0
