@@ -38,10 +38,12 @@ def _calibrate(args: argparse.Namespace) -> int:
 
     from captioner.data.datasets import joined, load_caption_data
     from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
+    from captioner.evaluation.calibration_fit import check_installed
     from captioner.evaluation.evaluate import save_json
     from captioner.model.model_file import file_sha256
     from captioner.model.shipped import load_model
 
+    check_installed()
     check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     if args.images is not None and len(args.data) > 1:
         raise CaptionerError("--images: is for one --data; lay the images out beside each")
