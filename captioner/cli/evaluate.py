@@ -59,7 +59,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="captions in COCO's results format; image_id is the annotations' id of the image, "
         "else the number that its name is, else its place from 1 (said, with file_name beside it)",
     )
-    output.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    output.add_argument("--overwrite", action="store_true", help="replace files that already exist")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     add_decoding(parser)
     add_model(parser)

@@ -37,6 +37,7 @@ from captioner.model.familiarity import Familiarity
 from captioner.model.tag_head import TagHead, learnable, named_lemmas
 from captioner.model.tags import EVIDENCE_CAPTIONS
 from captioner.text.lexicon import Lexicon
+from captioner.text.lexicon_builder import build_lexicon
 from captioner.version import __version__
 
 if TYPE_CHECKING:
@@ -60,7 +61,7 @@ def calibrate(
             has a training split its ``familiarity`` and ``tag_head`` too.
         data: described images; without a lexicon in the model, its split ``train`` makes one.
         split: images that the model was not trained on.
-        limit: only so many of them.
+        limit: only the first of them, this many.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         on_image: called after each of :func:`images_to_read` images.
@@ -79,7 +80,7 @@ def calibrate(
     examples = data.split(split)[:limit]
     if model.lexicon is None:
         captions = (example.captions for example in data.split("train"))
-        model.lexicon = Lexicon.build(model.tokenizer.words, captions)
+        model.lexicon = build_lexicon(model.tokenizer.words, captions)
     lexicon = model.lexicon
     reading = _Reading(model, batch_size, workers, on_image)
     seen = _learn_images(reading, data.split("train"), examples) if "train" in data.splits else None

@@ -85,7 +85,7 @@ def fit_calibration(
 
     Args:
         observed: tags of at least two images.
-        fitted_on: what the calibration shall say about them, JSON primitives.
+        fitted_on: what the calibration records about them, JSON primitives.
         folds: parts of the cross-validation; an image's tags are all in one.
 
     Raises:
@@ -121,7 +121,7 @@ def fit_weights(features: np.ndarray, right: np.ndarray) -> np.ndarray:
     """Logistic regression with a weak pull to 0 (:data:`RIDGE`).
 
     Args:
-        features: (N, F); a constant is one of them where there shall be a bias.
+        features: (N, F); a constant is one of them where a bias is wanted.
         right: (N,) bool.
 
     Returns:

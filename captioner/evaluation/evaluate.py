@@ -138,7 +138,7 @@ def evaluate(
         model: the captioner.
         examples: images with their references; every one is scored or none.
         options: how to decode; the model's own options by default.
-        data: what the protocol shall say of the data besides the counts, JSON primitives: its
+        data: what the protocol records of the data besides the counts, JSON primitives: its
             ``format``, its ``split``.
         scoring: the tokenizer, and metrics beyond the standard ones.
         batch_size: images that the model sees at once.
@@ -241,7 +241,7 @@ def _check_examples(examples: Sequence[Example]) -> None:
     for example in examples:
         if example.image_id in seen:
             raise CaptionerError(
-                f"evaluation: {example.image_id} is there twice; each image is scored once"
+                f"evaluation: {example.image_id} is listed twice; each image is scored once"
             )
         if not example.captions:
             raise CaptionerError(

@@ -30,7 +30,7 @@ class Bleu(ImageMetric[_References]):
 
     Clipped n-gram precision with the brevity penalty exp(1 - r / c), r the sum of the closest
     reference lengths. Not smoothed, but for pycocoevalcap's constants. The score of a single
-    caption is BLEU-``max_n``: 0 without a common run of so many words.
+    caption is BLEU-``max_n``: 0 without a common run of that many words.
 
     Args:
         references: image id -> its captions.

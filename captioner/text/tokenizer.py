@@ -105,7 +105,7 @@ class Tokenizer:
         words: the vocabulary without special words, in the order of their ids.
 
     Raises:
-        CaptionerError: a word is not a string, comes twice, or cannot come out of ``tokenize``.
+        CaptionerError: a word is not a string, is listed twice, or is not one word of ``tokenize``.
     """
 
     words: tuple[str, ...]
@@ -121,18 +121,18 @@ class Tokenizer:
                 )
             if word in self._ids:
                 raise CaptionerError(
-                    f"tokenizer: the word {word!r} is in the vocabulary twice; keep one of the two"
+                    f"tokenizer: the word {word!r} is listed twice; remove one of the two"
                 )
             self._ids[word] = len(SPECIAL_WORDS) + len(self._ids)
 
     @classmethod
     def build(cls, captions: Iterable[str], min_count: int = 5) -> Tokenizer:
-        """Take every word that comes at least ``min_count`` times, the most frequent first.
+        """Take every word that occurs at least ``min_count`` times, the most frequent first.
 
         Words with the same count are in code point order.
 
         Raises:
-            CaptionerError: ``min_count`` is below 1, or no word comes that often.
+            CaptionerError: ``min_count`` is below 1, or no word occurs that often.
         """
         if min_count < 1:
             raise CaptionerError(f"min_count is {min_count}; it must be at least 1")
@@ -141,7 +141,7 @@ class Tokenizer:
         if not kept:
             raise CaptionerError(
                 f"min_count is {min_count}, and none of the {len(counts)} words in the captions "
-                "comes that often; lower it or give more captions"
+                "occurs that often; lower it or give more captions"
             )
         return cls(sorted(kept, key=lambda word: (-counts[word], word)))
 

@@ -27,6 +27,7 @@ from captioner.model.checkpoints import load_any
 from captioner.networks.configs import EncoderConfig
 from captioner.networks.encoder import Encoder
 from captioner.text.lexicon import LANGUAGE, Lexicon
+from captioner.text.lexicon_builder import build_lexicon
 from captioner.text.tokenizer import Tokenizer
 from captioner.training.batches import (
     CaptionedImages,
@@ -260,7 +261,7 @@ class CaptionDataModule(pl.LightningDataModule):
         count = sum(map(len, captions))
         if count >= 10_000:  # from here on somebody waits and wonders: about 1,500 a second
             rank_zero_info(f"{count} captions are tagged for the lexicon")
-        return Lexicon.build(self.tokenizer.words, captions)
+        return build_lexicon(self.tokenizer.words, captions)
 
     def _make_encoder(self) -> Encoder:
         """The encoder in the state that training begins with."""

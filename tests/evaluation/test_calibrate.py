@@ -27,6 +27,7 @@ from captioner.evaluation.calibration_scores import BINS
 from captioner.model.caption_model import CaptionModel
 from captioner.model.tags import FEATURES, TagCalibration, caption_confidence, tags_of
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
+from captioner.text.lexicon_builder import build_lexicon
 from helpers.images import noise
 
 
@@ -92,7 +93,7 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     assert all(0 < tag.confidence < 1 for tag in tags)
     assert new.tag_calibration.fitted_on["images"] == 6
     train = load_caption_data(folder).split("train")
-    assert new.lexicon == Lexicon.build(new.tokenizer.words, [e.captions for e in train])
+    assert new.lexicon == build_lexicon(new.tokenizer.words, [e.captions for e in train])
 
 
 def test_several_data_sets_calibrate_together(

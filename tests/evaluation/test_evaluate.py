@@ -202,7 +202,7 @@ def test_a_bad_image_ends_the_evaluation_and_is_named(
     ("change", "message"),
     [
         (lambda examples: [], "there are no images"),
-        (lambda examples: [*examples, examples[1]], r"1\.png is there twice"),
+        (lambda examples: [*examples, examples[1]], r"1\.png is listed twice"),
         (
             lambda examples: [dataclasses.replace(examples[0], captions=())],
             r"0\.png has no reference caption",
