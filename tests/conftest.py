@@ -23,6 +23,17 @@ from helpers.programs import exiftool, exiv2, java  # noqa: F401
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
 
+if sys.platform == "win32":
+    # They fork, signal, lock and limit processes as only POSIX does.
+    collect_ignore = [
+        "captioning/test_embedding.py",
+        "captioning/test_job.py",
+        "fuzz",
+        "training/test_feature_cache.py",
+        "training/test_lightning_cli.py",
+        "training/test_task.py",
+    ]
+
 
 # Before torch is imported, here and in the programs that tests start: several run at once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -15,7 +15,7 @@ import pytest
 
 from helpers.programs import program
 
-NAMES = ("chromium", "chromium-browser", "google-chrome")
+NAMES = ("chromium", "chromium-browser", "google-chrome", "chromium-headless-shell")
 LOCAL = ("file:", "data:", "blob:")
 
 OpenPage = Callable[..., Any]
