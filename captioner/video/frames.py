@@ -48,7 +48,7 @@ _CONTAINERS = (
 )
 """FFmpeg's demuxers that may run. Others take playlists, which name further files, for videos."""
 
-READING = 2
+READING = 3
 """Rises when the same files give other pictures, times or cuts than before: results do not mix."""
 
 MAX_FAILURES_IN_A_ROW = 250

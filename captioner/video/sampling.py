@@ -1,38 +1,16 @@
-"""Which frames of a video are looked at, and where its shots begin: one pass, bounded memory."""
+"""Which frames of a video are looked at: one pass, bounded memory."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import islice
 
-import numpy as np
-
-from captioner.video.frames import READERS, Frame, Picture, Video
-
-SHORTEST_SHOT_S = 0.5
-"""A cut closer to the last one than this begins no shot."""
-
-FLASH_S = 0.2
-"""A picture that is back so soon after it changed was lit by a flash, and not cut away from."""
-
-SAME_PICTURE = 0.6
-"""Least correlation of two thumbnails that show the same; different photos stay below 0.5."""
-
-LEAST_CHANGE = 10.0
-"""Mean difference of two thumbnails, of 255, below which they show the same in any case."""
+from captioner.video.frames import READERS, Frame, Video
+from captioner.video.shots import find_cuts
 
 SETTLE_S = 0.25
 """A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
 coarse pictures that encoders make of a new scene are over; or by its last one if it is shorter."""
-
-THUMBNAIL_SIZE = (160, 90)
-"""(width, height) in pixels of what the shot detector looks at, whatever the shape of the video:
-that of the frames may change within one."""
-
-_TIME_BASE = Fraction(1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -186,82 +164,3 @@ class _Due:
                 return False
         self._taken += 1
         return True
-
-
-def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
-    """Mark the frames with which a new shot begins.
-
-    PySceneDetect's adaptive detector: a cut is a frame that differs from the one before by at
-    least 3 times as much as its neighbours do from theirs, in the mean over hue, saturation and
-    brightness; so a moving camera is no cut. It has to see two frames more before it can say.
-    A cut after which the old picture is back within FLASH_S is none.
-
-    Where frames stay for SHORTEST_SHOT_S or longer, as slides do and screen recordings, all of them
-    may differ as much. There, each that does not look like the one before begins a shot.
-
-    Yields:
-        Every frame, in order, and whether a shot begins with it; the first frame is no cut.
-    """
-    from scenedetect import FrameTimecode
-    from scenedetect.common import Timecode
-    from scenedetect.detectors import AdaptiveDetector
-
-    detector = AdaptiveDetector(min_scene_len=SHORTEST_SHOT_S)
-    waiting: deque[tuple[Frame, Picture]] = deque()
-    cuts: set[int] = set()
-    before: tuple[float, Picture] | None = None  # time and thumbnail of what was yielded last
-    for frame in frames:
-        thumbnail = frame.thumbnail(*THUMBNAIL_SIZE)
-        waiting.append((frame, thumbnail))
-        # The detector compares times, and gives back those of the frames that it was given.
-        timecode = FrameTimecode(Timecode(_stamp(frame), _TIME_BASE), fps=25.0)
-        found = detector.process_frame(timecode, thumbnail)
-        cuts.update(round(cut.seconds / _TIME_BASE) for cut in found)
-        while len(waiting) > detector.event_buffer_length:
-            first = waiting[0][0]
-            may_be_flash = frame.time_s <= first.time_s + FLASH_S
-            if _stamp(first) in cuts and may_be_flash:
-                break
-            yield first, _is_cut(waiting, cuts, before)
-            before = first.time_s, waiting.popleft()[1]
-    while waiting:
-        first = waiting[0][0]
-        yield first, _is_cut(waiting, cuts, before)
-        before = first.time_s, waiting.popleft()[1]
-
-
-def _stamp(frame: Frame) -> int:
-    return round(frame.time_s / _TIME_BASE)
-
-
-def _is_cut(
-    waiting: Sequence[tuple[Frame, Picture]],
-    cuts: set[int],
-    before: tuple[float, Picture] | None,
-) -> bool:
-    """Whether a shot begins with the first frame that waits."""
-    if before is None:
-        return False
-    (frame, thumbnail), (last_s, old) = waiting[0], before
-    stayed = frame.time_s - last_s >= SHORTEST_SHOT_S
-    if not stayed and _stamp(frame) not in cuts:
-        return False
-    change = _difference(old, thumbnail)
-    if stayed:
-        return change >= LEAST_CHANGE and _correlation(old, thumbnail) < SAME_PICTURE
-    return not any(
-        _difference(old, later) < change / 2 and _correlation(old, later) >= SAME_PICTURE
-        for each, later in islice(waiting, 1, None)
-        if each.time_s <= frame.time_s + FLASH_S
-    )
-
-
-def _difference(a: Picture, b: Picture) -> float:
-    return float(np.abs(a.astype(np.int16) - b).mean())
-
-
-def _correlation(a: Picture, b: Picture) -> float:
-    """Pearson's, in [-1, 1]; 0 where one of them is all of one brightness."""
-    x, y = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
-    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale > 0 else 0.0
