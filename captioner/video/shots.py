@@ -126,6 +126,8 @@ class _Shots:
         if is_cut:
             self._start_s = look.time_s
             self._fades.clear()
+        if not self._recent:
+            self._start_s = look.time_s
         while len(self._recent) > 1 and self._recent[1].time_s < look.time_s - FLASH_S:
             self._recent.popleft()
         self._recent.append(look)

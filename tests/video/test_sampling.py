@@ -73,6 +73,11 @@ def indices(path: Path, **options: Any) -> list[int]:
         ({"every_n_frames": True}, "every_n_frames=True: give a whole number of at least 1"),
         ({"max_frames": 0}, "max_frames=0: give a whole number of at least 1"),
         ({"max_frames": "9"}, "max_frames='9': give a whole number of at least 1"),
+        ({"start_s": -1}, "start_s=-1: give seconds, 0 to 1e+06"),
+        ({"start_s": None}, "start_s=None: give seconds, 0 to 1e+06"),
+        ({"end_s": float("nan")}, "end_s=nan: give seconds, 0 to 1e+06"),
+        ({"end_s": 0}, "end_s=0: give a time after start_s=0.0"),
+        ({"start_s": 5, "end_s": 5}, "end_s=5: give a time after start_s=5"),
         ({"reader": "ffmpeg"}, "reader='ffmpeg': choose one of pyav, opencv"),
     ],
 )
@@ -218,6 +223,42 @@ def test_a_single_frame_and_two(tmp_path: Path) -> None:
     assert sampled(two, shots=False) == [0.0]
     far = write_video(tmp_path / "c.mp4", [CAT, COFFEE], [0, 10_000])
     assert sampled(far) == [0.0, (10.0,), 10.0]
+
+
+@readers
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"start_s": 2}, [2.0, 3.0, (4.0,), 4.0, 5.0]),
+        ({"start_s": 2.5}, [2.5, 3.52, (4.0,), 4.52, 5.52]),
+        ({"start_s": 2.99, "end_s": 4.3}, [2.99, (4.0,), 4.0]),
+        ({"end_s": 1.5}, [0.0, 1.0]),
+        ({"start_s": 5.9}, [5.9]),
+        ({"start_s": 3, "end_s": 1000}, [3.0, (4.0,), 4.0, 5.0]),
+        ({"start_s": 1.2, "max_frames": 2, "shots": False}, [1.2, 3.6]),
+        ({"start_s": 1, "end_s": 3, "max_frames": 2, "fps": 5}, [1.0, 2.0]),
+        ({"start_s": 2.2, "end_s": 2.3, "every_n_frames": 1000}, [2.28]),
+        ({"start_s": 6}, []),
+        ({"start_s": 100, "max_frames": 3}, []),
+    ],
+)
+def test_a_part_of_a_video(
+    tmp_path: Path, reader: str, options: dict[str, Any], expected: list[Any]
+) -> None:
+    path = clip_of(tmp_path / "a.mp4", (CAT, 100), (COFFEE, 50))
+    assert sampled(path, reader=reader, **options) == expected
+
+
+def test_nothing_is_read_behind_the_end_of_a_part(tmp_path: Path) -> None:
+    with open_video(clip_of(tmp_path / "a.mp4", (CAT, 100))) as video:
+        list(sample(video, video, SamplingOptions(end_s=1)))
+        assert next(iter(video._frames)).pts > 0  # type: ignore[attr-defined]
+
+
+def test_a_slide_is_shown_from_the_start_of_the_part(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [CAT, COFFEE, ROCKET], [0, 10_000, 20_000])
+    assert sampled(path, start_s=15) == [15.0, (20.0,), 20.0]
+    assert sampled(path, start_s=15, end_s=16) == [15.0]
 
 
 # --- shots ---------------------------------------------------------------------------------
