@@ -30,6 +30,7 @@ from captioner.cli.options import (
     check_outputs,
     decoding_options,
     list_of,
+    moment,
     options_of,
     say,
     say_what_was_passed_over,
@@ -83,6 +84,7 @@ examples:
   captioner tag videos/ --output-dir tags --format json,vtt --fps 2
   captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
   captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
+  captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
 
 GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
 Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
@@ -211,6 +213,18 @@ def _add_tag(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     frames = parser.add_argument_group("frames")
     add_arguments(frames, FRAME_ARGUMENTS)
+    for name, text in (
+        ("start", "look only at what is shown from here on: seconds, mm:ss or hh:mm:ss"),
+        ("end", "and only at what is shown before this. Times stay those of the whole video"),
+    ):
+        frames.add_argument(
+            f"--{name}",
+            dest=f"{name}_s",
+            type=moment,
+            default=argparse.SUPPRESS,
+            metavar="TIME",
+            help=text,
+        )
     frames.add_argument(
         "--shots",
         action=argparse.BooleanOptionalAction,
@@ -254,6 +268,9 @@ def _tag(args: argparse.Namespace) -> int:
     from captioner.video.frames import VIDEOS, find_videos
     from captioner.video.sampling import SamplingOptions
 
+    start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
+    if end_s is not None and end_s <= start_s:
+        raise CaptionerError(f"--end {end_s:g}: give a time after --start {start_s:g}, in seconds")
     job = TagJob(
         output_dir=args.output_dir,
         formats=args.format,

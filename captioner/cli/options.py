@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -176,6 +177,21 @@ def at_least(least: int) -> Callable[[str], int]:
         return value
 
     return convert
+
+
+_MOMENT = re.compile(r"(?:(?:(\d+):)?(\d+):)?(\d+(?:\.\d*)?|\.\d+)")
+
+
+def moment(text: str) -> float:
+    """The type of an option that is a time in a video: seconds, mm:ss or hh:mm:ss; in seconds."""
+    found = _MOMENT.fullmatch(text.strip())
+    hours, minutes, seconds = found.groups(default="0") if found else ("0", "0", "inf")
+    is_in_range = float(seconds) < 60 or (found is not None and found[2] is None)
+    if found is None or not is_in_range or (found[1] is not None and int(minutes) >= 60):
+        raise argparse.ArgumentTypeError(
+            f"{text!r}: give seconds, mm:ss or hh:mm:ss, such as 90, 1:30 or 0:01:30.5"
+        )
+    return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
 def share(text: str) -> float:

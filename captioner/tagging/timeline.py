@@ -168,23 +168,25 @@ def build_timeline(
     duration_s: float,
     lexicon: Lexicon | None,
     options: TagOptions,
+    start_s: float = 0.0,
 ) -> Timeline:
     """Put the frames of one video together.
 
     Args:
         frames: in the order of time.
         cuts_s: where the second and all later shots begin, rising, in seconds.
-        duration_s: of the video, in seconds.
+        duration_s: of the video, in seconds, or where the part is over that was looked at.
         lexicon: which words count, and how common they are; None counts all words the same.
         options: which tags to keep.
+        start_s: where the part begins that was looked at, in seconds.
     """
-    starts = [0.0, *cuts_s]
+    starts = [start_s, *cuts_s]
     shots = tuple(Shot(a, b) for a, b in zip(starts, [*cuts_s, duration_s], strict=True))
     times = _times(frames, shots)
-    segments = tuple(
-        _segment(frames, times, positions, lexicon, options) for positions in _runs(frames)
+    segments = tuple(_segments(frames, times, lexicon, options))
+    return Timeline(
+        shots, segments, _video_tags(frames, times, duration_s - start_s, lexicon, options)
     )
-    return Timeline(shots, segments, _video_tags(frames, times, duration_s, lexicon, options))
 
 
 def _times(frames: Sequence[CaptionedFrame], shots: Sequence[Shot]) -> list[tuple[float, float]]:
@@ -228,14 +230,33 @@ def _mean(
 # --- segments ------------------------------------------------------------------------------
 
 
+def _segments(
+    frames: Sequence[CaptionedFrame],
+    times: Sequence[tuple[float, float]],
+    lexicon: Lexicon | None,
+    options: TagOptions,
+) -> list[Segment]:
+    """The segments; neighbours in one shot that get the same caption are one."""
+    found: list[Segment] = []
+    for run in _runs(frames):
+        segment = _segment(frames, times, run, lexicon, options)
+        if found and (found[-1].shot, found[-1].text) == (segment.shot, segment.text):
+            both = [*found.pop().frames, *run]
+            segment = _segment(frames, times, both, lexicon, options, segment.text)
+        found.append(segment)
+    return found
+
+
 def _segment(
     frames: Sequence[CaptionedFrame],
     times: Sequence[tuple[float, float]],
     positions: Sequence[int],
     lexicon: Lexicon | None,
     options: TagOptions,
+    text: str | None = None,
 ) -> Segment:
-    chosen, agreement = choose_caption([frames[position] for position in positions], lexicon)
+    own = [frames[position] for position in positions]
+    chosen, agreement = choose_caption(own, lexicon, text)
     start_s, end_s = times[positions[0]][0], times[positions[-1]][1]
     said: defaultdict[tuple[str, str], dict[int, float]] = defaultdict(dict)
     for position in positions:
@@ -258,7 +279,7 @@ def _segment(
 
 
 def choose_caption(
-    frames: Sequence[CaptionedFrame], lexicon: Lexicon | None
+    frames: Sequence[CaptionedFrame], lexicon: Lexicon | None, text: str | None = None
 ) -> tuple[CaptionedFrame, float]:
     """The frame whose caption agrees most with those of the others, and how much it does.
 
@@ -267,6 +288,11 @@ def choose_caption(
     of equal ones the earliest. On crops of the Flickr8k validation photos this scored better than
     one crop's caption, and than decoding from the mean of the crops' features (Venugopalan et al.
     2015); `benchmarks/consensus.py` has the figures.
+
+    Args:
+        frames: of one segment.
+        lexicon: which words count, and how common they are; None counts all words the same.
+        text: the caption, if it is known: one of the frames'.
     """
     if len(frames) == 1:
         return frames[0], 1.0
@@ -281,6 +307,8 @@ def choose_caption(
         own = sum(weight * weight for weight in vector.values())
         alike = sum(weight * total[word] for word, weight in vector.items()) - own
         agreement = min(1.0, max(0.0, alike / (len(frames) - 1)))
+        if text is not None and frame.text != text:
+            continue
         if frame.confidence * agreement > best_score:
             best, best_score, best_agreement = frame, frame.confidence * agreement, agreement
     return best, best_agreement

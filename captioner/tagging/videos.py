@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -207,7 +208,7 @@ def _tag_videos(
     with VideoProcess(captioner.model.transform, sampling) as process:
         for file, event in process.read(files):
             if not open_videos or open_videos[-1].end is not None:
-                open_videos.append(_OpenVideo(file, captioner.model, thumbnails))
+                open_videos.append(_OpenVideo(file, captioner.model, thumbnails, sampling.start_s))
             video = open_videos[-1]
             video.take(event)
             if isinstance(event, Picture):
@@ -263,8 +264,11 @@ def _unit(features: ImageFeatures) -> np.ndarray[Any, Any]:
 class _OpenVideo:
     """A video between its first event and its last caption."""
 
-    def __init__(self, file: SourceFile, model: CaptionModel, thumbnails: bool) -> None:
+    def __init__(
+        self, file: SourceFile, model: CaptionModel, thumbnails: bool, start_s: float
+    ) -> None:
         self.file = file
+        self._start_s = start_s
         self.info: VideoInfo | None = None
         self.end: Ended | Failed | None = None
         self._model = model
@@ -353,7 +357,7 @@ class _OpenVideo:
         known_s = max([self._frames[-1].time_s, *self._cuts_s])
         duration_s = known_s if measured is None else measured.duration_s
         timeline = build_timeline(
-            self._frames, self._cuts_s, duration_s, self._model.lexicon, options
+            self._frames, self._cuts_s, duration_s, self._model.lexicon, options, self._start_s
         )
         return VideoTags(
             file_name=self.file.name,
@@ -367,8 +371,20 @@ class _OpenVideo:
             frames=tuple(self._frames),
             segments=timeline.segments,
             tags=timeline.tags,
-            thumbnails=() if self._filmstrip is None else self._filmstrip.finish(self._size),
+            thumbnails=self._thumbnails(timeline.segments),
         )
+
+    def _thumbnails(self, segments: Iterable[Segment]) -> tuple[bytes, ...]:
+        """A picture of each segment; the filmstrip has one of each part that became one of them."""
+        if self._filmstrip is None:
+            return ()
+        pictures = self._filmstrip.finish(self._size)
+        parts = list(accumulate(int(frame.starts_segment) for frame in self._frames))
+        surest = (
+            max(segment.frames, key=lambda position: self._frames[position].confidence)
+            for segment in segments
+        )
+        return tuple(pictures[parts[position] - 1] for position in surest)
 
 
 # --- as JSON primitives --------------------------------------------------------------------

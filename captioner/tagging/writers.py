@@ -20,6 +20,7 @@ from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from captioner.files.escaping import escaped, safe_cell
+from captioner.tagging.passages import Passage, passages
 
 Record = Mapping[str, Any]
 
@@ -80,7 +81,7 @@ class JsonTagWriter(TagWriter):
 
 
 class _SubtitleWriter(TagWriter):
-    """A cue for each segment; see `make_cues`."""
+    """A cue for each caption; see `make_cues`."""
 
     @abstractmethod
     def _escape(self, line: str) -> str:
@@ -111,7 +112,7 @@ class SrtTagWriter(_SubtitleWriter):
 
     format = "srt"
     suffix = ".srt"
-    summary = "subtitles for video players: what each segment shows"
+    summary = "subtitles for video players: what is shown when"
 
     _SPECIAL = re.compile(r"[<>{}\\]|&(?=#?\w+;)")
     _TO_FULL_WIDTH = 0xFEE0
@@ -171,7 +172,7 @@ class TextTagWriter(TagWriter):
 
     format = "txt"
     suffix = ".txt"
-    summary = "a summary to read: the tags, then a line for each segment"
+    summary = "a summary to read: the tags, then a line for each caption"
 
     def text(self, record: Record) -> str:
         """The summary; names and captions cannot break its lines."""
@@ -242,27 +243,28 @@ class Cue:
 def make_cues(segments: Iterable[Mapping[str, Any]], min_confidence: float = 0.0) -> list[Cue]:
     """The subtitles of a video, in the order of time; none overlap.
 
-    A segment has one, shown from its start for at most `LONGEST_CUE_MS`. A text that needs more
-    than two lines becomes several, which share the segment's time in proportion to their length;
+    Neighbouring segments with one caption, whatever cuts are between them, have one subtitle. It is
+    shown from their start for at most `LONGEST_CUE_MS`. A text that needs more than two lines
+    becomes several, which share the segments' time in proportion to their length;
     each is shown from the start of its share, for as long at most. What would be shown for less
     than a millisecond, or later than SRT can say, is left out.
 
     Args:
         segments: of a record.
-        min_confidence: segments whose caption is less sure have none.
+        min_confidence: captions that are less sure, in the mean over their time, have none.
     """
     cues: list[Cue] = []
-    for segment in segments:
-        if segment["confidence"] >= min_confidence:
-            cues += _cues_of_segment(segment)
+    for passage in passages(segments):
+        if passage.confidence >= min_confidence:
+            cues += _cues_of(passage)
     return cues
 
 
-def _cues_of_segment(segment: Mapping[str, Any]) -> Iterable[Cue]:
-    texts = _fit(segment["text"])
-    # A segment's end is the next one's start: rounded alike, they cannot overlap.
-    start_ms = round(1000 * segment["start"])
-    end_ms = min(round(1000 * segment["end"]), LATEST_MS)
+def _cues_of(passage: Passage) -> Iterable[Cue]:
+    texts = _fit(passage.text)
+    # A passage's end is the next one's start: rounded alike, they cannot overlap.
+    start_ms = round(1000 * passage.start_s)
+    end_ms = min(round(1000 * passage.end_s), LATEST_MS)
     lengths = [sum(map(len, lines)) for lines in texts]
     edges_ms = [
         start_ms + (end_ms - start_ms) * done // max(1, sum(lengths))
@@ -330,10 +332,10 @@ def _tag_lines(tags: Iterable[Mapping[str, Any]]) -> list[str]:
 def _segment_lines(segments: Iterable[Mapping[str, Any]]) -> list[str]:
     rows = [
         (
-            f"{_clock(segment['start'])}-{_clock(segment['end'])}",
-            f"{segment['confidence']:4.0%}  {escaped(segment['text'])}",
+            f"{_clock(passage.start_s)}-{_clock(passage.end_s)}",
+            f"{passage.confidence:4.0%}  {escaped(passage.text)}",
         )
-        for segment in segments
+        for passage in passages(segments)
     ]
     width = max((len(when) for when, _ in rows), default=0)
     lines = [f"{when:>{width}} {what}" for when, what in rows]

@@ -48,7 +48,7 @@ _CONTAINERS = (
 )
 """FFmpeg's demuxers that may run. Others take playlists, which name further files, for videos."""
 
-READING = 2
+READING = 3
 """Rises when the same files give other pictures, times or cuts than before: results do not mix."""
 
 MAX_FAILURES_IN_A_ROW = 250
@@ -76,7 +76,8 @@ class VideoError(CaptionerError):
     Attributes:
         code: which kind of trouble, a fixed word for programs: ``not_found``, ``unreadable``,
             ``empty_file``, ``not_a_video``, ``no_video_stream``, ``no_frames``, ``no_decoder``,
-            ``time_limit``, ``decoder_died``.
+            ``time_limit``, ``decoder_died``, ``out_of_range`` (it ends before the part that was
+            asked for).
         reason: the same for people, in a few words without the path.
         path: the file.
     """

@@ -87,8 +87,9 @@ class Ended:
     """The video is read.
 
     Attributes:
-        duration_s: from the first frame to the end of the last one, in seconds.
-        frame_count: frames that could be decoded.
+        duration_s: from the first frame to the end of the last one, in seconds, or to the end of
+            the part that was asked for.
+        frame_count: frames that were decoded.
         average_fps: frames per second, 1 over the mean distance between frames.
         is_vfr: whether the frame rate varies: more than one distance in a hundred between frames
             differs from the most common one by over a tenth (and 2 ms).
@@ -364,7 +365,11 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
             {"time_s": found.time_s, "frame_index": found.index, "until_s": found.until_s},
             b"" if repeats else picture.tobytes(),
         )
-    out.send("ended", asdict(measure.ended(video)))
+    ended = measure.ended(video, options.end_s)
+    if last is None:
+        reason = f"it ends at {ended.duration_s:.2f} s, before the start, {options.start_s:.2f} s"
+        raise VideoError("out_of_range", ended.partial or reason, video.path)
+    out.send("ended", asdict(ended))
 
 
 def _signature(picture: Image.Image) -> np.ndarray[Any, Any]:
@@ -397,7 +402,8 @@ class _Measure:
             out.sign_of_life()
             yield frame
 
-    def ended(self, video: Video) -> Ended:
+    def ended(self, video: Video, end_s: float | None = None) -> Ended:
+        """What is known now; ``end_s`` is where reading was to stop, in seconds."""
         usual_ms = self._counts.most_common(1)[0][0] if self._counts else 0
         tolerance_ms = max(2.0, usual_ms / 10)
         # Where frames were lost, the gaps they left say nothing of the rate.
@@ -406,13 +412,17 @@ class _Measure:
         other = sum(count for ms, count in counted.items() if abs(ms - usual_ms) > tolerance_ms)
         mean_s = sum(self._sums_s[ms] for ms in counted) / max(1, sum(counted.values()))
         last_s = self._last_s(video.info.announced_s) or mean_s or 0.04
+        duration_s = self._time_s + last_s
+        partial = video.ended_early or _shortfall(duration_s, video.info.announced_s)
+        if end_s is not None and duration_s >= end_s:
+            duration_s, partial = end_s, None
         return Ended(
-            duration_s=self._time_s + last_s,
+            duration_s=duration_s,
             frame_count=self._frames,
             average_fps=1 / (mean_s or last_s),
             is_vfr=other > 0.01 * sum(counted.values()),
             decode_failures=video.decode_failures,
-            partial=video.ended_early or _shortfall(self._time_s + last_s, video.info.announced_s),
+            partial=partial,
         )
 
     def _last_s(self, announced_s: float | None) -> float | None:

@@ -1,38 +1,16 @@
-"""Which frames of a video are looked at, and where its shots begin: one pass, bounded memory."""
+"""Which frames of a video are looked at: one pass, bounded memory."""
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from fractions import Fraction
-from itertools import islice
 
-import numpy as np
-
-from captioner.video.frames import READERS, Frame, Picture, Video
-
-SHORTEST_SHOT_S = 0.5
-"""A cut closer to the last one than this begins no shot."""
-
-FLASH_S = 0.2
-"""A picture that is back so soon after it changed was lit by a flash, and not cut away from."""
-
-SAME_PICTURE = 0.6
-"""Least correlation of two thumbnails that show the same; different photos stay below 0.5."""
-
-LEAST_CHANGE = 10.0
-"""Mean difference of two thumbnails, of 255, below which they show the same in any case."""
+from captioner.video.frames import LONGEST_VIDEO_S, READERS, Frame, Video
+from captioner.video.shots import find_cuts
 
 SETTLE_S = 0.25
 """A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
 coarse pictures that encoders make of a new scene are over; or by its last one if it is shorter."""
-
-THUMBNAIL_SIZE = (160, 90)
-"""(width, height) in pixels of what the shot detector looks at, whatever the shape of the video:
-that of the frames may change within one."""
-
-_TIME_BASE = Fraction(1, 1_000_000)
 
 
 @dataclass(frozen=True)
@@ -49,6 +27,9 @@ class SamplingOptions:
             find out. None sets no bound.
         reader: ``pyav`` or ``opencv``; see `captioner.video.frames`.
         time_limit_s: a video whose reader delivers nothing for so many seconds is given up.
+        start_s: where the part of the video that is looked at begins, in seconds. What comes before
+            is decoded all the same.
+        end_s: where it is over, in seconds; None for the end of the video.
     """
 
     fps: float = 1.0
@@ -57,6 +38,8 @@ class SamplingOptions:
     max_frames: int | None = None
     reader: str = "pyav"
     time_limit_s: float = 60.0
+    start_s: float = 0.0
+    end_s: float | None = None
 
     def __post_init__(self) -> None:
         for name, most in (("fps", 1000.0), ("time_limit_s", 1e6)):
@@ -73,6 +56,23 @@ class SamplingOptions:
                 raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
         if self.reader not in READERS:
             raise ValueError(f"reader={self.reader!r}: choose one of {', '.join(READERS)}")
+        self._check_part()
+
+    def _check_part(self) -> None:
+        for name, value in (("start_s", self.start_s), ("end_s", self.end_s)):
+            if value is None and name == "end_s":
+                continue
+            is_number = isinstance(value, int | float) and not isinstance(value, bool)
+            if not is_number or not 0 <= value <= LONGEST_VIDEO_S:
+                raise ValueError(f"{name}={value!r}: give seconds, 0 to {LONGEST_VIDEO_S:g}")
+        if self.end_s is not None and self.end_s <= self.start_s:
+            raise ValueError(f"end_s={self.end_s!r}: give a time after start_s={self.start_s!r}")
+
+    def part_length_s(self, length_s: float | None) -> float | None:
+        """How much of a video of this length is looked at, in seconds; None if not known."""
+        ends_s = [each for each in (length_s, self.end_s) if each is not None]
+        length_s = min(ends_s) - self.start_s if ends_s else 0.0
+        return length_s if length_s > 0 else None
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ def sample(
 
     Args:
         video: what ``frames`` come from.
-        frames: all frames of the video.
+        frames: all frames of the video; none are read behind the end of the part.
         options: which to choose.
         alive: called now and then while no frame is decoded.
 
@@ -106,12 +106,12 @@ def sample(
     """
     length_s = None
     if options.max_frames is not None:
-        length_s = video.info.expected_s or video.measured_s(alive)
+        length_s = options.part_length_s(video.info.expected_s or video.measured_s(alive))
     due = _Due(options, length_s)
-    shot_start_s = 0.0
+    shot_start_s = options.start_s
     seen = False  # whether a frame of this shot was chosen
     spare: Frame | None = None
-    frames = _with_ends(frames)
+    frames = _part(_with_ends(frames), options)
     for frame, is_cut in find_cuts(frames) if options.shots else ((each, False) for each in frames):
         if is_cut:
             if spare is not None and not seen and due.takes_spare(spare):
@@ -140,6 +140,16 @@ def _with_ends(frames: Iterable[Frame]) -> Iterator[Frame]:
         yield before
 
 
+def _part(frames: Iterable[Frame], options: SamplingOptions) -> Iterator[Frame]:
+    """The frames of the part; what is shown when it begins belongs to it from then on."""
+    for frame in frames:
+        if options.end_s is not None and frame.time_s >= options.end_s:
+            return
+        if frame.until_s is None or frame.until_s > options.start_s or options.start_s == 0:
+            frame.time_s = max(frame.time_s, options.start_s)
+            yield frame
+
+
 class _Due:
     """Whose turn it is.
 
@@ -154,15 +164,16 @@ class _Due:
         if options.max_frames is not None and length_s is not None:
             self._interval_s = max(self._interval_s, length_s / options.max_frames)
             self._share = options.max_frames / length_s
-        self._next_s = 0.0
+        self._start_s = options.start_s
+        self._next_s = 0.0  # since the start
         self._taken = 0
         self._most = options.max_frames
 
     def takes(self, frame: Frame) -> bool:
         """Whether the frame is looked at because of its time or number."""
         # Times are fractions as floats: the frame of the third second may be shown at 2.9999999.
-        now_s = frame.time_s + 1e-6
-        until_s = now_s if frame.until_s is None else frame.until_s - 1e-6
+        now_s = frame.time_s - self._start_s + 1e-6
+        until_s = now_s if frame.until_s is None else frame.until_s - self._start_s - 1e-6
         # Shown at two times that are due, it would be missed, and the next one come too late.
         stays = self._interval_s > 0 and until_s > self._next_s + self._interval_s
         if frame.index % self._every or (now_s < self._next_s and not stays):
@@ -176,7 +187,7 @@ class _Due:
 
     def takes_spare(self, frame: Frame) -> bool:
         """Whether the frame is looked at although it is out of turn: the next has to wait."""
-        return self._take(frame.time_s, ahead=1)
+        return self._take(frame.time_s - self._start_s, ahead=1)
 
     def _take(self, time_s: float, ahead: int = 0) -> bool:
         if self._most is not None:
@@ -186,82 +197,3 @@ class _Due:
                 return False
         self._taken += 1
         return True
-
-
-def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
-    """Mark the frames with which a new shot begins.
-
-    PySceneDetect's adaptive detector: a cut is a frame that differs from the one before by at
-    least 3 times as much as its neighbours do from theirs, in the mean over hue, saturation and
-    brightness; so a moving camera is no cut. It has to see two frames more before it can say.
-    A cut after which the old picture is back within FLASH_S is none.
-
-    Where frames stay for SHORTEST_SHOT_S or longer, as slides do and screen recordings, all of them
-    may differ as much. There, each that does not look like the one before begins a shot.
-
-    Yields:
-        Every frame, in order, and whether a shot begins with it; the first frame is no cut.
-    """
-    from scenedetect import FrameTimecode
-    from scenedetect.common import Timecode
-    from scenedetect.detectors import AdaptiveDetector
-
-    detector = AdaptiveDetector(min_scene_len=SHORTEST_SHOT_S)
-    waiting: deque[tuple[Frame, Picture]] = deque()
-    cuts: set[int] = set()
-    before: tuple[float, Picture] | None = None  # time and thumbnail of what was yielded last
-    for frame in frames:
-        thumbnail = frame.thumbnail(*THUMBNAIL_SIZE)
-        waiting.append((frame, thumbnail))
-        # The detector compares times, and gives back those of the frames that it was given.
-        timecode = FrameTimecode(Timecode(_stamp(frame), _TIME_BASE), fps=25.0)
-        found = detector.process_frame(timecode, thumbnail)
-        cuts.update(round(cut.seconds / _TIME_BASE) for cut in found)
-        while len(waiting) > detector.event_buffer_length:
-            first = waiting[0][0]
-            may_be_flash = frame.time_s <= first.time_s + FLASH_S
-            if _stamp(first) in cuts and may_be_flash:
-                break
-            yield first, _is_cut(waiting, cuts, before)
-            before = first.time_s, waiting.popleft()[1]
-    while waiting:
-        first = waiting[0][0]
-        yield first, _is_cut(waiting, cuts, before)
-        before = first.time_s, waiting.popleft()[1]
-
-
-def _stamp(frame: Frame) -> int:
-    return round(frame.time_s / _TIME_BASE)
-
-
-def _is_cut(
-    waiting: Sequence[tuple[Frame, Picture]],
-    cuts: set[int],
-    before: tuple[float, Picture] | None,
-) -> bool:
-    """Whether a shot begins with the first frame that waits."""
-    if before is None:
-        return False
-    (frame, thumbnail), (last_s, old) = waiting[0], before
-    stayed = frame.time_s - last_s >= SHORTEST_SHOT_S
-    if not stayed and _stamp(frame) not in cuts:
-        return False
-    change = _difference(old, thumbnail)
-    if stayed:
-        return change >= LEAST_CHANGE and _correlation(old, thumbnail) < SAME_PICTURE
-    return not any(
-        _difference(old, later) < change / 2 and _correlation(old, later) >= SAME_PICTURE
-        for each, later in islice(waiting, 1, None)
-        if each.time_s <= frame.time_s + FLASH_S
-    )
-
-
-def _difference(a: Picture, b: Picture) -> float:
-    return float(np.abs(a.astype(np.int16) - b).mean())
-
-
-def _correlation(a: Picture, b: Picture) -> float:
-    """Pearson's, in [-1, 1]; 0 where one of them is all of one brightness."""
-    x, y = a.astype(np.float32) - a.mean(), b.astype(np.float32) - b.mean()
-    scale = float(np.sqrt((x * x).sum() * (y * y).sum()))
-    return float((x * y).sum()) / scale if scale > 0 else 0.0

@@ -148,6 +148,12 @@ def write_video(
     return path
 
 
+def clip_of(path: Path, *parts: tuple[np.ndarray, int], **options: Any) -> Path:
+    """Write pictures, each shown for so many frames, at 25 frames a second."""
+    pictures = [picture for picture, count in parts for _ in range(count)]
+    return write_video(path, pictures, evenly(len(pictures), 25), **options)
+
+
 _FAST = {
     "libx264": {"preset": "ultrafast", "crf": "18", "g": "12"},
     "libvpx-vp9": {"deadline": "realtime", "cpu-used": "8", "b": "1M"},

@@ -391,6 +391,23 @@ def test_a_thousand_segments(open_page: OpenPage, tmp_path: Path) -> None:
     assert page.evaluate(f"Math.min(...{widths})") >= 3
 
 
+def test_neighbours_with_one_caption_share_a_row(open_page: OpenPage, tmp_path: Path) -> None:
+    record = many_segments(4)
+    first, second, third, _ = record["segments"]
+    second["text"] = third["text"] = first["text"] = "zebras cross"
+    path = tmp_path / "a.html"
+    path.write_text(render(page_data(record)))
+    page = open_page(path)
+    assert rows(page) == ["zebras cross", record["segments"][3]["text"]]
+    assert page.locator(".segments .track button").count() == 4
+    assert page.locator("#count").text_content() == "4 segments"
+    page.locator(".segments .track button").nth(1).click()
+    assert page.locator("#rows li.current .what").text_content() == "zebras cross"
+    page.locator("#search").fill("zebras")
+    assert page.locator("#count").text_content() == "3 of 4 segments"
+    assert page.locator(".segments .track button.other").count() == 1
+
+
 @pytest.mark.parametrize("width", [320, 390, 900, 1240])
 def test_nothing_is_wider_than_the_window(
     output: Path, film: Path, open_page: OpenPage, width: int

@@ -263,6 +263,33 @@ def test_other_options_do_not_mix_into_a_folder(
     assert "1 finished before" in capsys.readouterr().err
 
 
+def test_a_part_of_each_video(
+    folder: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "out"
+    # a.mp4 is 1.6 s long, a.avi 0.48 s.
+    arguments = ["tag", f"{folder}/a.*", "--output-dir", str(output), *options]
+    part = ["--start", "0:00.55", "--end", "00:00:01.25"]
+    assert cli.main([*arguments, *part, "--fps", "5"]) == 1
+    reason = "it ends at 0.48 s, before the start, 0.55 s"
+    assert capsys.readouterr().err.splitlines() == [
+        f"captioner: {folder}/a.avi: {reason}",
+        "captioner: 1 tagged, 1 failed",
+    ]
+    short, long = lines(output)
+    assert short["error"] == {"code": "out_of_range", "message": reason}
+    assert (long["status"], long["duration_s"]) == ("ok", 1.25)
+    found = json.loads((output / "a.mp4.json").read_text("utf-8"))
+    # The cut is too close to the start to begin a shot.
+    assert found["shots"] == [{"start": 0.55, "end": 1.25}]
+    assert (found["segments"][0]["start"], found["segments"][-1]["end"]) == (0.55, 1.25)
+    assert [frame["time"] for frame in found["frames"]] == [0.55, 0.8, 1.0, 1.2]
+    assert found["settings"]["sampling"]["start_s"] == 0.55
+    assert found["settings"]["sampling"]["end_s"] == 1.25
+    assert cli.main([*arguments, *part[:2], "--fps", "5"]) == 2
+    assert "settings.sampling.end_s: 1.25 there, None now" in capsys.readouterr().err
+
+
 def test_files_of_other_origin_are_not_replaced(
     folder: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -466,7 +493,10 @@ def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["tag", "--help"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
-    for kind, without in ((SamplingOptions, {"shots", "reader"}), (TagOptions, set())):
+    for kind, without in (
+        (SamplingOptions, {"shots", "reader", "start_s"}),
+        (TagOptions, set()),
+    ):
         for field in dataclasses.fields(kind):
             if field.name in without or field.default is None:
                 continue
@@ -488,6 +518,8 @@ def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
         (["--min-coverage", "2"], "tags: min_coverage=2.0: give a number from 0 to 1"),
         (["--max-tags", "-1"], "tags: max_tags=-1: give a whole number of at least 0"),
         (["--beam-size", "0"], "decoding options: beam_size=0: give a whole number"),
+        (["--end", "0"], "--end 0: give a time after --start 0, in seconds"),
+        (["--start", "1:30", "--end", "80"], "--end 80: give a time after --start 90, in seconds"),
     ],
 )
 def test_wrong_options_are_named_before_any_work(
@@ -501,12 +533,16 @@ def test_wrong_options_are_named_before_any_work(
     assert not output.exists()
 
 
+BAD_TIMES = ("", "soon", "1:60", "1:60:00", "1:2:3:4", "nan", "inf", "1e3", "1:.5.5", "1:-5")
+
+
 def test_wrong_arguments(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--format", "json,doc"], "'doc': choose from json, srt, vtt, csv, txt, html"),
         (["--format", ""], "'': choose from json, srt, vtt, csv, txt, html"),
         (["--resume", "--overwrite"], "not allowed with argument"),
         (["--reader", "vlc"], "invalid choice: 'vlc'"),
+        *((["--start", text], f"--start: {text!r}: give seconds, mm:ss or") for text in BAD_TIMES),
     ):
         with pytest.raises(SystemExit) as end:
             cli.main(["tag", str(tmp_path), "--output-dir", str(tmp_path / "out"), *arguments])

@@ -85,7 +85,8 @@ def test_shots_reach_from_cut_to_cut() -> None:
 
 
 def test_frames_that_show_the_same_are_one_segment() -> None:
-    frames = [frame(0, new=True), frame(1), frame(2), frame(3, new=True), frame(4)]
+    same = [frame(3, "a man", new=True), frame(4, "a man")]
+    frames = [frame(0, new=True), frame(1), frame(2), *same]
     first, second = build(frames, 5.0).segments
     # A frame stands for the time that is nearer to it than to any other frame.
     assert (first.start_s, first.end_s, first.frames) == (0, 2.5, (0, 1, 2))
@@ -96,9 +97,9 @@ def test_a_frame_stands_for_all_the_time_that_it_is_shown() -> None:
     # A slide until 10 s, one until 12 s, and a film of 25 frames a second.
     frames = [
         frame(0, new=True, until=10),
-        frame(10, new=True, until=12),
+        frame(10, "a man", new=True, until=12),
         frame(12, new=True, until=12.04),
-        frame(13, new=True, until=13.04),
+        frame(13, "a man", new=True, until=13.04),
     ]
     found = [(each.start_s, each.end_s) for each in build(frames, 14.0).segments]
     assert found == [(0, 10), (10, 12), (12, 12.5), (12.5, 14)]
@@ -115,11 +116,40 @@ def test_a_cut_ends_a_segment_at_its_very_time() -> None:
     assert (second.start_s, second.end_s, second.shot, second.frames) == (1.2, 4.0, 1, (2, 3))
 
 
+def test_neighbours_in_one_shot_with_one_caption_are_one_segment() -> None:
+    frames = [
+        frame(0, "a dog", new=True, confidence=0.3, dog=0.9),
+        frame(1, "a dog runs", new=True, confidence=0.4, dog=0.5),
+        frame(2, "a man", confidence=0.2),
+        frame(3, "a dog runs", new=True, confidence=0.6, dog=0.7),
+        frame(4, "a dog runs", shot=1, new=True, confidence=0.7, dog=0.7),
+        frame(5, "a dog runs", shot=1, new=True, confidence=0.7, dog=0.7),
+    ]
+    first, second, third = build(frames, 6.0, (3.8,)).segments
+    assert (first.text, first.frames) == ("a dog", (0,))
+    # Of the frames with that caption the surest; the other two agree with it by 1 and by 0.
+    assert (second.text, second.frames, second.shot) == ("a dog runs", (1, 2, 3), 0)
+    assert (second.start_s, second.end_s, second.confidence) == (0.5, 3.8, 0.6)
+    assert second.agreement == pytest.approx(0.5)
+    dog = (0.5 * 1 + 0.7 * 1.3) / 3.3
+    assert second.tags == (Tag("dog", "noun", pytest.approx(dog)),)
+    # A cut keeps them apart.
+    assert (third.text, third.frames, third.shot) == ("a dog runs", (4, 5), 1)
+
+
 def test_a_shot_without_a_frame_has_no_segment() -> None:
     frames = [frame(0, new=True), frame(5, shot=2)]
     timeline = build(frames, 6.0, (2.0, 4.0))
     assert timeline.shots == (Shot(0, 2), Shot(2, 4), Shot(4, 6))
     assert [(s.start_s, s.end_s, s.shot) for s in timeline.segments] == [(0, 2, 0), (4, 6, 2)]
+
+
+def test_a_part_of_a_video() -> None:
+    frames = [frame(20, new=True, dog=0.5), frame(21, "a man", shot=1, new=True)]
+    timeline = build_timeline(frames, (20.5,), 22.0, LEXICON, KEEP_ALL, start_s=20.0)
+    assert timeline.shots == (Shot(20, 20.5), Shot(20.5, 22))
+    assert [(s.start_s, s.end_s) for s in timeline.segments] == [(20, 20.5), (20.5, 22)]
+    assert timeline.tags[0].coverage == 0.25
 
 
 def test_no_frames() -> None:

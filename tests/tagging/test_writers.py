@@ -21,6 +21,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captioner.files.writing import replace_file
+from captioner.tagging.passages import passages
 from captioner.tagging.writers import (
     LINE_LENGTH,
     LONGEST_CUE_MS,
@@ -286,6 +287,22 @@ def test_a_cue_ends_after_seven_seconds() -> None:
     ]
 
 
+def test_neighbours_with_one_caption_have_one_subtitle_and_one_line() -> None:
+    parts = [
+        segment(0.0, 2.0, "a dog", 0.9),
+        segment(2.0, 5.0, "a dog", 0.4),
+        segment(5.0, 6.0, "a cat", 0.5),
+        segment(6.5, 7.0, "a cat", 0.5),
+    ]
+    assert cues(*parts) == [(0, 5000, "a dog"), (5000, 6000, "a cat"), (6500, 7000, "a cat")]
+    # In the mean over its time the first is sure by (2 * 0.9 + 3 * 0.4) / 5.
+    assert [cue.start_ms for cue in make_cues(parts, 0.6)] == [0]
+    assert make_cues(parts, 0.61) == []
+    assert text_of("txt", record(segments=parts)).endswith(
+        "0:00.0-0:05.0  60%  a dog\n0:05.0-0:06.0  50%  a cat\n0:06.5-0:07.0  50%  a cat\n"
+    )
+
+
 def test_a_long_text_shares_the_time_of_its_segment() -> None:
     x, y, z = "x" * 30, "y" * 30, "z" * 15
     assert cues(segment(2.0, 4.0, f"{x} {y} {z}")) == [
@@ -420,7 +437,10 @@ def segment_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
 @example([segment(0.1 + 0.2, 1.1 + 2.2, "word " * 40), segment(1.1 + 2.2, 9.0, "x" * 200)])
 def test_the_rules_of_cues(segments: list[dict[str, Any]]) -> None:
     before_ms = 0
-    for each in segments:
+    joined = [
+        segment(each.start_s, each.end_s, each.text, each.confidence) for each in passages(segments)
+    ]
+    for each in joined:
         found = make_cues([each])
         for cue in found:
             assert before_ms <= cue.start_ms < cue.end_ms <= cue.start_ms + LONGEST_CUE_MS
@@ -435,7 +455,7 @@ def test_the_rules_of_cues(segments: list[dict[str, Any]]) -> None:
         if found:
             assert found[0].start_ms >= round(1000 * each["start"])
             assert found[-1].end_ms <= round(1000 * each["end"])
-    assert make_cues(segments) == [cue for each in segments for cue in make_cues([each])]
+    assert make_cues(segments) == [cue for each in joined for cue in make_cues([each])]
 
 
 @given(TEXTS)

@@ -12,20 +12,22 @@ import numpy as np
 import pytest
 
 from captioner.video.frames import READERS, Frame, VideoError, open_video
-from captioner.video.sampling import FLASH_S, SETTLE_S, Cut, SamplingOptions, find_cuts, sample
-from helpers.videos import evenly, numbered_video, photo, real_clip, write_header_only, write_video
+from captioner.video.sampling import SETTLE_S, Cut, SamplingOptions, sample
+from captioner.video.shots import find_cuts
+from helpers.videos import (
+    clip_of,
+    evenly,
+    numbered_video,
+    photo,
+    write_header_only,
+    write_video,
+)
 
 readers = pytest.mark.parametrize("reader", READERS)
 
 CAT, COFFEE, ROCKET, STAIRS = (photo(name) for name in ("cat", "coffee", "rocket", "stairs"))
 WHITE = np.full_like(CAT, 255)
 BLACK = np.zeros_like(CAT)
-
-
-def clip(path: Path, *parts: tuple[np.ndarray, int], **options: Any) -> Path:
-    """Pictures, each shown for so many frames, at 25 frames a second."""
-    pictures = [picture for picture, count in parts for _ in range(count)]
-    return write_video(path, pictures, evenly(len(pictures), 25), **options)
 
 
 def cuts_of(path: Path, reader: str = "pyav") -> list[float]:
@@ -71,6 +73,11 @@ def indices(path: Path, **options: Any) -> list[int]:
         ({"every_n_frames": True}, "every_n_frames=True: give a whole number of at least 1"),
         ({"max_frames": 0}, "max_frames=0: give a whole number of at least 1"),
         ({"max_frames": "9"}, "max_frames='9': give a whole number of at least 1"),
+        ({"start_s": -1}, "start_s=-1: give seconds, 0 to 1e+06"),
+        ({"start_s": None}, "start_s=None: give seconds, 0 to 1e+06"),
+        ({"end_s": float("nan")}, "end_s=nan: give seconds, 0 to 1e+06"),
+        ({"end_s": 0}, "end_s=0: give a time after start_s=0.0"),
+        ({"start_s": 5, "end_s": 5}, "end_s=5: give a time after start_s=5"),
         ({"reader": "ffmpeg"}, "reader='ffmpeg': choose one of pyav, opencv"),
     ],
 )
@@ -102,7 +109,7 @@ def test_the_edges_of_the_options_are_allowed() -> None:
     ],
 )
 def test_frames_per_second(tmp_path: Path, reader: str, fps: float, expected: list[float]) -> None:
-    path = clip(tmp_path / "a.mp4", (CAT, 100))
+    path = clip_of(tmp_path / "a.mp4", (CAT, 100))
     times = sampled(path, fps=fps, reader=reader)
     assert times == pytest.approx(expected)
 
@@ -133,7 +140,7 @@ def test_every_so_manieth_frame(tmp_path: Path, every: int, expected: int) -> No
 
 @readers
 def test_max_frames_spreads_over_the_announced_length(tmp_path: Path, reader: str) -> None:
-    path = clip(tmp_path / "a.mp4", (CAT, 200))
+    path = clip_of(tmp_path / "a.mp4", (CAT, 200))
     assert sampled(path, max_frames=4, reader=reader) == [0.0, 2.0, 4.0, 6.0]
     assert sampled(path, max_frames=1, reader=reader) == [0.0]
     assert sampled(path, max_frames=100, reader=reader) == [float(each) for each in range(8)]
@@ -187,7 +194,7 @@ def test_the_measured_length(tmp_path: Path, name: str) -> None:
 
 def test_many_shots_at_the_beginning_leave_frames_for_the_end(tmp_path: Path) -> None:
     shots = [(picture, 15) for picture in (CAT, COFFEE, ROCKET, STAIRS) * 4]
-    path = clip(tmp_path / "a.mp4", *shots, (CAT, 360))
+    path = clip_of(tmp_path / "a.mp4", *shots, (CAT, 360))
     for most in (5, 8, 12):
         times = [each for each in sampled(path, max_frames=most) if isinstance(each, float)]
         assert most - 1 <= len(times) <= most
@@ -197,7 +204,7 @@ def test_many_shots_at_the_beginning_leave_frames_for_the_end(tmp_path: Path) ->
 
 def test_max_frames_holds_whatever_the_header_says_and_however_many_shots(tmp_path: Path) -> None:
     parts = [(picture, 20) for picture in (CAT, COFFEE, ROCKET, STAIRS) * 2]
-    path = clip(tmp_path / "a.mp4", *parts)
+    path = clip_of(tmp_path / "a.mp4", *parts)
     for most in range(1, 12):
         found = sampled(path, max_frames=most)
         # Eight shots in 6.4 s: one frame each, and at most one a second besides.
@@ -218,6 +225,42 @@ def test_a_single_frame_and_two(tmp_path: Path) -> None:
     assert sampled(far) == [0.0, (10.0,), 10.0]
 
 
+@readers
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"start_s": 2}, [2.0, 3.0, (4.0,), 4.0, 5.0]),
+        ({"start_s": 2.5}, [2.5, 3.52, (4.0,), 4.52, 5.52]),
+        ({"start_s": 2.99, "end_s": 4.3}, [2.99, (4.0,), 4.0]),
+        ({"end_s": 1.5}, [0.0, 1.0]),
+        ({"start_s": 5.9}, [5.9]),
+        ({"start_s": 3, "end_s": 1000}, [3.0, (4.0,), 4.0, 5.0]),
+        ({"start_s": 1.2, "max_frames": 2, "shots": False}, [1.2, 3.6]),
+        ({"start_s": 1, "end_s": 3, "max_frames": 2, "fps": 5}, [1.0, 2.0]),
+        ({"start_s": 2.2, "end_s": 2.3, "every_n_frames": 1000}, [2.28]),
+        ({"start_s": 6}, []),
+        ({"start_s": 100, "max_frames": 3}, []),
+    ],
+)
+def test_a_part_of_a_video(
+    tmp_path: Path, reader: str, options: dict[str, Any], expected: list[Any]
+) -> None:
+    path = clip_of(tmp_path / "a.mp4", (CAT, 100), (COFFEE, 50))
+    assert sampled(path, reader=reader, **options) == expected
+
+
+def test_nothing_is_read_behind_the_end_of_a_part(tmp_path: Path) -> None:
+    with open_video(clip_of(tmp_path / "a.mp4", (CAT, 100))) as video:
+        list(sample(video, video, SamplingOptions(end_s=1)))
+        assert next(iter(video._frames)).pts > 0  # type: ignore[attr-defined]
+
+
+def test_a_slide_is_shown_from_the_start_of_the_part(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.mp4", [CAT, COFFEE, ROCKET], [0, 10_000, 20_000])
+    assert sampled(path, start_s=15) == [15.0, (20.0,), 20.0]
+    assert sampled(path, start_s=15, end_s=16) == [15.0]
+
+
 # --- shots ---------------------------------------------------------------------------------
 
 
@@ -225,41 +268,17 @@ def test_a_single_frame_and_two(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts", "a.avi"])
 def test_cuts_between_photos_are_exact(tmp_path: Path, reader: str, name: str) -> None:
     options = {"codec": "mpeg4", "rate": 25} if name == "a.avi" else {}
-    path = clip(tmp_path / name, (CAT, 50), (COFFEE, 25), (ROCKET, 75), (STAIRS, 30), **options)
+    path = clip_of(tmp_path / name, (CAT, 50), (COFFEE, 25), (ROCKET, 75), (STAIRS, 30), **options)
     assert cuts_of(path, reader) == pytest.approx([2.0, 3.0, 6.0])
     times = sampled(path, reader=reader)
     assert times == [0.0, 1.0, (2.0,), 2.0, (3.0,), 3.0, 4.0, 5.0, (6.0,), 6.0, 7.0]
     assert sampled(path, reader=reader, shots=False) == [float(each) for each in range(8)]
 
 
-def test_cuts_are_exact_where_the_rate_varies(tmp_path: Path) -> None:
-    pts = np.cumsum([0] + [20 if index % 3 else 90 for index in range(99)]).tolist()
-    path = write_video(tmp_path / "a.mp4", [CAT] * 30 + [COFFEE] * 40 + [ROCKET] * 30, pts)
-    assert cuts_of(path) == pytest.approx([pts[30] / 1000, pts[70] / 1000])
-
-
-def test_cuts_with_b_frames_and_a_late_start(tmp_path: Path) -> None:
-    pts = [7000 + each for each in evenly(80, 25)]
-    options = {"preset": "veryfast", "bf": "3", "b-adapt": "0"}
-    path = write_video(tmp_path / "a.mp4", [CAT] * 40 + [COFFEE] * 40, pts, options=options)
-    assert cuts_of(path) == pytest.approx([1.6])
-
-
-@readers
-@pytest.mark.parametrize(
-    ("name", "cuts"),
-    [
-        ("bikes", [1.2, 3.04, 5.48, 7.48, 9.68]),  # seen by eye: these five and no other
-        ("bigbuckbunny", []),
-        ("carphone_pristine", []),
-    ],
-)
-def test_cuts_of_real_films(reader: str, name: str, cuts: list[float]) -> None:
-    assert cuts_of(real_clip(name), reader) == pytest.approx(cuts)
-
-
 def test_every_shot_has_a_frame(tmp_path: Path) -> None:
-    path = clip(tmp_path / "a.mp4", (CAT, 30), (COFFEE, 15), (ROCKET, 15), (STAIRS, 15), (CAT, 45))
+    path = clip_of(
+        tmp_path / "a.mp4", (CAT, 30), (COFFEE, 15), (ROCKET, 15), (STAIRS, 15), (CAT, 45)
+    )
     # Cuts at 1.2, 1.8, 2.4 and 3 s; of those that begin between the samples, one SETTLE_S later.
     assert SETTLE_S == 0.25
     assert sampled(path) == [
@@ -271,7 +290,7 @@ def test_every_shot_has_a_frame(tmp_path: Path) -> None:
 
 
 def test_a_shot_shorter_than_that_is_shown_by_its_last_frame(tmp_path: Path) -> None:
-    path = clip(tmp_path / "a.mp4", (CAT, 55), (COFFEE, 5))
+    path = clip_of(tmp_path / "a.mp4", (CAT, 55), (COFFEE, 5))
     assert sampled(path) == [0.0, 1.0, 2.0, (2.2,), 2.36]
     path = write_video(
         tmp_path / "b.mp4",
@@ -280,49 +299,6 @@ def test_a_shot_shorter_than_that_is_shown_by_its_last_frame(tmp_path: Path) -> 
     )
     # The second shot has no frame within SETTLE_S but its first.
     assert sampled(path) == [0.0, 1.0, (1.2,), 1.2, (1.8,), 2.0]
-
-
-def test_shots_too_short_are_no_shots(tmp_path: Path) -> None:
-    path = clip(tmp_path / "a.mp4", (CAT, 50), (COFFEE, 8), (ROCKET, 50))
-    assert cuts_of(path) == [2.0]
-    path = clip(tmp_path / "b.mp4", (CAT, 10), (COFFEE, 50))
-    assert cuts_of(path) == []
-    path = clip(tmp_path / "c.mp4", (CAT, 13), (COFFEE, 13), (ROCKET, 13), (STAIRS, 13))
-    assert cuts_of(path) == pytest.approx([0.52, 1.04, 1.56])
-
-
-@pytest.mark.parametrize("flash", [WHITE, BLACK, STAIRS], ids=["white", "black", "picture"])
-def test_a_flash_is_no_cut(tmp_path: Path, flash: np.ndarray) -> None:
-    assert FLASH_S == 0.2
-    for count in (1, 2, 5):
-        path = clip(tmp_path / "a.mp4", (CAT, 50), (flash, count), (CAT, 50), (COFFEE, 25))
-        assert cuts_of(path) == pytest.approx([4.0 + 0.04 * count]), count
-    path = clip(tmp_path / "b.mp4", (CAT, 50), (flash, 6), (CAT, 50))
-    assert cuts_of(path) == [2.0]
-    # A flash at a cut leaves the cut, before it or after it.
-    path = clip(tmp_path / "c.mp4", (CAT, 50), (flash, 2), (COFFEE, 50))
-    assert cuts_of(path) in ([2.0], [2.08])
-
-
-def test_fades(tmp_path: Path) -> None:
-    def between(a: np.ndarray, b: np.ndarray, steps: int) -> list[tuple[np.ndarray, int]]:
-        mixed = (np.uint8(a * (1 - i / steps) + b * (i / steps)) for i in range(steps + 1))
-        return [(each, 1) for each in mixed]
-
-    slow = clip(tmp_path / "a.mp4", (CAT, 40), *between(CAT, COFFEE, 25), (COFFEE, 40))
-    assert cuts_of(slow) == []  # A picture turns into another: no frame begins a shot.
-    through_black = between(CAT, BLACK, 12) + between(BLACK, COFFEE, 12)
-    (cut,) = cuts_of(clip(tmp_path / "b.mp4", (CAT, 40), *through_black, (COFFEE, 40)))
-    assert 1.6 <= cut <= 2.6
-
-
-def test_still_pictures_and_light_have_no_cuts(tmp_path: Path) -> None:
-    assert cuts_of(clip(tmp_path / "a.mp4", (CAT, 100))) == []
-    assert cuts_of(clip(tmp_path / "b.mp4", (BLACK, 100))) == []
-    darker = [(np.uint8(CAT * (1 - 0.5 * index / 60)), 1) for index in range(60)]
-    assert cuts_of(clip(tmp_path / "c.mp4", *darker)) == []
-    moving = [(np.roll(CAT, 3 * index, axis=1), 1) for index in range(60)]
-    assert cuts_of(clip(tmp_path / "d.mp4", *moving)) == []
 
 
 def test_a_slide_show_of_slow_frames(tmp_path: Path) -> None:
@@ -348,25 +324,6 @@ def test_slides_of_one_frame_each(tmp_path: Path, name: str, times_s: list[float
     assert [frame.until_s for frame in frames[:-1]] == times_s[1:]
 
 
-def test_pictures_that_stay_and_are_alike_are_one_shot(tmp_path: Path) -> None:
-    noise = np.random.default_rng(0)
-    alike = [np.uint8(np.clip(CAT + noise.normal(0, 12, CAT.shape), 0, 255)) for _ in range(5)]
-    assert cuts_of(write_video(tmp_path / "a.mp4", alike, range(0, 5000, 1000))) == []
-    assert cuts_of(write_video(tmp_path / "b.mp4", [BLACK] * 5, range(0, 5000, 1000))) == []
-    darker = [np.uint8(CAT * share) for share in (1, 0.8, 0.6, 0.4)]
-    assert cuts_of(write_video(tmp_path / "c.mp4", darker, range(0, 4000, 1000))) == []
-    blinking = [BLACK, WHITE, BLACK]
-    assert cuts_of(write_video(tmp_path / "d.mp4", blinking, range(0, 3000, 1000))) == [1.0, 2.0]
-
-
-def test_a_screen_recording_with_pauses(tmp_path: Path) -> None:
-    # What was typed comes fast; then nothing changes until another window opens.
-    pts = [0, 40, 80, 120, 9000, 9040, 9080, 20_000, 20_040]
-    pictures = [CAT] * 4 + [COFFEE] * 3 + [ROCKET] * 2
-    path = write_video(tmp_path / "a.mp4", pictures, pts)
-    assert cuts_of(path) == [9.0, 20.0]
-
-
 def test_a_frame_that_stays_is_looked_at(tmp_path: Path) -> None:
     pts = [0, 400, 10_000, 10_040, 12_500, 12_540]
     path = write_video(tmp_path / "a.mp4", [CAT, COFFEE, *[ROCKET] * 4], pts)
@@ -376,17 +333,8 @@ def test_a_frame_that_stays_is_looked_at(tmp_path: Path) -> None:
     assert indices(path, shots=False, every_n_frames=2) == [0, 2, 4]
 
 
-@readers
-def test_cuts_where_the_size_changes(tmp_path: Path, reader: str) -> None:
-    first = clip(tmp_path / "a.ts", (CAT, 40))
-    second = write_video(tmp_path / "b.ts", [photo("coffee", 96, 128)] * 40, evenly(40, 25))
-    path = tmp_path / "joined.ts"
-    path.write_bytes(first.read_bytes() + second.read_bytes())
-    assert cuts_of(path, reader) == pytest.approx([1.6])
-
-
 def test_every_frame_comes_once_in_order_and_few_are_kept(tmp_path: Path) -> None:
-    path = clip(tmp_path / "a.mp4", (CAT, 50), (COFFEE, 50), (WHITE, 2), (COFFEE, 50))
+    path = clip_of(tmp_path / "a.mp4", (CAT, 50), (COFFEE, 50), (WHITE, 2), (COFFEE, 50))
     seen: list[weakref.ref[Frame]] = []
     alive = []
 

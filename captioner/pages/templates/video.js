@@ -6,6 +6,24 @@
   const video = $("video"), rows = $("rows"), lanes = $("lanes"), search = $("search");
 
   const segments = data.segments.map((each, place) => ({...each, place}));
+  /* Neighbours with one caption share a line of the transcript, whatever cuts are between them. */
+  const passages = [];
+  for (const each of segments) {
+    const last = passages[passages.length - 1];
+    if (last && last.text === each.text && last.end === each.start) {
+      const length = last.end - last.start, more = each.end - each.start;
+      if (length + more > 0) {
+        last.confidence = (last.confidence * length + each.confidence * more) / (length + more);
+      }
+      last.end = each.end;
+      last.parts.push(each);
+      const names = new Set(last.tags.map((tag) => tag.name));
+      last.tags = [...last.tags, ...each.tags.filter((tag) => !names.has(tag.name))];
+    } else {
+      passages.push({...each, parts: [each]});
+    }
+    each.passage = passages[passages.length - 1];
+  }
   const tags = data.tags;
   const end = Math.max(data.video.duration_s, 0.001, ...segments.slice(-1).map((each) => each.end));
 
@@ -70,7 +88,7 @@
   /* A <track> out of a file would be refused: this one is made of the data. */
   const track = video.addTextTrack("captions", "What it shows", "en");
   const cueText = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
-  for (const each of segments) {
+  for (const each of passages) {
     if (each.end > each.start) track.addCue(new VTTCue(each.start, each.end, cueText(each.text)));
   }
   function showCaptions(on) {
@@ -249,7 +267,7 @@
 
   /* --- the transcript ------------------------------------------------------------------------ */
 
-  let shown = segments, active = null;
+  let shown = passages, active = null;
 
   function hay(segment) {
     if (segment.hay === undefined) {
@@ -292,7 +310,7 @@
     segment.row.addEventListener("focusin", () => activate(segment));
     return segment.row;
   }
-  rows.append(...segments.map(rowOf));
+  rows.append(...passages.map(rowOf));
   const nothing = make("li", {className: "none", hidden: true}, "Nothing like that is in this video.");
   rows.append(nothing);
 
@@ -317,11 +335,11 @@
 
   function filter() {
     const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    shown = segments.filter((each) => terms.every((term) => hay(each).includes(term)));
+    shown = passages.filter((each) => terms.every((term) => hay(each).includes(term)));
     const found = new Set(shown);
-    for (const each of segments) {
+    for (const each of passages) {
       each.row.hidden = !found.has(each);
-      each.block.classList.toggle("other", !found.has(each));
+      for (const part of each.parts) part.block.classList.toggle("other", !found.has(each));
       if (terms.length || each.isMarked) {
         each.what.replaceChildren(...marked(each.text, terms));
         each.named.replaceChildren(...marked(each.tags.map((tag) => tag.name).join(", "), terms));
@@ -333,7 +351,8 @@
     for (const tag of tags) tag.lane.hidden = some && !named(tag);
     nothing.hidden = shown.length > 0 || !segments.length;
     const all = `${number.format(segments.length)} segment${segments.length === 1 ? "" : "s"}`;
-    $("count").textContent = terms.length ? `${number.format(shown.length)} of ${all}` : all;
+    const those = shown.reduce((sum, each) => sum + each.parts.length, 0);
+    $("count").textContent = terms.length ? `${number.format(those)} of ${all}` : all;
     if (!found.has(active)) activate(shown[0] || null);
   }
   search.addEventListener("input", filter);
@@ -358,7 +377,7 @@
   /* Only the list itself is moved, never the page under the reader's eyes. */
   function follow() {
     if (!follows || !current) return;
-    const row = current.row;
+    const row = current.passage.row;
     if (!row.hidden && rows.scrollHeight > rows.clientHeight) {
       const top = row.offsetTop, bottom = top + row.offsetHeight;
       if (top < rows.scrollTop || bottom > rows.scrollTop + rows.clientHeight) {
@@ -380,9 +399,10 @@
     }
   }
   function mark(segment, is) {
-    segment.row.classList.toggle("current", is);
+    const row = segment.passage.row;
+    row.classList.toggle("current", is);
     segment.block.classList.toggle("current", is);
-    for (const element of [segment.row.firstChild, segment.block]) {
+    for (const element of [row.firstChild, segment.block]) {
       if (is) element.setAttribute("aria-current", "true"); else element.removeAttribute("aria-current");
     }
   }

@@ -1,0 +1,102 @@
+"""Fades and dissolves: one shot turns into another, and no frame looks unlike the one before."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Any
+
+import numpy as np
+
+from captioner.video.looks import Look
+
+SPANS_S = (0.2, 0.4, 0.8, 1.6)
+"""The times in which one image may have turned into another, in seconds."""
+
+UNLIKE = 0.6
+"""Correlation of two images below which one may have turned into the other."""
+
+MAX_UNEXPLAINED = 0.1
+"""Share of an image's variance that a mix of two others may leave unexplained."""
+
+MIN_MIXED = 2
+"""Frames that have to be mixed of both: one alone can be a cut that an encoder blurred."""
+
+BLANK = 3.0
+"""Standard deviation, of 255, below which an image shows nothing."""
+
+_SIZE = (32, 18)  # (width, height) in pixels
+_MIN_DISTANCE_S = 0.039  # between two images that are kept
+_MIXED = (0.15, 0.85)  # share of the old image in a mixed one
+_STUMBLE = 0.05  # by which a share may change in the wrong direction
+
+Images = np.ndarray[Any, np.dtype[np.float32]]
+
+
+class Fades:
+    """Looks at one frame after another, and remembers those of the longest of `SPANS_S`."""
+
+    def __init__(self) -> None:
+        self._kept: deque[tuple[float, Look, Images]] = deque()
+        self._blank_s = 0.0  # How long nothing was shown: for that long no time passes.
+
+    def clear(self) -> None:
+        """Forget all frames: a shot begins."""
+        self._kept.clear()
+
+    def has_turned(self, look: Look) -> bool:
+        """Whether what was shown before turns, or has turned, into what this frame shows.
+
+        Then each frame between them is a sum of both, the share of the old one falls and that of
+        the new one rises. What moves is no such sum.
+        """
+        image = _image(look)
+        is_blank = bool(image.std() < BLANK)
+        if is_blank and self._kept and self._kept[-1][2].std() < BLANK:
+            self._blank_s = look.time_s - self._kept[-1][0]
+            return False
+        time_s = look.time_s - self._blank_s
+        if self._kept and time_s - self._kept[-1][0] < _MIN_DISTANCE_S:
+            return False
+        self._kept.append((time_s, look, image))
+        while self._kept[0][0] < time_s - SPANS_S[-1] - _MIN_DISTANCE_S:
+            self._kept.popleft()
+        return not is_blank and any(map(self._has_turned_since, self._starts(time_s)))
+
+    def _starts(self, time_s: float) -> list[int]:
+        """Which of the images were shown just within each of the spans, the latest first."""
+        times_s = [kept_s for kept_s, _, _ in self._kept]
+        starts = np.searchsorted(times_s, [time_s - span_s for span_s in SPANS_S])
+        return sorted(set(starts.tolist()), reverse=True)
+
+    def _has_turned_since(self, start: int) -> bool:
+        looks = [look for _, look, _ in self._kept]
+        images = np.stack([image for _, _, image in list(self._kept)[start:]])
+        return _is_mixing(images) and not looks[start].is_like(looks[-1])
+
+
+def _image(look: Look) -> Images:
+    """The frame in grey less its mean, float32 (P,)."""
+    import cv2
+
+    small = np.asarray(cv2.resize(look.shapes, _SIZE, interpolation=cv2.INTER_AREA), np.float32)
+    return np.asarray(small - small.mean(), dtype=np.float32).ravel()
+
+
+def _is_mixing(images: Images) -> bool:
+    """Whether the first of the images (N, P) turns into the last one by mixing the two."""
+    ends, between = images[[0, -1]], images[1:-1]
+    if len(between) < MIN_MIXED or ends[0].std() < BLANK:
+        return False
+    products = ends @ ends.T
+    if products[0, 1] >= UNLIKE * np.sqrt(products[0, 0] * products[1, 1]):
+        return False
+    shares = np.linalg.solve(products, ends @ between.T)  # (2, N - 2), by least squares
+    unexplained = ((between - shares.T @ ends) ** 2).sum(axis=1)
+    whole = np.maximum((between**2).sum(axis=1), images.shape[1] * BLANK**2)
+    if (unexplained > MAX_UNEXPLAINED * whole).any():
+        return False
+    of_old, of_new = shares
+    if (np.diff(of_old) > _STUMBLE).any() or (np.diff(of_new) < -_STUMBLE).any():
+        return False
+    is_mixed = (of_old > _MIXED[0]) & (of_old < _MIXED[1])
+    return int(is_mixed.sum()) >= MIN_MIXED
