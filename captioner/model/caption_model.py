@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from captioner.decoding.blanks import FillResult, fill_each, parse_blanks
 from captioner.decoding.constraints import find_constraints, known_ids
+from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions, FillOptions
+from captioner.decoding.rules import S, StepFunction
 from captioner.decoding.search import decode
 from captioner.errors import CaptionerError
 from captioner.images.reading import read_image, to_rgb
@@ -283,13 +285,12 @@ class CaptionModel(nn.Module):
         if len(features.grid) == 0:
             return []
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
-        steps = self._steps_of_search(options)
-        with evaluating(self):
-            found = decode(
-                steps.step,
-                steps.start(
-                    features, self.decoder.style_numbers(options.style, len(features.grid))
-                ),
+        styles = self.decoder.style_numbers(options.style, len(features.grid))
+
+        def search(step: StepFunction[S], state: S) -> list[list[Hypothesis]]:
+            return decode(
+                step,
+                state,
                 len(features.grid),
                 options,
                 bos=BOS_ID,
@@ -302,6 +303,13 @@ class CaptionModel(nn.Module):
                 required=words.required,
                 joining=words.joining,
             )
+
+        steps, guided = self.decoder_steps(), self._guided_steps(options)
+        with evaluating(self):
+            if guided is None:
+                found = search(steps.step, steps.start(features, styles))
+            else:
+                found = search(guided.step, guided.start(features, styles))
         considered = [
             tuple(Candidate.of(each, self.tokenizer) for each in image) for image in found
         ]
@@ -311,11 +319,10 @@ class CaptionModel(nn.Module):
             for captions, share, lemmas in zip(considered, familiarity, seen, strict=True)
         ]
 
-    def _steps_of_search(self, options: DecodingOptions) -> DecoderSteps | GuidedSteps:
-        steps = self.decoder_steps()
+    def _guided_steps(self, options: DecodingOptions) -> GuidedSteps | None:
         if not options.tag_weight or self.tag_head is None or self.lexicon is None:
-            return steps
-        return GuidedSteps(steps, self.tag_head, self.lexicon, options.tag_weight)
+            return None
+        return GuidedSteps(self.decoder_steps(), self.tag_head, self.lexicon, options.tag_weight)
 
     def decoder_steps(self) -> DecoderSteps:
         """The decoder word by word, with the weights that it has now."""
@@ -370,25 +377,12 @@ class CaptionModel(nn.Module):
     ) -> CaptionModel:
         """Build a model from :meth:`description` and its weights; nothing is downloaded.
 
-        The two are compared first: a crafted description gets no memory that its weights do not
-        take anyway.
-
         Raises:
             CaptionerError: when the two do not fit together, or are not of a captioner.
         """
         try:
             parts = read_parts(description, state)
-            model = cls(
-                parts.encoder,
-                parts.decoder,
-                parts.tokenizer,
-                parts.transform,
-                parts.provenance,
-                parts.lexicon,
-                parts.tag_calibration,
-                parts.familiarity,
-                parts.tag_head,
-            )
+            model = cls(*parts[:9])
             model.decoding = parts.decoding
             check_values(model.state_dict(), parts.tensors)
             model.load_state_dict(parts.tensors)

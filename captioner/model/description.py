@@ -41,18 +41,18 @@ KEPT_OPTIONS = (
 
 
 class Parts(NamedTuple):
-    """What a captioner is made of, with the tensors that are its weights."""
+    """What a captioner is made of: its arguments, its way of captioning, and its weights."""
 
     encoder: Encoder
     decoder: Decoder
     tokenizer: Tokenizer
     transform: ImageTransform
     provenance: dict[str, Any]
-    decoding: DecodingOptions
     lexicon: Lexicon | None
     tag_calibration: TagCalibration | None
     familiarity: Familiarity | None
     tag_head: TagHead | None
+    decoding: DecodingOptions
     tensors: dict[str, Tensor]
 
 
@@ -121,11 +121,11 @@ def read_parts(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> P
         tokenizer,
         transform,
         provenance,
-        _read_decoding(description.get("decoding", {})),
         lexicon,
         tag_calibration,
         _read_familiarity(tensors, network.feature_size),
         _read_tag_head(tensors, lexicon, network.feature_size),
+        _read_decoding(description.get("decoding", {})),
         tensors,
     )
 

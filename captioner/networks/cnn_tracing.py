@@ -18,6 +18,7 @@ from captioner.networks.cnn_reading import PartlyUnknown, Reader
 from captioner.networks.cnn_values import UnknownLayer
 from captioner.networks.weights import ZerosOnly
 
+NO_GRID = "it gives no grid of features (B, D, h, w)"
 _SAME = 1e-4
 """Largest relative difference of features that is rounding and no mistake."""
 
@@ -43,14 +44,20 @@ def graph_network(network: nn.Module, example: Tensor, *, headless: bool = False
 
 
 def _read(network: nn.Module, noise: Tensor, parts: _Parts, headless: bool) -> GraphNetwork:
-    graph = _Tracer(parts).trace(network)
+    try:
+        graph = _Tracer(parts).trace(network)
+    except UnknownLayer as error:
+        with torch.no_grad():
+            if not is_grid(network(noise)):  # which is the better reason
+                raise UnknownLayer(NO_GRID) from error
+        raise
     run = _Recorder(fx.GraphModule(network, graph))
     with torch.no_grad():
         run.run(noise)
     last = _last_grid(network, graph, run.found) if headless else _result(graph)
     wanted = run.found.get(last)
     if not isinstance(wanted, Tensor) or not is_grid(wanted):
-        raise UnknownLayer("it gives no grid of features (B, D, h, w)")
+        raise UnknownLayer(NO_GRID)
     reader = Reader(network, run.found, parts.has)
     try:
         nodes = reader.read(graph, last)
@@ -99,7 +106,7 @@ def _last_grid(network: nn.Module, graph: fx.Graph, found: dict[fx.Node, Any]) -
         elif isinstance(value, Tensor) and value.ndim == 3 and _is_sequence(node):
             last = None  # (B, N, D): what follows a vision transformer's first convolution
     if last is None:
-        raise UnknownLayer("it gives no grid of features (B, D, h, w)")
+        raise UnknownLayer(NO_GRID)
     return last
 
 

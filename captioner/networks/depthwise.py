@@ -23,11 +23,12 @@ class TiledConv2d(nn.Conv2d):
         """(B, C, height, width) -> (B, C', height', width')."""
         if not self._is_slow(images):
             return super().forward(images)
-        top, left = self.padding
-        assert isinstance(top, int) and isinstance(left, int), "margins are numbers here"
+        margins = self.padding
+        assert not isinstance(margins, str), "margins are numbers here"
+        top, left = margins
         if top or left:
             images = functional.pad(images, (left, left, top, top))
-        found: Tensor = DepthwiseConvolution.apply(images, self.weight, self.stride)  # type: ignore[no-untyped-call]
+        found: Tensor = DepthwiseConvolution.apply(images, self.weight, self.stride)
         return found
 
     def _is_slow(self, images: Tensor) -> bool:
@@ -48,9 +49,7 @@ class DepthwiseConvolution(torch.autograd.Function):
     """A depthwise convolution of padded images in bf16, with gradients made of fast ones."""
 
     @staticmethod
-    def forward(  # type: ignore[override]
-        ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int]
-    ) -> Tensor:
+    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
         """Images (B, C, height, width), weight (C, 1, k, l) -> (B, C, height', width')."""
         images, kernel = images.bfloat16(), weight.bfloat16()
         ctx.save_for_backward(images, kernel)
@@ -78,8 +77,9 @@ def _gradient_of_images(
 ) -> Tensor:
     if stride == (1, 1):
         return _gradient(gradient, images, kernel, stride, of_weight=False)
-    wide = (each.float() for each in (gradient, images, kernel))  # fast in float32 only
-    return _gradient(*wide, stride, of_weight=False).to(images.dtype)
+    # Fast in float32 only.
+    found = _gradient(gradient.float(), images.float(), kernel.float(), stride, of_weight=False)
+    return found.to(images.dtype)
 
 
 def _gradient_of_weight(
