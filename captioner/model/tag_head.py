@@ -133,7 +133,7 @@ def _fit_logistic(inputs: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:
     @torch.no_grad()
     def loss() -> Tensor:
         weights, biases = weight * weight_step, bias * bias_step
-        value = RIDGE * weights.square().sum()
+        value: Tensor = RIDGE * weights.square().sum()
         weight_slope, bias_slope = 2 * RIDGE * weights, torch.zeros_like(biases)
         # Logits of a million images and a thousand lemmas do not fit in memory.
         parts = zip(torch.split(rotated, ROWS), torch.split(named, ROWS), strict=True)
