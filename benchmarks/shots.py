@@ -27,7 +27,7 @@ import av
 import numpy as np
 from PIL import Image
 
-from captioner.video.frames import open_video
+from captioner.video.opening import open_video
 from captioner.video.shots import find_cuts
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"

@@ -27,7 +27,7 @@ from captioner.files.finding import SourceFile
 from captioner.model.caption_model import CaptionModel
 from captioner.model.shipped import load_model
 from captioner.tagging.videos import tag_videos
-from captioner.video.frames import READERS, open_video
+from captioner.video.opening import READERS, open_video
 from captioner.video.sampling import Cut, SamplingOptions, sample
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"

@@ -45,7 +45,7 @@ from captioner.version import __version__
 if TYPE_CHECKING:
     from captioner.files.finding import SourceFile
 
-READERS = ("pyav", "opencv")  # as in video.frames, which loads NumPy; a test compares them
+READERS = ("pyav", "opencv")  # as in video.opening, which loads NumPy; a test compares them
 SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
 
 TRAINING_COMMANDS = {
@@ -265,7 +265,7 @@ def _tag(args: argparse.Namespace) -> int:
     from captioner.model.shipped import load_model
     from captioner.tagging.job import TagJob, run_tag_job
     from captioner.tagging.timeline import TagOptions
-    from captioner.video.frames import VIDEOS, find_videos
+    from captioner.video.opening import VIDEOS, find_videos
     from captioner.video.sampling import SamplingOptions
 
     start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)

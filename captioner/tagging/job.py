@@ -41,8 +41,9 @@ from captioner.tagging.timeline import TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
 from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.version import __version__
-from captioner.video.frames import READING, VIDEOS
-from captioner.video.process import Failed
+from captioner.video.events import Failed
+from captioner.video.frames import READING
+from captioner.video.opening import VIDEOS
 from captioner.video.sampling import SamplingOptions
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"

@@ -36,8 +36,9 @@ from captioner.tagging.timeline import (
     VideoTag,
     build_timeline,
 )
+from captioner.video.events import Ended, Event, Failed, Opened, Picture
 from captioner.video.frames import VideoError, VideoInfo
-from captioner.video.process import Ended, Event, Failed, Opened, Picture, VideoProcess
+from captioner.video.process import VideoProcess
 from captioner.video.sampling import Cut, SamplingOptions
 
 SCHEMA = "captioner-video-1"
@@ -171,7 +172,7 @@ def tag_videos(
 
     Args:
         model: the captioner. Without a lexicon (`captioner calibrate`) it gives no tags.
-        files: what `captioner.video.frames.find_videos` lists.
+        files: what `captioner.video.opening.find_videos` lists.
         sampling: which frames are looked at; the defaults of `SamplingOptions` otherwise.
         tagging: which tags are kept; the defaults of `TagOptions` otherwise.
         decoding: how frames are captioned; the model's own way otherwise, with which

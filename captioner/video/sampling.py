@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from captioner.video.frames import LONGEST_VIDEO_S, READERS, Frame, Video
+from captioner.video.frames import LONGEST_VIDEO_S, Frame, Video
+from captioner.video.opening import READERS
 from captioner.video.shots import find_cuts
 
 SETTLE_S = 0.25
@@ -25,7 +26,7 @@ class SamplingOptions:
         max_frames: most frames looked at in one video. They are spread over all of a longer video;
             where the file does not say how long it is, it is read once more, without decoding, to
             find out. None sets no bound.
-        reader: ``pyav`` or ``opencv``; see `captioner.video.frames`.
+        reader: ``pyav`` or ``opencv``; see `captioner.video.opening`.
         time_limit_s: a video whose reader delivers nothing for so many seconds is given up.
         start_s: where the part of the video that is looked at begins, in seconds. What comes before
             is decoded all the same.
@@ -62,8 +63,11 @@ class SamplingOptions:
         for name, value in (("start_s", self.start_s), ("end_s", self.end_s)):
             if value is None and name == "end_s":
                 continue
-            is_number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not is_number or not 0 <= value <= LONGEST_VIDEO_S:
+            if (
+                isinstance(value, bool)
+                or not isinstance(value, int | float)
+                or not 0 <= value <= LONGEST_VIDEO_S
+            ):
                 raise ValueError(f"{name}={value!r}: give seconds, 0 to {LONGEST_VIDEO_S:g}")
         if self.end_s is not None and self.end_s <= self.start_s:
             raise ValueError(f"end_s={self.end_s!r}: give a time after start_s={self.start_s!r}")

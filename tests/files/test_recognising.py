@@ -10,7 +10,7 @@ from captioner.cli.options import say_what_was_passed_over
 from captioner.files.finding import other_files
 from captioner.files.recognising import HEAD_BYTES, recognise, recognised
 from captioner.images.reading import IMAGES, ImageError, read_image
-from captioner.video.frames import VIDEOS
+from captioner.video.opening import VIDEOS
 from helpers.images import noise
 
 

@@ -30,7 +30,8 @@ from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
 from captioner.tagging.timeline import TagOptions
 from captioner.tagging.writers import TAG_WRITERS
-from captioner.video.frames import READERS, READING
+from captioner.video.frames import READING
+from captioner.video.opening import READERS
 from captioner.video.sampling import SamplingOptions
 from helpers.videos import (
     cut_off,

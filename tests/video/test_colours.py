@@ -24,7 +24,8 @@ from captioner.video.colours import (
     guessed_colours,
     to_srgb,
 )
-from captioner.video.frames import READERS, VideoInfo, open_video
+from captioner.video.frames import VideoInfo
+from captioner.video.opening import READERS, open_video
 from helpers.videos import evenly, number_of, numbered, write_video
 
 readers = pytest.mark.parametrize("reader", READERS)

@@ -16,15 +16,8 @@ from PIL import Image
 
 from captioner.errors import CaptionerError
 from captioner.video.colours import FrameConverter
-from captioner.video.frames import (
-    READERS,
-    Picture,
-    Video,
-    VideoError,
-    VideoInfo,
-    find_videos,
-    open_video,
-)
+from captioner.video.frames import Picture, Video, VideoError, VideoInfo
+from captioner.video.opening import READERS, find_videos, open_video
 from helpers.videos import (
     HEIGHT,
     MS,

@@ -24,21 +24,11 @@ from PIL import Image
 import captioner
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
-from captioner.video.frames import READERS, VideoInfo, open_video
-from captioner.video.process import (
-    JOBS_AHEAD,
-    MAX_DATA,
-    MAX_REASON,
-    Ended,
-    Event,
-    Failed,
-    Opened,
-    Picture,
-    VideoProcess,
-    _Out,
-    _receive,
-    _serve,
-)
+from captioner.video.child import MAX_REASON, Out, serve
+from captioner.video.events import MAX_DATA, Ended, Event, Failed, Opened, Picture, receive
+from captioner.video.frames import VideoInfo
+from captioner.video.opening import READERS, open_video
+from captioner.video.process import JOBS_AHEAD, VideoProcess
 from captioner.video.sampling import Cut, SamplingOptions
 from helpers.videos import (
     MS,
@@ -453,11 +443,11 @@ def test_an_exception_ends_the_child_and_closes_its_pipes(long_video: Path) -> N
     ],
 )
 def test_what_is_no_message_ends_the_reading(sent: bytes) -> None:
-    assert _receive(io.BytesIO(sent)) is None
+    assert receive(io.BytesIO(sent)) is None
     message = {"event": "picture", "values": {"time_s": 1.0}, "bytes": 3}
     stream = io.BytesIO(json.dumps(message).encode() + b"\nabc" + sent)
-    assert _receive(stream) == (message, b"abc")
-    assert _receive(stream) is None
+    assert receive(stream) == (message, b"abc")
+    assert receive(stream) is None
 
 
 @pytest.mark.slow
@@ -496,12 +486,12 @@ def test_an_error_that_nobody_has_foreseen_costs_one_video(
     if late:
         monkeypatch.setattr(ImageTransform, "fit", fail)
     else:
-        monkeypatch.setattr("captioner.video.process.open_video", fail)
+        monkeypatch.setattr("captioner.video.child.open_video", fail)
     sent = io.BytesIO()
-    _serve(path, SMALL, SamplingOptions(), _Out(sent))
+    serve(path, SMALL, SamplingOptions(), Out(sent))
     sent.seek(0)
     messages = []
-    while (message := _receive(sent)) is not None:
+    while (message := receive(sent)) is not None:
         if message[0]["event"] != "alive":
             messages.append(message[0])
     assert [each["event"] for each in messages] == (["opened"] if late else []) + ["failed"]

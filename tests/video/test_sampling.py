@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from captioner.video.frames import READERS, Frame, VideoError, open_video
+from captioner.video.frames import Frame, VideoError
+from captioner.video.opening import READERS, open_video
 from captioner.video.sampling import SETTLE_S, Cut, SamplingOptions, sample
 from captioner.video.shots import find_cuts
 from helpers.videos import (

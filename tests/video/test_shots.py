@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.video.frames import READERS, open_video
+from captioner.video.opening import READERS, open_video
 from captioner.video.shots import FLASH_S, find_cuts
 from helpers.videos import EXAMPLES, clip_of, evenly, photo, real_clip, write_video
 

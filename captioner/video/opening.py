@@ -1,0 +1,88 @@
+"""Find videos, and open them with one of two readers.
+
+Two readers do the same job. PyAV is the default: it gives the container's own timestamps as exact
+fractions, reports every packet that could not be decoded, decodes AV1, and was as fast as OpenCV
+or faster on the clips tried (`benchmarks/tag.py` measures it). OpenCV serves where PyAV cannot;
+it counts no failures, because it does not tell of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+from pathlib import Path
+
+from captioner.errors import CaptionerError
+from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+from captioner.video import animations
+from captioner.video.frames import Video, VideoError
+from captioner.video.opencv import OpenCvVideo
+from captioner.video.pyav import PyAvVideo
+from captioner.video.webp import WebPVideo
+
+_SUFFIXES = (
+    ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .wmv .asf .flv .f4v .ogv .3gp"
+    " .3g2 .mxf .dv .ivf .y4m"
+)
+VIDEOS = FileKind("video", frozenset(_SUFFIXES.split()), _SUFFIXES)
+"""What a folder is searched for, besides images that move."""
+
+_MOVING = " .gif .webp .apng .png"
+_VIDEOS_AND_MOVING = FileKind("video", VIDEOS.suffixes | animations.SUFFIXES, _SUFFIXES + _MOVING)
+
+
+READERS = ("pyav", "opencv")
+
+
+def find_videos(
+    paths: str | Path | Sequence[str | Path], exclude: Sequence[str] | None = ()
+) -> Iterator[SourceFile]:
+    """List video files lazily; see `captioner.files.finding.find_files`, also for the errors.
+
+    GIF, WebP and PNG files that a folder holds or a pattern matches are listed if they have more
+    than one frame, those that are named by themselves always.
+    """
+    kind = _VIDEOS_AND_MOVING
+    found = find_files(paths, kind, exclude)
+    videos = (each for each in found if each.root is None or not _is_still(each.path))
+    first = next(videos, None)
+    if first is None:
+        given = paths if isinstance(paths, str | Path) else ", ".join(map(printable, paths))
+        raise CaptionerError(f"{printable(given)} holds no video files ({kind.supported})")
+    return chain([first], videos)
+
+
+def _is_still(path: Path) -> bool:
+    return path.suffix.lower() in animations.SUFFIXES and not animations.is_animated(path)
+
+
+def open_video(path: str | Path, reader: str = "pyav") -> Video:
+    """Open a video and decode its first frame.
+
+    Args:
+        path: a video file, whatever its suffix. Playlists are refused.
+        reader: ``pyav`` or ``opencv``.
+
+    Raises:
+        VideoError: there is no picture to be had from it; its ``code`` says why.
+        ValueError: an unknown reader.
+    """
+    path = Path(path)
+    if reader not in READERS:
+        raise ValueError(f"reader={reader!r}: choose one of {', '.join(READERS)}")
+    try:
+        problem = why_unreadable(path)
+        if problem is None:
+            path.open("rb").close()  # The readers do not both say that they were not allowed to.
+    except FileNotFoundError:
+        raise VideoError("not_found", "file not found", path) from None
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise VideoError("unreadable", reason, path) from None
+    if problem is not None:
+        code = "empty_file" if problem == "empty file" else "unreadable"
+        raise VideoError(code, problem, path)
+    with path.open("rb") as file:
+        if animations.is_webp(file.read(12)):
+            return WebPVideo(path)
+    return PyAvVideo(path) if reader == "pyav" else OpenCvVideo(path)

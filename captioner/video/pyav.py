@@ -1,0 +1,271 @@
+"""Read videos with PyAV: exact times, all damage counted, everything that FFmpeg decodes."""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from fractions import Fraction
+from pathlib import Path
+from typing import Any, cast
+
+import numpy as np
+
+from captioner.video.colours import BT601, BT709, Colours, FrameConverter
+from captioner.video.containers import (
+    ENCRYPTION,
+    frame_rate,
+    measured_s,
+    no_frames,
+    open_container,
+    seconds_of,
+    video_stream,
+)
+from captioner.video.frames import (
+    Clock,
+    Frame,
+    Picture,
+    Video,
+    VideoError,
+    VideoInfo,
+    plausible,
+    shown_width,
+)
+
+MAX_FAILURES_IN_A_ROW = 250
+"""Packets in a row that may fail before the rest of a file is given up."""
+
+
+class _PyAvFrame(Frame):
+    def __init__(
+        self, index: int, time_s: float, duration_s: float | None, frame: Any, video: PyAvVideo
+    ) -> None:
+        super().__init__(index, time_s, duration_s)
+        self._frame = frame
+        self._video = video
+
+    def rgb(self) -> Picture:
+        frame = self._frame
+        width = shown_width(frame.width, self._video.pixel_aspect)
+        picture = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
+        is_mirrored, turns = self._video.orientation
+        if is_mirrored:
+            picture = picture[:, ::-1]
+        return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
+
+    def thumbnail(self, width: int, height: int) -> Picture:
+        picture = self._converted(lambda: self._video.small.rgb(self._frame, width, height))
+        return np.ascontiguousarray(picture[:, :, ::-1])
+
+    def _converted(self, convert: Callable[[], Picture]) -> Picture:
+        import av
+
+        try:
+            return convert()
+        except av.error.FFmpegError:
+            # Damage can leave a description of the colours behind that does not exist.
+            self._frame.colorspace = BT601
+            self._frame.color_trc = self._frame.color_primaries = BT709
+        try:
+            return convert()
+        except av.error.FFmpegError as error:
+            reason = f"its pictures of the format {self._frame.format.name} cannot be converted"
+            raise VideoError("no_decoder", reason, self._video.path) from error
+
+
+def _reformat() -> Callable[..., Any]:
+    import av
+
+    reformat: Callable[..., Any] = av.video.reformatter.VideoReformatter().reformat
+    return reformat
+
+
+def _alpha_decoder(stream: Any) -> Any:
+    """A decoder that sees transparency where the usual one does not; None where that is no matter.
+
+    WebM keeps it beside the pictures of VP8 and VP9, and FFmpeg's own decoders leave it there.
+    """
+    import av
+
+    name = {"vp8": "libvpx", "vp9": "libvpx-vp9"}.get(stream.codec_context.name)
+    if name is None or stream.metadata.get("alpha_mode") != "1":
+        return None
+    try:
+        decoder = av.CodecContext.create(name, "r")
+    except (ValueError, av.error.FFmpegError):  # This build of FFmpeg has none.
+        return None
+    decoder.extradata = stream.codec_context.extradata
+    return decoder
+
+
+def _orientation(frame: Any) -> tuple[bool, int]:
+    """Whether a frame is mirrored left to right first, then its quarter turns clockwise.
+
+    To be asked of one frame only: PyAV's list of side data and its frame hold each other, and so
+    the picture stays in memory until Python looks for such circles.
+    """
+    from av.sidedata.sidedata import Type
+
+    found = _side_data(frame).get(Type.DISPLAYMATRIX)
+    if found is None:
+        return False, 0
+    # ISO/IEC 14496-12, 8.3.2: the point (x, y), y downwards, is shown at (a x + c y, b x + d y).
+    a, b, _, c, d = struct.unpack("=5i", bytes(found)[:20])
+    is_mirrored = a * d - b * c < 0
+    sign = -1 if is_mirrored else 1
+    return is_mirrored, round(math.atan2(sign * b, sign * a) / (math.pi / 2)) % 4
+
+
+def _side_data(frame: Any) -> Mapping[Any, Any]:
+    """What a frame carries besides its picture, of the kinds that PyAV knows.
+
+    FFmpeg knows more (of spatial video, EXIF), and PyAV then refuses all with a ValueError.
+    """
+    import av
+    from av.sidedata.sidedata import Type
+
+    with suppress(ValueError):
+        return cast(Mapping[Any, Any], frame.side_data)
+    kinds: Any = Type
+    first = max(each.value for each in kinds) + 1
+    try:
+        graph = av.filter.Graph()
+        source = graph.add_buffer(
+            width=frame.width, height=frame.height, format=frame.format, time_base=Fraction(1, 1000)
+        )
+        unknown = range(first, first + _UNKNOWN_KINDS)
+        filters = [graph.add("sidedata", f"mode=delete:type={kind}") for kind in unknown]
+        graph.link_nodes(source, *filters, graph.add("buffersink")).configure()
+        graph.push(frame)
+        return cast(Mapping[Any, Any], graph.pull().side_data)
+    except (ValueError, av.error.FFmpegError):
+        return {}
+
+
+_UNKNOWN_KINDS = 32  # of side data, that an FFmpeg may know and a PyAV not; 4 in FFmpeg 8.1
+
+
+class PyAvVideo(Video):
+    """A video that PyAV reads."""
+
+    def __init__(self, path: Path) -> None:
+        import av
+
+        super().__init__(path)
+        self._ffmpeg_error = av.error.FFmpegError
+        self._failures_in_a_row = 0
+        self._container = open_container(path)
+        try:
+            self._stream = video_stream(self._container, path)
+            self._decoder = _alpha_decoder(self._stream) or self._stream.codec_context
+            # What the container states; a decoder writes over it what the pictures state.
+            declared = Colours.of(self._stream.codec_context)
+            may_be_unset = self._stream.codec_context.name == "rawvideo"
+            self.full = FrameConverter(declared, _reformat(), may_be_unset=may_be_unset)
+            self.small = FrameConverter(
+                declared, _reformat(), interpolation="AREA", may_be_unset=may_be_unset
+            )
+            self._frames = self._decode()
+            self._first = next(self._frames, None)
+            if self._first is None:
+                raise no_frames(path)
+            self.orientation = _orientation(self._first)
+            self.pixel_aspect = self._stream.sample_aspect_ratio
+            self.info = self._describe(self._first)
+        except BaseException:
+            self.close()
+            raise
+
+    def _describe(self, frame: Any) -> VideoInfo:
+        _, turns = self.orientation
+        width = shown_width(frame.width, self.pixel_aspect)
+        height = frame.height
+        if turns % 2:
+            width, height = height, width
+        file_us = self._container.duration
+        return VideoInfo(
+            width,
+            height,
+            90 * turns,
+            plausible(self._announced_s()),
+            plausible(None if file_us is None else file_us / 1_000_000),
+        )
+
+    def _announced_s(self) -> float | None:
+        stream, container = self._stream, self._container
+        if stream.duration is not None and stream.time_base is not None:
+            return float(seconds_of(stream.duration, stream.time_base))
+        # Matroska keeps each stream's length as a tag, the file's as that of the longest stream.
+        with suppress(KeyError, ValueError):
+            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        if container.duration is not None and len(container.streams) == 1:
+            return float(container.duration) / 1_000_000
+        return None
+
+    def _packets(self) -> Iterator[Any]:
+        """The stream's packets; a stretch that the container's reader stumbles over is skipped."""
+        packets = self._container.demux(self._stream)
+        while True:
+            try:
+                yield next(packets)
+            except (StopIteration, IndexError):
+                # IndexError: at the end PyAV looks for streams that came up in the middle, as in
+                # a damaged file, in a list that was made at the start.
+                return
+            except self._ffmpeg_error:
+                if self._failed():
+                    return
+                packets = self._container.demux(self._stream)
+
+    def _decode(self) -> Iterator[Any]:
+        for packet in self._packets():
+            if packet.has_sidedata(ENCRYPTION):
+                self.ended_early = "the rest of it is encrypted"
+                return
+            try:
+                frames = self._decoder.decode(packet)
+            except self._ffmpeg_error as error:
+                if isinstance(error, EOFError):
+                    return
+                frames = ()
+                if self._failed():
+                    return
+            for frame in frames:
+                if frame.is_corrupt:
+                    # A decoder paints over what is missing: a picture of nothing that was filmed.
+                    self.decode_failures += 1
+                    continue
+                self._failures_in_a_row = 0
+                yield frame
+
+    def _failed(self) -> bool:
+        """Count a failure; whether there were too many in a row."""
+        self.decode_failures += 1
+        self._failures_in_a_row += 1
+        if self._failures_in_a_row < MAX_FAILURES_IN_A_ROW:
+            return False
+        self.ended_early = f"{self._failures_in_a_row} damaged packets in a row"
+        return True
+
+    def __iter__(self) -> Iterator[Frame]:
+        clock = Clock(frame_rate(self._container, self._stream), self.info.announced_s)
+        # AVI knows no presentation times: what is called so counts packets as they are stored.
+        is_avi = self._container.format.name == "avi"
+        index, frame = 0, self._first
+        self._first = None
+        while frame is not None:
+            count = frame.dts if is_avi else frame.pts
+            stamp = None if count is None else seconds_of(count, frame.time_base)
+            lasts_s = plausible(float(seconds_of(frame.duration, frame.time_base)))
+            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
+            index, frame = index + 1, next(self._frames, None)
+
+    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
+        """See `Video.measured_s`."""
+        return measured_s(self.path, alive)
+
+    def close(self) -> None:
+        """Close the file."""
+        self._container.close()

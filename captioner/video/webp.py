@@ -1,0 +1,68 @@
+"""Read animated WebP, which FFmpeg does not, with Pillow."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from captioner.video import animations
+from captioner.video.containers import no_frames, not_opened
+from captioner.video.frames import Frame, Picture, Video, VideoInfo, plausible
+from captioner.video.opencv import ImageFrame
+
+
+class WebPVideo(Video):
+    """An animated WebP, or a still as a video of one frame, whatever reader was asked for."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        try:
+            self._image = animations.open_webp(path)
+        except _PILLOW_ERRORS as error:
+            raise not_opened(path) from error
+        self._frames = animations.webp_frames(self._image)
+        self._first = self._next()
+        if self._first is None:
+            self.close()
+            raise no_frames(path)
+        self.info = VideoInfo(*self._image.size, 0, None)
+
+    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
+        """See `Video.measured_s`."""
+        total_s = 0.0
+        with suppress(*_PILLOW_ERRORS), animations.open_webp(self.path) as image:
+            for _, lasts_s in animations.webp_frames(image):
+                total_s += lasts_s
+                alive()
+        return plausible(total_s)
+
+    def _next(self) -> tuple[Picture, float] | None:
+        try:
+            return next(self._frames, None)
+        except _PILLOW_ERRORS:
+            self.decode_failures += 1
+            self.ended_early = "a damaged frame"
+            return None
+
+    def __iter__(self) -> Iterator[Frame]:
+        index, time_s, found = 0, 0.0, self._first
+        self._first = None
+        while found is not None:
+            picture, lasts_s = found
+            height, width = picture.shape[:2]
+            bgr = np.ascontiguousarray(picture[:, :, ::-1])
+            frame = ImageFrame(index, time_s, bgr, (width, height))
+            frame.duration_s = lasts_s
+            yield frame
+            index, time_s, found = index + 1, time_s + lasts_s, self._next()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._image.close()
+
+
+_PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
