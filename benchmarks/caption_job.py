@@ -24,7 +24,7 @@ from captioner import load_model
 from captioner.captioning.batches import caption_batches
 from captioner.captioning.job import CaptionJob
 from captioner.captioning.run import KeptRun, open_caption_job
-from captioner.images.reading import find_images
+from captioner.images.kinds import find_images
 
 
 def make_photos(folder: Path, count: int) -> None:

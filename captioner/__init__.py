@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from captioner.decoding.options import DecodingOptions, FillOptions
     from captioner.errors import CaptionerError
     from captioner.evaluation.evaluate import evaluate
-    from captioner.images.reading import find_images
+    from captioner.images.kinds import find_images
     from captioner.model.caption_model import CaptionModel
     from captioner.model.checkpoints import export_checkpoint
     from captioner.model.shipped import load_model
@@ -65,7 +65,7 @@ _MODULE_OF = {
     "evaluate": "captioner.evaluation.evaluate",
     "export_checkpoint": "captioner.model.checkpoints",
     "fill_images": "captioner.captioning.fill",
-    "find_images": "captioner.images.reading",
+    "find_images": "captioner.images.kinds",
     "load_caption_data": "captioner.data.datasets",
     "load_model": "captioner.model.shipped",
     "main": "captioner.cli.entry",

@@ -114,7 +114,7 @@ def test_the_public_names_are_what_the_modules_define() -> None:
     from captioner.decoding.options import DecodingOptions, FillOptions
     from captioner.errors import CaptionerError
     from captioner.evaluation.evaluate import evaluate
-    from captioner.images.reading import find_images
+    from captioner.images.kinds import find_images
     from captioner.model.caption_model import CaptionModel
     from captioner.model.checkpoints import export_checkpoint
     from captioner.model.shipped import load_model

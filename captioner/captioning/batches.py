@@ -17,7 +17,8 @@ from torch import Tensor
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
-from captioner.images.reading import ImageError, read_ahead
+from captioner.images.ahead import read_ahead
+from captioner.images.reading import ImageError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
@@ -100,7 +101,7 @@ def caption_images(
 
     Args:
         model: the captioner.
-        files: what `captioner.images.find_images` lists.
+        files: what `captioner.images.kinds.find_images` lists.
         options: how to decode the captions; otherwise as the model does unless told otherwise.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.

@@ -73,7 +73,7 @@ def fill_images(
 
     Args:
         model: the captioner.
-        files: what `captioner.images.reading.find_images` lists.
+        files: what `captioner.images.kinds.find_images` lists.
         sentence: ``___`` stands for one word each; see `captioner.decoding.blanks.parse_blanks`.
         options: see `FillOptions`.
 

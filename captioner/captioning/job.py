@@ -18,7 +18,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
-from captioner.images.reading import IMAGES
+from captioner.images.kinds import IMAGES, find_images, images_to_find
 from captioner.model.caption_model import CaptionModel
 
 
@@ -42,6 +42,8 @@ class CaptionJob:
         workers: threads that read images while the model works.
         overwrite: start anew, and replace what is there.
         append: keep all that is in the output, and add the images that are not.
+        raw: which raw photos of the folders are captioned, one of
+            `captioner.images.kinds.RAW_CHOICES`.
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
         embed: write captions and tags into the image files too, as
             `captioner.captioning.embedding` does it.
@@ -61,12 +63,14 @@ class CaptionJob:
     xmp_name: str = "darktable"
     exclude: tuple[str, ...] = ()
     embed: bool = False
+    raw: str = "alone"
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
             raise ValueError(f"format={self.format!r}: choose from {', '.join(WRITERS)}")
         if self.xmp_name not in XMP_NAMINGS:
             raise ValueError(f"xmp_name={self.xmp_name!r}: choose from {', '.join(XMP_NAMINGS)}")
+        images_to_find(self.raw)  # which refuses other values
         if self.overwrite and self.append:
             raise ValueError("append and overwrite: the one keeps what the other replaces")
         if self.append and not self.is_kept:
@@ -167,6 +171,10 @@ class CaptionRun(ABC):
             job.min_confidence,
             job.min_tag_confidence,
         )
+
+    def _files(self) -> Iterator[SourceFile]:
+        """The images of the job, in their order."""
+        return find_images(self.job.paths, self.job.exclude, self.job.raw)
 
     def _batches(
         self, numbered_files: Iterator[tuple[int, SourceFile]], batch_size: int, fixed_shape: bool

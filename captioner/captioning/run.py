@@ -36,7 +36,8 @@ from captioner.files.finding import SourceFile, base_folder
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
 from captioner.files.writing import make_folder
-from captioner.images.reading import IMAGES, READER_VERSION, find_images
+from captioner.images.kinds import IMAGES, find_images
+from captioner.images.reading import READER_VERSION
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
 from captioner.version import __version__
@@ -153,7 +154,7 @@ class KeptRun(CaptionRun):
         may_replace = self.job.overwrite or (
             journal is not None and journal.replaces is True and not journal.was_complete
         )
-        for file in find_images(self.job.paths, self.job.exclude):
+        for file in self._files():
             key = key_of(file.name)
             if key in listed:
                 raise CaptionerError(f"two images are called {file.name}: rename one of them")
@@ -182,7 +183,7 @@ class KeptRun(CaptionRun):
         others = [key for key in journal.keys if key not in listed]
         if others:
             # What is left out by now has been captioned before: it stays.
-            everything = {key_of(file.name) for file in find_images(self.job.paths, None)}
+            everything = {key_of(file.name) for file in find_images(self.job.paths, None, "all")}
             others = [key for key in others if key not in everything]
         other = next((e for e in journal.live(others) if not e.has_failed), None)
         if other is not None:
@@ -198,7 +199,7 @@ class KeptRun(CaptionRun):
         """Also what could not be embedded then; see `CaptionRun.embed_finished`."""
         if self._embedder is None:
             return
-        for file in find_images(self.job.paths, self.job.exclude):
+        for file in self._files():
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             if entry is None or not here.is_same(entry.source) or not _lacks_embedding(entry):
                 continue
@@ -227,7 +228,7 @@ class KeptRun(CaptionRun):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
-        for place, file in enumerate(find_images(self.job.paths, self.job.exclude)):
+        for place, file in enumerate(self._files()):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             self._keys.append(key_of(file.name))
             if not self._is_done(file, here, entry):
@@ -353,7 +354,7 @@ class _PassingRun(CaptionRun):
     def __enter__(self) -> Self:
         self._check_options()
         self._writer: Writer = WRITERS[self.job.format](self.job.output)
-        self._files = find_images(self.job.paths, self.job.exclude)
+        self._found = self._files()
         self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
         with ExitStack() as stack:
             if self._embedder is not None:
@@ -381,7 +382,7 @@ class _PassingRun(CaptionRun):
                     yield record
 
     def _noted(self) -> Iterator[SourceFile]:
-        for file in self._files:
+        for file in self._found:
             self._ahead.append(Fingerprint.of(file))
             yield file
 

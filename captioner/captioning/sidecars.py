@@ -61,7 +61,7 @@ class SidecarWriter(Writer):
     def _stems_beside(self, path: Path) -> dict[str, str]:
         """File name -> stem, for all images of the folder."""
         # Imported here: the command line's help lists the formats and must not load Pillow.
-        from captioner.images.reading import IMAGES
+        from captioner.images.kinds import IMAGES
 
         folder = os.path.abspath(path.parent)
         if folder != self._folder:

@@ -17,6 +17,7 @@ from captioner.cli.options import (
     add_decoding,
     add_exclude,
     add_model,
+    add_raw,
     decoding_options,
     say,
     say_what_was_passed_over,
@@ -60,7 +61,9 @@ examples:
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
 
-Other files in a folder (raw photos, videos) are counted by kind, in one line at the end.
+HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
+and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
+(videos, what has no extra) are counted by kind, in one line at the end.
 
 Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
 tabs. An image that cannot be read is named on standard error, the others are captioned, and the
@@ -89,6 +92,7 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     add_exclude(parser)
+    add_raw(parser)
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
     output.add_argument(
@@ -223,7 +227,7 @@ def _job_of(
 def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
     from captioner.captioning.run import open_caption_job
     from captioner.captioning.writers import JsonWriter
-    from captioner.images.reading import IMAGES, find_images
+    from captioner.images.kinds import find_images, images_to_find, notes_on_others
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
@@ -243,9 +247,17 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
             raise
     if not args.quiet:
         say("captioner: " + _captions_text(counts, args.min_confidence > 0, args.embed))
-    say_what_was_passed_over(args.paths, IMAGES, args.exclude, wanted=not args.quiet)
+    say_what_was_passed_over(
+        args.paths,
+        images_to_find(args.raw),
+        args.exclude,
+        notes_on_others(args.raw),
+        wanted=not args.quiet,
+    )
     if job.format == JsonWriter.format:
-        _say_what_shares_a_number(file.name for file in find_images(args.paths, args.exclude))
+        _say_what_shares_a_number(
+            file.name for file in find_images(args.paths, args.exclude, args.raw)
+        )
     return 1 if counts["failed"] or counts["not embedded"] else 0
 
 
@@ -337,6 +349,7 @@ def _job(
         return CaptionJob(
             paths=tuple(args.paths),
             exclude=tuple(args.exclude),
+            raw=args.raw,
             output=output,
             format=format,
             decoding=decoding,

@@ -9,7 +9,15 @@ from collections.abc import Iterable
 from contextlib import closing
 from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_arguments, add_exclude, add_model, options_of, say, shown
+from captioner.cli.options import (
+    add_arguments,
+    add_exclude,
+    add_model,
+    add_raw,
+    options_of,
+    say,
+    shown,
+)
 
 if TYPE_CHECKING:
     from captioner.captioning.fill import FillRecord
@@ -46,6 +54,7 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     parser.add_argument("sentence", metavar="SENTENCE", help="with ___ for each word to be found")
     add_exclude(parser)
+    add_raw(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
@@ -62,12 +71,12 @@ def _fill(args: argparse.Namespace) -> int:
     from captioner.captioning.fill import FILL_WRITERS, fill_images
     from captioner.decoding.blanks import parse_blanks
     from captioner.decoding.options import FillOptions
-    from captioner.images.reading import find_images
+    from captioner.images.kinds import find_images
     from captioner.model.shipped import load_model
 
     options = options_of(FillOptions, "search options", args)
     parse_blanks(args.sentence)
-    files = find_images(args.paths, args.exclude)
+    files = find_images(args.paths, args.exclude, args.raw)
     model = load_model(args.model, device=args.device, precision=args.precision)
     counts: Counter[str] = Counter()
     records = fill_images(model, files, args.sentence, options)

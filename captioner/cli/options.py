@@ -6,7 +6,7 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +15,7 @@ from captioner.errors import CaptionerError
 
 if TYPE_CHECKING:
     from captioner.decoding.options import DecodingOptions
-    from captioner.files.finding import FileKind
+    from captioner.files.kinds import FileKind
 
 Options = TypeVar("Options")
 
@@ -82,6 +82,20 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
         "'*.png', 'drafts/', '/2023/*.tif'; a file .captionerignore in a folder holds such lines. "
         "Folders of thumbnails and waste bins (@eaDir, #recycle, $RECYCLE.BIN, __MACOSX, *.lrdata) "
         "are left out anyway. What is named itself is never left out",
+    )
+
+
+def add_raw(parser: argparse.ArgumentParser) -> None:
+    """The option of which raw photos of the folders are taken."""
+    from captioner.images.kinds import RAW_CHOICES
+
+    parser.add_argument(
+        "--raw",
+        choices=RAW_CHOICES,
+        default=RAW_CHOICES[0],
+        help="raw photos in folders (.cr3, .nef, .arw, .dng ...), which are read with the extra "
+        "captioner[raw]. alone (default): those without a JPEG or another image of the same name; "
+        "all; none. What is named itself is always taken",
     )
 
 
@@ -286,7 +300,12 @@ def say(line: str) -> None:
 
 
 def say_what_was_passed_over(
-    paths: Sequence[str], kind: FileKind, exclude: Sequence[str], *, wanted: bool
+    paths: Sequence[str],
+    kind: FileKind,
+    exclude: Sequence[str],
+    notes: Mapping[str, str] | None = None,
+    *,
+    wanted: bool,
 ) -> None:
     """One line on what folders hold besides the files that were listed, by kind; mostly none.
 
@@ -294,6 +313,7 @@ def say_what_was_passed_over(
         paths: of the command.
         kind: what folders were searched for.
         exclude: what was left out on purpose.
+        notes: what there is to say of a kind of file: how it would be read.
         wanted: whether the user wants to know.
     """
     from captioner.files.finding import other_files
@@ -313,9 +333,11 @@ def say_what_was_passed_over(
             counts[found] += 1
             suffixes.setdefault(found, set()).add(path.suffix.lower() or "no suffix")
     if counts:
-        parts = [
-            f"{count} {name}{'' if name[0].isupper() or count == 1 else 's'}"
-            f" ({' '.join(sorted(suffixes[name]))})"
-            for name, count in sorted(counts.items())
-        ]
+        parts = []
+        for name, count in sorted(counts.items()):
+            about = " ".join(sorted(suffixes[name]))
+            if notes and name in notes:
+                about += f"; {notes[name]}"
+            plural = "" if name[0].isupper() or count == 1 else "s"
+            parts.append(f"{count} {name}{plural} ({about})")
         say(f"captioner: passed over in folders: {', '.join(parts)}")

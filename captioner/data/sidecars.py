@@ -14,7 +14,7 @@ from captioner.data.text_files import text_lines
 
 _SIDECAR_IMAGES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".heic", ".ppm", ".pgm", ".jp2"),
+    *(".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".jp2"),
 )
 
 

@@ -32,7 +32,8 @@ from captioner.evaluation.calibration_scores import (
     score_seen,
 )
 from captioner.evaluation.evaluate import caption_examples, unreadable
-from captioner.images.reading import ImageError, read_ahead
+from captioner.images.ahead import read_ahead
+from captioner.images.reading import ImageError
 from captioner.model.familiarity import Familiarity
 from captioner.model.tag_head import TagHead, learnable, named_lemmas
 from captioner.model.tags import EVIDENCE_CAPTIONS

@@ -6,36 +6,13 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.files.excluding import IGNORE_FILE, OptionPatterns, Scope, is_by_product
-from captioner.files.recognising import ICLOUD
-
-
-@dataclass(frozen=True, slots=True)
-class FileKind:
-    """What a folder is searched for.
-
-    Attributes:
-        noun: in messages: ``image``, ``video``.
-        suffixes: in lower case, with the dot.
-        supported: the suffixes of files that can be read, as messages list them.
-    """
-
-    noun: str
-    suffixes: frozenset[str]
-    supported: str
-
-    def lists(self, name: str) -> bool:
-        """Whether a file of this name is listed in a folder."""
-        return os.path.splitext(name)[1].lower() in self.suffixes
-
-    def lists_hidden(self, name: str) -> bool:
-        """Whether a file of this name is listed although its name begins with a dot."""
-        return False
+from captioner.files.kinds import FileKind, OtherFiles
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,7 +89,9 @@ def find_files(
 def other_files(
     paths: Sequence[str | Path], kind: FileKind, exclude: Sequence[str] = ()
 ) -> Iterator[Path]:
-    """List the files that `find_files` passes over for their suffix, in folders it searches.
+    """List the files that `find_files` passes over, in folders it searches.
+
+    Those are files with other suffixes than the kind's, and doubles.
 
     Hidden files are none of them, but for the placeholders of iCloud.
 
@@ -123,20 +102,10 @@ def other_files(
     """
     scope = Scope(((OptionPatterns(exclude), ""),) if exclude else ())
     seen = _Seen()
-    for source in _sources(paths, _Others(kind.noun, kind.suffixes, kind.supported)):
+    others = OtherFiles(kind.noun, kind.suffixes, kind.supported, doubles=kind.doubles)
+    for source in _sources(paths, others):
         if source.rule is not None and source.rule.kind is not None:
             yield from _walk(source.path, _Listing(source.rule, scope), seen)
-
-
-class _Others(FileKind):
-    """The files that are not of a kind."""
-
-    def lists(self, name: str) -> bool:
-        # By name and not by super(): a dataclass with slots is another class than it began as.
-        return not FileKind.lists(self, name)
-
-    def lists_hidden(self, name: str) -> bool:
-        return name.endswith(ICLOUD)
 
 
 def base_folder(paths: Sequence[str | Path], kind: FileKind) -> Path:
@@ -212,8 +181,10 @@ class _Rule:
                 yield position
 
     def lists(self, name: str) -> bool:
-        if self.kind is not None and not self.kind.lists(name):
-            return False
+        return (self.kind is None or self.kind.lists(name)) and self.matches(name)
+
+    def matches(self, name: str) -> bool:
+        """The same whatever the suffix."""
         return any(position == len(self.parts) - 1 for position in self._matching(name))
 
     def below(self, name: str, spelled: bool = False) -> _Rule | None:
@@ -245,11 +216,23 @@ class _Listing:
 
     rule: _Rule
     scope: Scope | None
+    doubles: frozenset[str] = frozenset()  # names in the folder
 
     def has(self, name: str) -> bool:
-        return self.rule.lists(name) and not (
-            self.scope is not None and self.scope.leave_out(name, is_folder=False)
-        )
+        if name in self.doubles or not self.rule.lists(name):
+            return False
+        return self.scope is None or not self.scope.leave_out(name, is_folder=False)
+
+    def within(self, folder: Path, names: Sequence[str]) -> _Listing:
+        """The same with what is known from the names of the files in the folder."""
+        scope = None if self.scope is None else self.scope.with_file_of(folder)
+        kind = self.rule.kind
+        if kind is None or not kind.doubles:
+            return replace(self, scope=scope)
+        # What is left out is nobody's double.
+        known = [name for name in names if self.rule.matches(name)]
+        left = [x for x in known if scope is None or not scope.leave_out(x, is_folder=False)]
+        return replace(self, scope=scope, doubles=kind.passed_over(left))
 
     def below(self, name: str) -> _Listing | None:
         left_out = None if self.scope is None else self.scope.leave_out(name, is_folder=True)
@@ -369,8 +352,7 @@ def _walk(folder: Path, listing: _Listing, seen: _Seen) -> Iterator[Path]:
         # As an image it is refused with the reason: nothing below it goes missing in silence.
         yield folder
         return
-    if listing.scope is not None:
-        listing = _Listing(listing.rule, listing.scope.with_file_of(folder))
+    listing = listing.within(folder, [name for name, is_folder in entries if not is_folder])
     # By inode and not by path: links then neither loop nor list a folder's files twice.
     listings = seen.folders.setdefault((found.st_dev, found.st_ino), [])
     if any(other.rule == listing.rule for other in listings):

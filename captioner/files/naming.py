@@ -6,16 +6,17 @@ import os
 from functools import lru_cache
 from pathlib import Path
 
-from captioner.files.finding import FileKind
+from captioner.files.kinds import FileKind
 
 
 def output_stem(path: Path, kind: FileKind) -> str:
     """What the output files of an input file are called, without their suffix.
 
-    Of several files of the kind with one stem the first by name keeps it; the others, and files
-    without a suffix of the kind, go by their full name: ``a`` for ``a.mkv``, ``a.mp4`` for
-    ``a.mp4``. That depends on the folder alone and not on which of its files are worked on, so
-    that a second run finds the files of the first.
+    Of several files of the kind with one stem the first by name keeps it, but those whose suffixes
+    captioner has read for longer come before the others. The rest, and files without a suffix of
+    the kind, go by their full name: ``a`` for ``a.mkv``, ``a.mp4`` for ``a.mp4``. That depends on
+    the folder alone and not on which of its files are worked on, so that a second run finds the
+    files of the first.
     """
     folder = os.path.abspath(path.parent)
     try:
@@ -35,6 +36,7 @@ def output_stems(folder: str, kind: FileKind) -> dict[str, str]:
     try:
         with os.scandir(folder) as scan:
             names = sorted(entry.name for entry in scan if kind.lists(entry.name))
+        names.sort(key=kind.age)
     except OSError:
         return {}
     stems: dict[str, str] = {}

@@ -12,6 +12,7 @@ HEAD_BYTES = 512
 """From the start of a file: enough for the second packet of an MPEG transport stream."""
 
 IMAGE, RAW, VIDEO = "image", "raw photo", "video"
+LFS = "pointer of Git LFS"
 ICLOUD = ".icloud"
 
 _RAW_SUFFIXES = (
@@ -43,6 +44,7 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"gimp xcf", "GIMP"),
     (0, b"\0\0\1\0", "icon"),
+    (0, b"version https://git-lfs.github.com/", LFS),
     (8, b"CR\2\0", RAW),  # Canon, a TIFF otherwise
     (0, b"FUJIFILMCCD-RAW", RAW),
     (0, b"IIRO", RAW),
@@ -68,7 +70,8 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
 _RIFF = {b"WEBP": "WebP", b"AVI ": VIDEO}
 _BRANDS = {  # of ISO base media files
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
-    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx"), "HEIC"),
+    **dict.fromkeys((b"heic", b"heix", b"heim", b"heis"), "HEIC"),
+    **dict.fromkeys((b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),  # sequences
     **dict.fromkeys((b"mif1", b"msf1", b"mif2"), "HEIC"),  # of no codec; AVIF says so as well
     b"crx ": RAW,
     b"jxl ": "JPEG XL",

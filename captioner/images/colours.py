@@ -15,8 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, features
 
-MAX_PROFILE_BYTES = 4_000_000
-"""Longer profiles are ignored; those of printing presses have up to three million bytes."""
+from captioner.images.limits import MAX_PROFILE_BYTES
 
 MAX_PROGRAM_BYTES = 16_384
 """The same for the multi-process elements in a profile: any number of steps, all of which are

@@ -13,6 +13,9 @@ import time
 from pathlib import Path
 from typing import IO
 
+MAX_PROFILE_BYTES = 4_000_000
+"""Longer colour profiles are ignored; those of printing presses have up to three million bytes."""
+
 
 class TooMuchWork(Exception):
     """Reading went on for too long; the message says how."""
@@ -22,7 +25,7 @@ class LimitedFile(io.BufferedReader):
     """A regular file, open for reading, whose reader has to come to an end.
 
     Args:
-        path: the file.
+        source: the file, or what one holds.
         max_seconds: processor time that the reading thread may take from here on. Not time on the
             clock: neither a slow disk nor other work on the machine spends it.
         max_readings: how often, on average, each byte may be read.
@@ -32,12 +35,17 @@ class LimitedFile(io.BufferedReader):
         TooMuchWork: from `read`, beyond one of the limits.
     """
 
-    def __init__(self, path: Path, max_seconds: float, max_readings: int) -> None:
-        super().__init__(io.FileIO(path))
+    def __init__(self, source: Path | bytes, max_seconds: float, max_readings: int) -> None:
+        if isinstance(source, bytes):
+            size = len(source)
+            super().__init__(io.BytesIO(source))
+        else:
+            super().__init__(io.FileIO(source))
+            size = source.stat().st_size
         self._max_seconds = max_seconds
         self._ends_s = time.thread_time() + max_seconds
         # A short file is read as a whole for its format alone, once by every decoder.
-        self._bytes_left = max_readings * (path.stat().st_size + 65_536)
+        self._bytes_left = max_readings * (size + 65_536)
 
     def read(self, size: int | None = -1, /) -> bytes:
         """Read as any file does."""

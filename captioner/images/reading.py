@@ -1,30 +1,27 @@
-"""Find image files and decode them; what cannot be decoded says why in one short reason."""
+"""Decode image files; what cannot be decoded says why in one short reason."""
 
 from __future__ import annotations
 
 import re
 import struct
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from captioner.errors import CaptionerError
-from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
-from captioner.files.recognising import RAW, READ, VIDEO, recognise
+from captioner.files.finding import printable, why_unreadable
+from captioner.files.recognising import HEAD_BYTES, LFS, RAW, READ, VIDEO, recognise, recognised
 from captioner.images.colours import is_converted, to_srgb
+from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
+from captioner.images.kinds import EXTRAS, Extra
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
-
-T = TypeVar("T")
-R = TypeVar("R")
 
 READER_VERSION = 2
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
@@ -32,19 +29,6 @@ version is not mixed with what is computed from these. 2: colours by their profi
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
-
-UNSUPPORTED_SUFFIXES = frozenset({".heic", ".heif"})
-"""Listed all the same, so that a folder of phone photos is reported and not passed over."""
-
-_SUPPORTED_SUFFIXES = (
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif"
-    " .ppm .pgm .pbm .pnm .pfm"
-)
-
-IMAGES = FileKind(
-    "image", UNSUPPORTED_SUFFIXES | frozenset(_SUPPORTED_SUFFIXES.split()), _SUPPORTED_SUFFIXES
-)
-"""What a folder is searched for."""
 
 MAX_PIXELS = 178_000_000
 """Images with more pixels than this are refused: decoded they take over half a gigabyte."""
@@ -66,6 +50,7 @@ MAX_PARTS = 1_000_000
 """Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
 
 _REASON_LENGTH = 120
+_Limits = tuple[int | None, int]  # `min_side` and `max_pixels` of `read_image`
 _TILE_SIDE = 2048
 
 _ORIENTATION_TAG = 0x0112
@@ -110,13 +95,6 @@ class ImageError(CaptionerError):
         self.path = path
 
 
-def find_images(
-    paths: str | Path | Sequence[str | Path], exclude: Sequence[str] | None = ()
-) -> Iterator[SourceFile]:
-    """List image files lazily; see `captioner.files.finding.find_files`, also for the errors."""
-    return find_files(paths, IMAGES, exclude)
-
-
 # --- reading -------------------------------------------------------------------------------
 
 
@@ -129,7 +107,8 @@ def read_image(
     laid over white, CMYK and grey become RGB, deeper samples are scaled to 8 bits (see `to_rgb`).
 
     Args:
-        path: a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF file, whatever its suffix.
+        path: a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF file, whatever its suffix; with their
+            extras also HEIC, JPEG XL and raw photos, of which the embedded image is read.
         min_side: pixels that the shorter side needs at least. Large JPEGs are then decoded at
             1/2, 1/4 or 1/8 of their size where that still leaves this many; None decodes in full.
         max_pixels: width * height above which the file is refused before it is decoded.
@@ -150,16 +129,12 @@ def read_image(
             raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
-        with (
-            LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file,
-            _open(file, max_pixels) as image,
-        ):
-            _check_size(image.size, max_pixels)
-            if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
-                raise ImageError(f"more than {MAX_SCANS} scans")
-            if min_side is not None:
-                image.draft(None, (min_side, min_side))
-            return _normalise(image)
+        with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+            kind = recognised(file.read(HEAD_BYTES), path.name)
+            file.seek(0)
+            if kind is not None and kind in EXTRAS:
+                return _read_with_extra(EXTRAS[kind], path, file, (min_side, max_pixels))
+            return _read(file, (min_side, max_pixels))
 
 
 def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
@@ -185,6 +160,37 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
         raise ImageError(
             f"a {type(image).__name__} is not an image: pass a path, a Pillow image or an array"
         )
+
+
+def _read(file: LimitedFile, limits: _Limits, orientation: int = 1) -> Image.Image:
+    """By Pillow; the orientation is that of an image which does not say it itself."""
+    min_side, max_pixels = limits
+    with _open(file, max_pixels) as image:
+        _check_size(image.size, max_pixels)
+        if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
+            raise ImageError(f"more than {MAX_SCANS} scans")
+        if min_side is not None:
+            image.draft(None, (min_side, min_side))
+        return _normalise(image, orientation)
+
+
+def _read_with_extra(extra: Extra, path: Path, file: LimitedFile, limits: _Limits) -> Image.Image:
+    if not extra.is_installed:
+        what = "a raw photo" if extra.kind == RAW else extra.kind
+        raise ImageError(f"{what} needs an extra: {extra.remedy}; or convert it to JPEG")
+    try:
+        found = decode(Request(extra.kind, path, limits[1], MAX_BYTES, MAX_SECONDS))
+    except NotRaw as error:
+        try:
+            return _read(file, limits)  # a TIFF file with the suffix of raw photos
+        except UnidentifiedImageError:
+            raise ImageError(str(error)) from None
+    except DecoderFailed as error:
+        raise ImageError(str(error)) from None
+    if found.image is not None:
+        return _normalise(found.image, found.orientation)
+    with LimitedFile(found.jpeg, MAX_SECONDS, MAX_READINGS) as jpeg:
+        return _read(jpeg, limits, found.orientation)
 
 
 def _open(file: LimitedFile, max_pixels: int) -> Image.Image:
@@ -254,16 +260,16 @@ def _reason(error: BaseException, path: Path | None) -> str:
 
 def _unidentified(path: Path | None) -> str:
     kind = None if path is None else recognise(path)
-    if kind is None and path is not None and path.suffix.lower() in UNSUPPORTED_SUFFIXES:
-        kind = "HEIC"
-    if kind is None or kind in READ:
+    if kind is None or kind in READ or kind in EXTRAS:
         return "not an image Pillow can read"
     if kind == VIDEO:
         return "a video and not an image: `captioner tag` reads videos"
-    return f"{'a raw photo' if kind == RAW else kind} is not supported: convert it to JPEG"
+    if kind == LFS:
+        return f"a {LFS} and not the image: `git lfs pull` fetches it"
+    return f"{kind} is not supported: convert it to JPEG"
 
 
-def _normalise(image: Image.Image) -> Image.Image:
+def _normalise(image: Image.Image, orientation: int = 1) -> Image.Image:
     # Loaded first: a PNG's EXIF may follow its pixels, and a TIFF turns itself upright on load.
     try:
         image.load()
@@ -281,7 +287,7 @@ def _normalise(image: Image.Image) -> Image.Image:
         result = _in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
     elif result.mode != "RGB":
         result = result.convert("RGB")
-    turn = _ORIENTATIONS.get(_orientation(image))
+    turn = _ORIENTATIONS.get(_orientation(image, orientation))
     if turn is not None:
         return result.transpose(turn)
     # The copy leaves the caller's image, or the open file, behind.
@@ -328,13 +334,13 @@ def _plain_mode(image: Image.Image) -> str:
     return {"L": "L", "LA": "L", "CMYK": "CMYK"}.get(image.mode, "RGB")
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: Image.Image, default: int) -> int:
     # Not ImageOps.exif_transpose: it writes the EXIF block anew, which fails on an odd tag.
     try:
-        value = image.getexif().get(_ORIENTATION_TAG, 1)
+        value = image.getexif().get(_ORIENTATION_TAG, default)
     except (*_DECODE_ERRORS, TypeError):
-        return 1  # A damaged EXIF block is no reason to refuse the picture.
-    return value if isinstance(value, int) else 1
+        return default  # A damaged EXIF block is no reason to refuse the picture.
+    return value if isinstance(value, int) else default
 
 
 def _grey8(image: Image.Image) -> Image.Image:
@@ -397,26 +403,3 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if channels == 1:
         array = array.reshape(shape[:2])
     return Image.fromarray(np.ascontiguousarray(array))
-
-
-# --- many images ---------------------------------------------------------------------------
-
-
-def read_ahead(
-    read: Callable[[T], R], files: Iterable[T], workers: int, ahead: int
-) -> Generator[R, None, None]:
-    """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
-    if workers == 0:
-        yield from map(read, files)
-        return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
-    waiting: deque[Future[R]] = deque()
-    try:
-        for file in files:
-            waiting.append(pool.submit(read, file))
-            if len(waiting) > ahead:
-                yield waiting.popleft().result()
-        while waiting:
-            yield waiting.popleft().result()
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)

@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import IO
 
-from captioner.images.colours import MAX_PROFILE_BYTES
-from captioner.images.limits import directory
+from captioner.images.limits import MAX_PROFILE_BYTES, directory
 
 MAX_SAMPLES = 8
 MAX_VALUES = 1 << 20  # of one tag

@@ -28,7 +28,8 @@ from PIL import Image
 
 from captioner.errors import CaptionerError
 from captioner.files.writing import cannot_write, make_folder, replace_bytes, temporary_of
-from captioner.images.reading import ImageError, read_ahead, read_image
+from captioner.images.ahead import read_ahead
+from captioner.images.reading import ImageError, read_image
 from captioner.model.attention import attend, grid_window
 
 if TYPE_CHECKING:

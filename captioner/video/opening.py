@@ -13,7 +13,8 @@ from itertools import chain
 from pathlib import Path
 
 from captioner.errors import CaptionerError
-from captioner.files.finding import FileKind, SourceFile, find_files, printable, why_unreadable
+from captioner.files.finding import SourceFile, find_files, printable, why_unreadable
+from captioner.files.kinds import FileKind
 from captioner.video import animations
 from captioner.video.frames import Video, VideoError
 from captioner.video.opencv import OpenCvVideo
@@ -24,11 +25,24 @@ _SUFFIXES = (
     ".mp4 .m4v .mov .mkv .webm .avi .mpg .mpeg .ts .mts .m2ts .vob .wmv .asf .flv .f4v .ogv .3gp"
     " .3g2 .mxf .dv .ivf .y4m"
 )
-VIDEOS = FileKind("video", frozenset(_SUFFIXES.split()), _SUFFIXES)
+_LATER = (
+    " .m1v .m2v .mpe .m2p .mod .tod .tp .trp .qt .divx .h264 .264 .hevc .h265 .265 .rm .rmvb"
+    " .mk3d .insv .360 .wtv .gxf .nut"
+)
+"""Of cameras, recorders and coders. Not .lrv and .lrf, small copies that cameras put beside."""
+
+VIDEOS = FileKind(
+    "video",
+    frozenset((_SUFFIXES + _LATER).split()),
+    _SUFFIXES + _LATER,
+    later=(frozenset(_LATER.split()),),
+)
 """What a folder is searched for, besides images that move."""
 
 _MOVING = " .gif .webp .apng .png"
-_VIDEOS_AND_MOVING = FileKind("video", VIDEOS.suffixes | animations.SUFFIXES, _SUFFIXES + _MOVING)
+_VIDEOS_AND_MOVING = FileKind(
+    "video", VIDEOS.suffixes | animations.SUFFIXES, VIDEOS.supported + _MOVING
+)
 
 
 READERS = ("pyav", "opencv")

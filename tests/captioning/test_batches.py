@@ -16,7 +16,7 @@ from captioner.captioning.formats import open_writer
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
-from captioner.images.reading import find_images
+from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of

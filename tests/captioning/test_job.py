@@ -39,7 +39,7 @@ from captioner.files import journal
 from captioner.files.journal import Journal
 from captioner.files.resume import Fingerprint
 from captioner.images import reading as images
-from captioner.images.reading import find_images
+from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
 

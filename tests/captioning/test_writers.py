@@ -19,7 +19,7 @@ from captioner.captioning.sidecars import SidecarWriter
 from captioner.errors import CaptionerError
 from captioner.files.naming import output_stem
 from captioner.files.writing import replace_file
-from captioner.images.reading import IMAGES, find_images
+from captioner.images.kinds import IMAGES, find_images
 from captioner.video.opening import VIDEOS
 
 DOG = {"file_name": "a.jpg", "text": "a dog runs", "confidence": 0.5123, "error": None}
@@ -476,6 +476,17 @@ def test_output_files_are_named_after_the_videos_of_their_folder(tmp_path: Path)
     for name in [*stems, "c.jpg", "c.d.txt"]:
         (tmp_path / name).touch()
     assert {name: output_stem(tmp_path / name, VIDEOS) for name in stems} == stems
+    for name in ("d.mp4", "d.360", "e.360", "IMG.ARW", "IMG.HEIC", "IMG.jxl", "IMG.png", "x.CR3"):
+        (tmp_path / name).touch()
+    os.utime(tmp_path, ns=(1, 1))
+    # What captioner has read for longer keeps the short name.
+    assert output_stem(tmp_path / "d.mp4", VIDEOS) == "d"
+    assert output_stem(tmp_path / "d.360", VIDEOS) == "d.360"
+    assert output_stem(tmp_path / "e.360", VIDEOS) == "e"
+    for name in ("IMG.ARW", "IMG.HEIC", "IMG.jxl"):
+        assert output_stem(tmp_path / name, IMAGES) == name
+    assert output_stem(tmp_path / "IMG.png", IMAGES) == "IMG"
+    assert output_stem(tmp_path / "x.CR3", IMAGES) == "x"
     # Another kind, another folder and one that has changed are looked at anew.
     assert output_stem(tmp_path / "c.jpg", IMAGES) == "c"
     assert output_stem(tmp_path / "none" / "a.mkv", VIDEOS) == "a.mkv"

@@ -8,7 +8,7 @@ import pytest
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import find_files
-from captioner.images.reading import find_images
+from captioner.images.kinds import find_images
 from captioner.video.opening import VIDEOS
 
 NAS = [

@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import CaptionerError
-from captioner.files.finding import SourceFile, printable
-from captioner.images.reading import IMAGES, ImageError, find_images, read_image
+from captioner.files.finding import SourceFile, other_files, printable
+from captioner.images import kinds
+from captioner.images.kinds import find_images, images_to_find
+from captioner.images.reading import ImageError, read_image
 from helpers.images import HEIGHT, WIDTH, noise
 
 
@@ -237,7 +239,56 @@ def test_names_that_are_not_utf8(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     assert str(caught.value).encode("utf-8").endswith(b"gr\\xfcn\\xff.png: empty file")
 
 
-def test_heic_is_listed_to_be_refused_and_text_is_not() -> None:
-    assert ".heic" in IMAGES.suffixes
-    assert ".jpg" in IMAGES.suffixes
-    assert ".txt" not in IMAGES.suffixes
+PAIRS = ["A.JPG", "a.nef", "b.dng", "c.arw", "c.heic", "d.jxl", "d.raw", "sub/a.jpg", "sub/b.cr3"]
+
+
+@pytest.mark.parametrize(
+    ("raw", "exclude", "expected"),
+    [
+        ("alone", [], ["A.JPG", "b.dng", "c.heic", "d.jxl", "sub/a.jpg", "sub/b.cr3"]),
+        ("alone", ["*.JPG"], ["a.nef", "b.dng", "c.heic", "d.jxl", "sub/a.jpg", "sub/b.cr3"]),
+        ("all", [], [name for name in PAIRS if name != "d.raw"]),
+        ("none", [], ["A.JPG", "c.heic", "d.jxl", "sub/a.jpg"]),
+    ],
+)
+def test_of_a_raw_photo_and_its_jpeg_the_jpeg_is_taken(
+    tmp_path: Path, raw: str, exclude: list[str], expected: list[str]
+) -> None:
+    (tmp_path / "sub").mkdir()
+    for name in PAIRS:
+        (tmp_path / name).touch()
+    assert [file.name for file in find_images(tmp_path, exclude, raw)] == expected
+    others = sorted(
+        path.relative_to(tmp_path).as_posix()
+        for path in other_files([tmp_path], images_to_find(raw), exclude)
+    )
+    left_out = {"A.JPG"} if exclude else set()
+    assert others == sorted(set(PAIRS) - set(expected) - left_out)
+
+
+def test_a_raw_photo_that_is_named_is_taken_beside_its_jpeg(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.nef", "b.nef"):
+        (tmp_path / name).touch()
+    for paths, expected in (
+        ([tmp_path, tmp_path / "a.nef"], ["a.jpg", "b.nef", "a.nef"]),
+        ([tmp_path / "a.nef", tmp_path], ["a.nef", "a.jpg", "b.nef"]),
+        ([tmp_path / "*.nef"], ["a.nef", "b.nef"]),
+        ([tmp_path / "a.*"], ["a.jpg"]),
+        ([tmp_path / "*.n*"], ["a.nef", "b.nef"]),
+    ):
+        assert [file.name for file in find_images(paths)] == expected, paths
+
+
+def test_without_their_extras_heic_is_listed_to_say_so_and_the_others_are_not(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in PAIRS:
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+    monkeypatch.setattr(kinds, "is_installed", lambda module: False)
+    assert [file.name for file in find_images(tmp_path)] == ["A.JPG", "c.heic", "sub/a.jpg"]
+
+
+def test_a_choice_of_raw_photos_that_does_not_exist() -> None:
+    with pytest.raises(ValueError, match="raw='some': choose from alone, all, none"):
+        find_images(".", raw="some")

@@ -280,7 +280,7 @@ REASONS = {
     "text": "not an image Pillow can read",
     "html": "not an image Pillow can read",
     "pdf": "not an image Pillow can read",
-    "heic": "HEIC is not supported: convert it to JPEG",
+    "heic": "damaged HEIC",
 }
 
 
@@ -289,7 +289,10 @@ def test_every_bad_file_has_its_reason(bad_files: dict[str, Path]) -> None:
     for kind, path in bad_files.items():
         with pytest.raises(ImageError) as caught:
             read_image(path)
-        reasons[kind] = caught.value.reason
+        # What libheif says in brackets is not the same in all its versions.
+        reasons[kind] = (
+            caught.value.reason.split(" (")[0] if kind == "heic" else caught.value.reason
+        )
         assert str(caught.value) == f"{path}: {caught.value.reason}"
         assert caught.value.path == path
     assert reasons == REASONS

@@ -18,7 +18,7 @@ from captioner.captioning.batches import caption_images
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
-from captioner.images.reading import find_images
+from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
 from captioner.model.tags import tags_of
 from captioner.tagging.timeline import TagOptions
