@@ -115,11 +115,12 @@ def images_to_find(raw: str = "alone") -> FileKind:
         raise ValueError(f"raw={raw!r}: choose from {', '.join(RAW_CHOICES)}")
     wanted = [extra for extra in EXTRAS.values() if extra.kind != RAW or raw != "none"]
     installed = [extra for extra in wanted if extra.is_installed]
+    takes_raw = EXTRAS[RAW] in installed
     return FileKind(
         "image",
         (READ_SUFFIXES | REPORTED_SUFFIXES).union(*(extra.suffixes for extra in installed)),
         " ".join([_READ_SUFFIXES, *map(_shown, installed)]),
-        doubles=EXTRAS[RAW].suffixes if raw == "alone" else frozenset(),
+        doubles=EXTRAS[RAW].suffixes if takes_raw and raw == "alone" else frozenset(),
     )
 
 
