@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import re
 import subprocess
@@ -11,12 +12,14 @@ from importlib import resources
 from pathlib import Path
 
 import pytest
+from PIL import Image, ImageCms
 from safetensors import safe_open
 
 from captioner.cli.entry import main
 from captioner.model.shipped import SHIPPED
 from captioner.model.tags import TagCalibration
 from captioner.text.lexicon import Lexicon
+from helpers.icc import D50_XY, PROPHOTO, rgb_profile
 
 pytestmark = pytest.mark.arithmetic
 
@@ -43,6 +46,23 @@ def card(name: str = "default") -> str:
 
 def test_the_models_that_ship_are_those_with_a_name():
     assert {path.stem for path in FOLDER.glob("*.safetensors")} == set(SHIPPED) == set(CARDS)
+
+
+def test_a_photo_in_another_colour_space_is_filled_in_with_the_same_word(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    wide = ImageCms.ImageCmsProfile(io.BytesIO(rgb_profile(PROPHOTO, 1.8, D50_XY)))
+    with Image.open(EXAMPLES / "astronaut.jpg") as photo:
+        photo.save(tmp_path / "srgb.png")
+        stored = ImageCms.profileToProfile(photo, ImageCms.createProfile("sRGB"), wide)
+    assert stored is not None
+    stored.save(tmp_path / "prophoto.png", icc_profile=wide.tobytes())
+    command = ["fill", str(tmp_path / "*.png"), "a man in a ___ suit", "--format", "jsonl"]
+    assert main([*command, "--device", "cpu", "--quiet"]) == 0
+    records = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [record["file_name"] for record in records] == ["prophoto.png", "srgb.png"]
+    first, second = (record["fillings"][0]["text"] for record in records)
+    assert first == second
 
 
 def test_it_is_one_file_of_at_most_60_mb_with_all_it_needs_inside():

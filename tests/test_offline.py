@@ -13,10 +13,17 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Sequence
+from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
+import pytest
+
 from captioner.model.caption_model import CaptionModel
+from helpers.heic import heic
+from helpers.images import quadrants
 from helpers.programs import program
+from helpers.raw import dng
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
 ALIVE_S = 30
@@ -35,8 +42,7 @@ for number, arguments in enumerate(commands):
     code = cli.main(arguments)
     assert code == 0, (arguments, code)
     if number == 0:
-        # Used by the first one, and now its time counts.
-        from captioner.networks import onnx_runtime
+        assert "onnxruntime" in sys.modules  # used by the first one: now its time counts
         ends_s = time.monotonic() + alive_s
 time.sleep(max(0.0, ends_s - time.monotonic()))
 """
@@ -105,7 +111,10 @@ def test_no_command_talks_to_anyone_or_writes_elsewhere(
     for name in ("cat.jpg", "coffee.jpg"):
         shutil.copy(EXAMPLES / name, photos)
     shutil.copy(EXAMPLES / "slideshow.mp4", tmp_path / "clip.mp4")
-    network = ["name=timm/test_resnet", "weights=none", "image_size=32"]
+    # HEIC and raw photos are decoded by other processes.
+    heic(photos / "x.heic", quadrants())
+    dng(photos / "y.dng", np.zeros((192, 256, 3), np.uint8))
+    network = ["name=timm/tf_efficientnet_lite0", "weights=imagenet", "image_size=32"]
     sizes = ["decoder.hidden_size=16", "decoder.embed_size=16", "decoder.heads=2"]
     fit = ["fit", *(f"--model.encoder.{each}" for each in network)]
     fit += [*(f"--model.{each}" for each in sizes), f"--data.root={data}", "--run_dir=run"]
@@ -126,6 +135,16 @@ def test_no_command_talks_to_anyone_or_writes_elsewhere(
     network_calls, elsewhere = watched(RUN_ALL, arguments, tmp_path / "watched")
     assert network_calls == []
     assert elsewhere == []
+
+
+def test_without_its_switch_onnx_runtime_is_seen(tmp_path: Path) -> None:
+    if tuple(map(int, version("onnxruntime").split(".")[:2])) < (1, 32):
+        pytest.skip("older releases report nothing on Linux")
+    code = f"import onnxruntime, time; time.sleep({ALIVE_S})"
+    network_calls, elsewhere = watched(code, [], tmp_path / "watched")
+    assert network_calls
+    place = str(tmp_path / "watched" / "home" / ".cache" / "Microsoft")
+    assert elsewhere and all(path.startswith(place) for path in elsewhere)
 
 
 SPEAKS = """

@@ -24,6 +24,8 @@ _FOLDERS = frozenset(
         "@eadir",  # Synology: thumbnails
         "@recycle", "#recycle",  # QNAP and Synology: waste bins
         "@recently-snapshot", "#snapshot", "~snapshot",  # NAS: copies of everything
+        "@tmp", "@sharebin", "trashbox", "@synofiledb",  # more of Synology, Buffalo
+        "network trash folder", "temporary items",  # macOS on file servers
         "$recycle.bin", "recycler", "recycled", "system volume information",  # Windows
         "__macosx",  # in ZIP archives of macOS: resource forks
         "lost+found",
@@ -31,13 +33,15 @@ _FOLDERS = frozenset(
 )  # fmt: skip
 """In lower case; such folders as .thumbnails and .Trash-1000 are hidden anyway."""
 
-_FOLDER_SUFFIXES = (".lrdata", ".lrcat-data")  # Lightroom: previews
+_FOLDER_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalog")  # Lightroom, Capture One: previews
+_FOLDER_STARTS = ("appdata_oc",)  # Nextcloud: previews
 
 
 def is_by_product(name: str) -> bool:
     """Whether a folder of this name holds what programs keep, and nobody's own images."""
     lower = name.lower()
-    return lower in _FOLDERS or lower.endswith(_FOLDER_SUFFIXES)
+    ends = lower.startswith(_FOLDER_STARTS) or lower.endswith(_FOLDER_SUFFIXES)
+    return lower in _FOLDERS or ends
 
 
 class Patterns:

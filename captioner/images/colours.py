@@ -67,7 +67,10 @@ def _made_conversion(profile: bytes, mode: str) -> _Conversion | None:
         return None
     try:
         source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        if source.profile.xcolor_space != _SPACES[mode]:
+        space = source.profile.xcolor_space
+        # Grey with the profile of a screen is red, green and blue of one level.
+        own = "RGB" if (mode, space) == ("L", "RGB ") else mode
+        if space != _SPACES[own]:
             return None
         if source.profile.device_class not in _CLASSES:
             return None
@@ -78,12 +81,14 @@ def _made_conversion(profile: bytes, mode: str) -> _Conversion | None:
         transform = ImageCms.buildTransform(
             source,
             ImageCms.createProfile("sRGB"),
-            mode,
+            own,
             "RGB",
             ImageCms.Intent.RELATIVE_COLORIMETRIC,
             flags,
         )
-        convert = partial(_by_table, _table(transform)) if mode == "L" else partial(_by, transform)
+        convert = (
+            partial(_by_table, _table(transform, own)) if mode == "L" else partial(_by, transform)
+        )
         return None if _changes_nothing(convert, mode) else convert
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
@@ -95,9 +100,9 @@ def _by(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Imag
     return converted
 
 
-def _table(transform: ImageCms.ImageCmsTransform) -> Array:
-    """The colours (256, 3) of all levels of grey."""
-    levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None])
+def _table(transform: ImageCms.ImageCmsTransform, mode: str) -> Array:
+    """The colours (256, 3) of all levels of grey; the mode is that of the transform."""
+    levels = Image.fromarray(np.arange(256, dtype=np.uint8)[None]).convert(mode)
     table: Array = np.asarray(_by(transform, levels))[0]
     return table
 

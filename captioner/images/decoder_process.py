@@ -14,12 +14,12 @@ from typing import IO, Any, cast
 from PIL import Image
 
 from captioner.files.recognising import RAW
-from captioner.images.isolated import MAX_MEMORY_BYTES
 from captioner.images.jxl_header import jxl_size
 from captioner.images.kinds import HEIC, JPEG_XL
-from captioner.images.limits import MAX_PROFILE_BYTES
+from captioner.images.limits import MAX_MEMORY_BYTES, MAX_PROFILE_BYTES
 
 MAX_REASON = 120  # characters
+_COLOUR_NUMBERS = ("color_primaries", "transfer_characteristics")
 _FLIPS = {0: 1, 3: 3, 5: 8, 6: 6}  # LibRaw's number of a turn -> EXIF's
 
 Answer = tuple[dict[str, Any], bytes, bytes]
@@ -115,7 +115,10 @@ def _heic(path: Path, max_pixels: int) -> Answer:
     _check_size(image.size, max_pixels)
     if image.mode in ("RGBa", "La"):
         image = image.convert(image.mode.upper())
-    return _pixels(image)
+    header, data, profile = _pixels(image)
+    numbers = found.info.get("nclx_profile") or {}
+    header["colours"] = [numbers.get(name, 2) for name in _COLOUR_NUMBERS]  # 2: not said
+    return header, data, profile
 
 
 def _jpeg_xl(path: Path, max_pixels: int) -> Answer:

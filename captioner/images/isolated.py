@@ -24,10 +24,8 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.images.colour_spaces import profile_of_numbers
 from captioner.images.limits import MAX_PROFILE_BYTES
-
-MAX_MEMORY_BYTES = 6_000_000_000
-"""Address space of a child; an image of the most pixels takes two thirds of it."""
 
 MAX_WAIT_S = 600.0
 """Time on the clock after which a child that does nothing is given up."""
@@ -119,6 +117,9 @@ def _decoded(header: dict[str, Any], data: bytes, profile: bytes) -> Decoded:
         return Decoded(None, data, orientation)
     mode, size = header["mode"], tuple(header["size"])
     image = Image.frombytes(mode, size, data)
+    if not profile and "colours" in header:
+        primaries, transfer = map(int, header["colours"])
+        profile = profile_of_numbers(primaries, transfer, mode in ("L", "LA")) or b""
     if profile:
         image.info["icc_profile"] = profile
     return Decoded(image, b"", orientation)

@@ -16,6 +16,12 @@ from typing import IO
 MAX_PROFILE_BYTES = 4_000_000
 """Longer colour profiles are ignored; those of printing presses have up to three million bytes."""
 
+MAX_MEMORY_BYTES = 6_000_000_000
+"""Address space of a process that decodes; an image of the most pixels takes two thirds of it."""
+
+MAX_CHUNKS = 1000
+"""Chunks of a PNG that are looked at; some tens are usual."""
+
 
 class TooMuchWork(Exception):
     """Reading went on for too long; the message says how."""
@@ -56,6 +62,28 @@ class LimitedFile(io.BufferedReader):
         data = super().read(size)
         self._bytes_left -= len(data)
         return data
+
+
+def png_chunk(file: IO[bytes], name: bytes) -> bytes | None:
+    """What a chunk of a PNG before its pixels holds (PNG, third edition, section 5.3).
+
+    Args:
+        file: any file.
+        name: of the chunk, one that is short.
+
+    Returns:
+        None for no such chunk among the first `MAX_CHUNKS`, or one of more than 1000 bytes.
+    """
+    file.seek(8)
+    for _ in range(MAX_CHUNKS):
+        head = file.read(8)
+        if len(head) < 8 or head[4:] in (b"IDAT", b"IEND"):
+            return None
+        size = int.from_bytes(head[:4], "big")
+        if head[4:] == name:
+            return file.read(size) if size <= 1000 else None
+        file.seek(size + 4, 1)
+    return None
 
 
 # --- the first directory of a TIFF file ----------------------------------------------------

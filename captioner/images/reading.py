@@ -16,16 +16,18 @@ from PIL import Image, UnidentifiedImageError
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable, why_unreadable
 from captioner.files.recognising import HEAD_BYTES, LFS, RAW, READ, VIDEO, recognise, recognised
+from captioner.images.colour_spaces import profile_of_png
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
 from captioner.images.kinds import EXTRAS, Extra
-from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
+from captioner.images.limits import LimitedFile, TooMuchWork, count_parts, png_chunk
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
 READER_VERSION = 2
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
-version is not mixed with what is computed from these. 2: colours by their profiles, deep TIFFs."""
+version is not mixed with what is computed from these. 2: colours by profiles and by what PNG says
+of them, deep TIFFs."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -169,6 +171,8 @@ def _read(file: LimitedFile, limits: _Limits, orientation: int = 1) -> Image.Ima
         _check_size(image.size, max_pixels)
         if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
             raise ImageError(f"more than {MAX_SCANS} scans")
+        if image.format == "PNG":
+            _describe_colours(image, file)
         if min_side is not None:
             image.draft(None, (min_side, min_side))
         return _normalise(image, orientation)
@@ -213,6 +217,23 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
+
+
+def _describe_colours(image: Image.Image, file: LimitedFile) -> None:
+    """Give a PNG the profile that other chunks than that of a profile mean."""
+    place = file.tell()
+    cicp = png_chunk(file, b"cICP")
+    file.seek(place)
+    if cicp is None and ("srgb" in image.info or image.info.get("icc_profile")):
+        return
+    profile = profile_of_png(
+        image.info.get("gamma"),
+        image.info.get("chromaticity"),
+        _plain_mode(image) == "L" or image.mode.startswith("I"),
+        cicp,
+    )
+    if profile is not None:
+        image.info["icc_profile"] = profile
 
 
 def _has_too_many_scans(file: LimitedFile) -> bool:

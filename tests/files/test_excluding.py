@@ -25,6 +25,10 @@ NAS = [
     "Lightroom Catalog Previews.lrdata/1/1.jpg",
     "cat Smart Previews.lrdata/2.jpg",
     "lost+found/#123.jpg",
+    "@tmp/a.jpg",
+    "Network Trash Folder/a.jpg",
+    "appdata_oc1a2b3c/preview/a.jpg",
+    "work.cocatalog/Cache/Thumbnails/a.jpg",
 ]
 OWN = ["2023/b.jpg", "a.jpg", "eaDir/c.jpg", "recycle/d.jpg"]
 

@@ -107,6 +107,14 @@ def test_grey_by_its_profile(tmp_path: Path) -> None:
     assert np.abs(np.asarray(read_image(tmp_path / "deep.tif")).astype(int) - found).max() <= 1
 
 
+def test_grey_with_the_profile_of_colours(tmp_path: Path) -> None:
+    stamp = rgb_profile(SRGB, 1.0)
+    Image.new("L", (16, 16), 55).save(tmp_path / "x.png", icc_profile=stamp)
+    assert close(one_colour(read_image(tmp_path / "x.png")), (128, 128, 128), 1)
+    Image.new("LA", (16, 16), (55, 255)).save(tmp_path / "la.png", icc_profile=stamp)
+    assert close(one_colour(read_image(tmp_path / "la.png")), (128, 128, 128), 1)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "tif"])
 def test_inks_by_their_profile(tmp_path: Path, suffix: str) -> None:
     for ink, expected in [
