@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -170,7 +170,7 @@ def _fixed(value: float) -> bytes:
     return struct.pack(">i", round(max(-32768.0, min(value, 32767.0)) * 65536))
 
 
-def _xyz_tag(values: Sequence[float]) -> bytes:
+def _xyz_tag(values: Iterable[float]) -> bytes:
     return b"XYZ \0\0\0\0" + b"".join(map(_fixed, values))
 
 

@@ -143,7 +143,8 @@ class _Child:
     def ask(self, request: Request) -> tuple[dict[str, Any], bytes, bytes] | None:
         """Header, data and profile; None if the child died or sends what is none."""
         assert self._process.stdin is not None and self._process.stdout is not None
-        line = json.dumps({**vars(request), "path": os.fspath(request.path)})
+        # Absolute: this process may have another folder by now than the child.
+        line = json.dumps({**vars(request), "path": os.path.abspath(request.path)})
         try:
             self._process.stdin.write(line.encode() + b"\n")
             self._process.stdin.flush()

@@ -140,6 +140,15 @@ def test_a_plain_tiff_with_the_suffix_of_raw_photos(tmp_path: Path) -> None:
 # --- what goes wrong -----------------------------------------------------------------------
 
 
+def test_a_relative_path_is_of_the_folder_where_the_job_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    heic(tmp_path / "x.heic", UPRIGHT)
+    assert distance(tmp_path / "x.heic", UPRIGHT) <= 2
+    monkeypatch.chdir(tmp_path)
+    assert distance(Path("x.heic"), UPRIGHT) <= 2
+
+
 def write_all(folder: Path) -> dict[str, Path]:
     """A file of each kind."""
     return {
