@@ -9,6 +9,7 @@ What needs torch is imported inside the commands, so that `--help` answers at on
 from __future__ import annotations
 
 import argparse
+import errno
 import os
 import sys
 from collections import Counter
@@ -131,6 +132,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Python flushes standard output when it exits, which would fail again and be reported.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # Any path in any option can be too long for its file system.
+        if error.errno != errno.ENAMETOOLONG:
+            raise
+        name = shown(os.fsdecode(error.filename or ""))
+        print(f"captioner: error: {name}: file name too long", file=sys.stderr)
+        return 2
 
 
 # --- arguments -----------------------------------------------------------------------------

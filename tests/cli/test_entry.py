@@ -34,6 +34,9 @@ from captioner.text.tokenizer import Tokenizer
 WORDS = ["a", "dog", "runs", "in", "the", "snow", "man", "red", "ball", "on", "grass", "jumps"]
 
 
+EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
+
+
 @pytest.fixture(scope="module")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     torch.manual_seed(0)
@@ -255,6 +258,12 @@ def test_options_that_cannot_be_used_end_with_2(
         (["caption", "nowhere"], "captioner: error: nowhere does not exist"),
         (["caption", "photos", "--model", "no.safetensors"], "model no.safetensors: no such file"),
         (["caption"], "the following arguments are required: PATH"),
+        (["caption", f"{'x' * 300}.jpg"], "x.jpg cannot be read: file name too long"),
+        (["caption", "photos", "--output", f"{'x' * 300}.csv"], "x.csv: file name too long"),
+        # Its folder has a longer name than the page.
+        (["caption", "photos", "--output", f"{'x' * 250}.html"], "x_files: file name too long"),
+        (["caption", "photos", "--model", f"{'x' * 300}.safetensors"], "file name too long"),
+        (["tag", f"{EXAMPLES}/slideshow.mp4", "--output-dir", "x" * 300], "file name too long"),
         ([], "the following arguments are required: COMMAND"),
         (["describe"], "invalid choice: 'describe'"),
     ],
