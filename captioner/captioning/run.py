@@ -32,11 +32,11 @@ from captioner.captioning.writers import Writer
 from captioner.decoding.options import describe_decoding
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
-from captioner.files.finding import SourceFile, base_folder
+from captioner.files.finding import SourceFile, base_folder, find_files
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
 from captioner.files.writing import make_folder
-from captioner.images.kinds import IMAGES, find_images
+from captioner.images.kinds import IMAGES
 from captioner.images.reading import READER_VERSION
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
@@ -183,7 +183,7 @@ class KeptRun(CaptionRun):
         others = [key for key in journal.keys if key not in listed]
         if others:
             # What is left out by now has been captioned before: it stays.
-            everything = {key_of(file.name) for file in find_images(self.job.paths, None, "all")}
+            everything = {key_of(file.name) for file in find_files(self.job.paths, IMAGES, None)}
             others = [key for key in others if key not in everything]
         other = next((e for e in journal.live(others) if not e.has_failed), None)
         if other is not None:
