@@ -514,7 +514,8 @@ def test_the_help_states_the_decoders_defaults() -> None:
         for name, _, _, text in (*DECODING_ARGUMENTS, *SAMPLING_ARGUMENTS)
         if (match := re.search(r"\(default: (.*)\)$", text))
     }
-    without_number = {"num_captions", "sample", "banned_words", "prompt", "must_include", "style"}
+    without_number = {"num_captions", "sample", "prompt", "must_include", "style"}
+    without_number |= {"banned_words", "joining_words"}
     assert stated.pop("style") == "its first"
     assert stated == {n: d for n, d in defaults.items() if n not in without_number}
     assert defaults["num_captions"] == "1"
