@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options")
 
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The type of an option that lists words, with commas between them; none is allowed."""
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
 # Option, type, metavar, help. The defaults are DecodingOptions' own: an option that is not given
 # is not passed on, and a test compares the numbers in the help with them.
 DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
@@ -34,8 +40,14 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "no_repeat_ngram",
         int,
         "N",
-        "say no N words in a row twice, nor 'white and white'; 0 leaves it to the model (default: "
-        "2)",
+        "say no N words in a row twice, nor 'white and white'; 0 leaves both to the model "
+        "(default: 2)",
+    ),
+    (
+        "joining_words",
+        words_of,
+        "WORDS",
+        "words, with commas between them, that never join a word with itself (default: and)",
     ),
     (
         "tag_weight",

@@ -517,6 +517,7 @@ def test_the_help_states_the_decoders_defaults() -> None:
     without_number = {"num_captions", "sample", "prompt", "must_include", "style"}
     without_number |= {"banned_words", "joining_words"}
     assert stated.pop("style") == "its first"
+    assert (stated.pop("joining_words"),) == DecodingOptions().joining_words
     assert stated == {n: d for n, d in defaults.items() if n not in without_number}
     assert defaults["num_captions"] == "1"
     assert "(jsonl and tsv; default: 1)" in " ".join(help_of("caption").split())
