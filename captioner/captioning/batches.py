@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captioner.captioning.affixes import Affixes
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
@@ -22,6 +23,8 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
+
+NO_AFFIXES = Affixes()
 
 
 @dataclass(frozen=True)
@@ -54,7 +57,7 @@ class CaptionRecord:
         """``ok``, ``unsure`` or ``failed``."""
         return "failed" if self.error is not None else "unsure" if self.unsure else "ok"
 
-    def to_dict(self, candidates: bool = False) -> dict[str, Any]:
+    def to_dict(self, candidates: bool = False, affixes: Affixes = NO_AFFIXES) -> dict[str, Any]:
         """The record that `captioner.captioning.writers` write, JSON primitives.
 
         Args:
@@ -62,6 +65,8 @@ class CaptionRecord:
                 ``log_prob`` (natural, with the end of the sentence), ``avg_logprob`` (for each
                 word and the end) and ``words``: pairs of word and probability. The end of the
                 sentence, where it was reached, is the last pair; its word is None.
+            affixes: what stands around every caption, those of the candidates as well; their
+                words and all numbers stay the model's own.
 
         An unsure caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
         are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each. Where a caption
@@ -69,12 +74,14 @@ class CaptionRecord:
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
-            "text": None if self.result is None or self.unsure else self.result.text,
+            "text": (
+                None if self.result is None or self.unsure else affixes.around(self.result.text)
+            ),
             "confidence": None if self.result is None else round(self.result.confidence, 4),
         }
         if candidates:
             found = () if self.result is None or self.unsure else self.result.candidates
-            record["candidates"] = [_candidate_dict(candidate) for candidate in found]
+            record["candidates"] = [_candidate_dict(candidate, affixes) for candidate in found]
         if self.tags is not None:
             record["tags"] = [tag.to_dict() for tag in self.tags]
         record["error"] = self.error
@@ -354,12 +361,12 @@ def _read(model: CaptionModel, numbered: tuple[int, SourceFile]) -> _Read:
         return _Read(place, file, error=error.reason)
 
 
-def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+def _candidate_dict(candidate: Candidate, affixes: Affixes) -> dict[str, Any]:
     # One probability more than words where the sentence was ended.
     words = [*candidate.words, None][: len(candidate.word_probs)]
     probs = (round(prob, 4) for prob in candidate.word_probs)
     return {
-        "text": candidate.text,
+        "text": affixes.around(candidate.text),
         "log_prob": round(candidate.log_prob, 4),
         "avg_logprob": round(candidate.log_prob / len(candidate.word_probs), 4),
         "words": [[word, prob] for word, prob in zip(words, probs, strict=True)],

@@ -8,12 +8,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from captioner.captioning.affixes import Affixes
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.embedding import Embedder, NotEmbedded
-from captioner.captioning.formats import WRITERS, is_sidecar
-from captioner.captioning.sidecars import XMP_NAMINGS
+from captioner.captioning.formats import WRITERS, is_sidecar, make_writer
+from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter, check_sidecar_suffix
+from captioner.captioning.writers import CsvWriter, Writer
 from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
@@ -45,6 +47,10 @@ class CaptionJob:
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
         embed: write captions and tags into the image files too, as
             `captioner.captioning.embedding` does it.
+        caption_prefix: text before every caption that is written.
+        caption_suffix: text behind it. A space is added where two words would run into each other.
+        sidecar_suffix: of text files, with its dot.
+        csv_bom: begin CSV with a byte order mark, by which Excel knows UTF-8.
     """
 
     paths: tuple[str, ...]
@@ -61,6 +67,10 @@ class CaptionJob:
     xmp_name: str = "darktable"
     exclude: tuple[str, ...] = ()
     embed: bool = False
+    caption_prefix: str = ""
+    caption_suffix: str = ""
+    sidecar_suffix: str = SidecarWriter.suffix
+    csv_bom: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
@@ -71,12 +81,40 @@ class CaptionJob:
             raise ValueError("append and overwrite: the one keeps what the other replaces")
         if self.append and not self.is_kept:
             raise ValueError("append: standard output and devices keep nothing; name a file")
+        self._check_format_options()
         is_file = self.output is not None and not is_sidecar(self.format)
         if is_file and IMAGES.lists(str(self.output)):
             raise ValueError(
                 f"output {shown(self.output or '')} would be taken for an image to caption: end "
                 f"it in .{self.format}"
             )
+
+    def _check_format_options(self) -> None:
+        _ = self.affixes  # checks them
+        check_sidecar_suffix(self.sidecar_suffix)
+        if self.sidecar_suffix != SidecarWriter.suffix and self.format != SidecarWriter.format:
+            raise ValueError(f"sidecar_suffix: is for the format txt, not for {self.format}")
+        if self.csv_bom and self.format != CsvWriter.format:
+            raise ValueError(f"csv_bom: is for the format csv, not for {self.format}")
+
+    @property
+    def affixes(self) -> Affixes:
+        """What stands around every caption."""
+        return Affixes(self.caption_prefix, self.caption_suffix)
+
+    def make_writer(self) -> Writer:
+        """A new writer of the job's format."""
+        return make_writer(
+            self.format,
+            self.output,
+            xmp_name=self.xmp_name,
+            sidecar_suffix=self.sidecar_suffix,
+            csv_bom=self.csv_bom,
+        )
+
+    def to_dict(self, record: CaptionRecord) -> dict[str, Any]:
+        """A record as it is written."""
+        return record.to_dict(self.candidates, self.affixes)
 
     @property
     def is_kept(self) -> bool:
@@ -152,7 +190,8 @@ class CaptionRun(ABC):
             return record, captioned
         tags = [tag.name for tag in record.tags or ()]
         try:
-            now = self._embedder.embed(record.path, result.text, tags, captioned)
+            text = self.job.affixes.around(result.text)
+            now = self._embedder.embed(record.path, text, tags, captioned)
         except NotEmbedded as error:
             return replace(record, embedded=False, embed_error=str(error)), captioned
         return replace(record, embedded=True), now

@@ -21,14 +21,16 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Self, cast
 
 from captioner.captioning.batches import CaptionRecord
 from captioner.captioning.embedding import NotEmbedded
-from captioner.captioning.formats import WRITERS
+from captioner.captioning.file_output import LinesOutput, ListOutput
 from captioner.captioning.job import CaptionJob, CaptionRun
-from captioner.captioning.output import Output, make_output
-from captioner.captioning.writers import Writer
+from captioner.captioning.output import Output
+from captioner.captioning.sidecar_output import SidecarsOutput
+from captioner.captioning.sidecars import SidecarWriter
+from captioner.captioning.writers import JsonWriter, LineWriter
 from captioner.decoding.options import describe_decoding
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -75,7 +77,7 @@ class KeptRun(CaptionRun):
         self._check_options()
         job = self.job
         base = base_folder(job.paths, IMAGES)
-        self._output: Output = make_output(job.format, job.output, base, job.xmp_name)
+        self._output = make_output(job, base)
         self._output.check_place()
         about = {
             "model": describe_model(self.model),
@@ -252,7 +254,7 @@ class KeptRun(CaptionRun):
                 record = replace(record, result=None, tags=None, unsure=False, error=problem)
             record, source = self._embed(record, source)
             taken.append(record)
-            entry = Entry(record.to_dict(self.job.candidates), str(record.path), source)
+            entry = Entry(self.job.to_dict(record), str(record.path), source)
             known = self._journal.get(entry.name)
             if known is None or (known.record, known.source) != (entry.record, entry.source):
                 self._waiting.append((entry, known))
@@ -317,6 +319,21 @@ def _lacks_embedding(entry: Entry) -> bool:
     return entry.record["text"] is not None and not is_embedded
 
 
+def make_output(job: CaptionJob, base: Path) -> Output:
+    """The output of a job that keeps one.
+
+    Args:
+        job: what is to be done.
+        base: the folder that holds all images.
+    """
+    writer = job.make_writer()
+    if isinstance(writer, SidecarWriter):
+        return SidecarsOutput(writer, base)
+    assert job.output is not None, "only sidecars have a place of their own"
+    kind = ListOutput if job.format == JsonWriter.format else LinesOutput
+    return kind(job.output, lambda: cast(LineWriter, job.make_writer()))
+
+
 def even_size(images: int, most: int) -> int:
     """The size of as few batches as can be, all alike: the last is filled up to it."""
     batches = max(1, -(-images // most))
@@ -337,7 +354,9 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     return {
         "captioner": __version__,
         "reader": READER_VERSION,
-        "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
+        "format": _describe_format(job),
+        "caption_prefix": job.caption_prefix or None,
+        "caption_suffix": job.caption_suffix or None,
         "decoding": describe_decoding(job.decoding),
         "candidates": job.candidates,
         "min_confidence": job.min_confidence,
@@ -347,12 +366,20 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     }
 
 
+def _describe_format(job: CaptionJob) -> str:
+    if job.format == "xmp":
+        return f"xmp ({job.xmp_name})"
+    if job.sidecar_suffix != SidecarWriter.suffix:
+        return f"{job.format} ({job.sidecar_suffix})"
+    return f"{job.format} (byte order mark)" if job.csv_bom else job.format
+
+
 class _PassingRun(CaptionRun):
     """Into standard output, a pipe or a device."""
 
     def __enter__(self) -> Self:
         self._check_options()
-        self._writer: Writer = WRITERS[self.job.format](self.job.output)
+        self._writer = self.job.make_writer()
         self._files = find_images(self.job.paths, self.job.exclude)
         self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
         with ExitStack() as stack:
@@ -377,7 +404,7 @@ class _PassingRun(CaptionRun):
             for batch in batches:
                 for record in batch:
                     record, _ = self._embed(record, self._ahead.popleft())
-                    self._writer.write(record.to_dict(self.job.candidates), record.path)
+                    self._writer.write(self.job.to_dict(record), record.path)
                     yield record
 
     def _noted(self) -> Iterator[SourceFile]:

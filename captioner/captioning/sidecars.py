@@ -10,9 +10,12 @@ from typing import ClassVar
 from captioner.captioning.writers import NamedFile, Record, Writer
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
-from captioner.files.escaping import shown
+from captioner.files.escaping import escaped, shown
 from captioner.files.naming import output_stems
 from captioner.files.writing import check_folder, exists, make_folder, replace_file
+
+LONGEST_SUFFIX = 32
+"""Characters of the suffix of text files: the names of their journal must stay names."""
 
 
 class SidecarWriter(Writer):
@@ -32,12 +35,24 @@ class SidecarWriter(Writer):
 
     format = "txt"
     summary = "a .txt file for each image, beside it or below the output folder"
-    suffix: ClassVar[str] = ".txt"
+    suffix = ".txt"
     what: ClassVar[str] = "text files"
-    journal: ClassVar[str] = ".captions.captioner"
+    journal = ".captions.captioner"
 
-    def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, output: Path | None = None, *, overwrite: bool = False, suffix: str | None = None
+    ) -> None:
+        """As the others' one.
+
+        Args:
+            output: the folder, None for beside the images.
+            overwrite: whether existing files may be replaced.
+            suffix: of the files, by default that of the class; see `check_sidecar_suffix`.
+        """
         super().__init__(output, overwrite=overwrite)
+        if suffix is not None and suffix != self.suffix:
+            # Text files of another suffix are another job's, with a journal of their own.
+            self.suffix, self.journal = suffix, f".captions{suffix}.captioner"
         self._folder: str | None = None
         self._stems: dict[str, str] = {}
 
@@ -116,6 +131,31 @@ class SidecarWriter(Writer):
             raise CaptionerError(
                 f"{shown(target)} exists: --overwrite replaces the {self.what} of these images"
             )
+
+
+def check_sidecar_suffix(suffix: str) -> None:
+    """Refuse a suffix that text files cannot have.
+
+    Raises:
+        ValueError: it is not a dot and some characters, or it is that of other files; says which.
+    """
+    # Imported here: the command line's help lists the formats and must not load Pillow.
+    from captioner.images.reading import IMAGES
+
+    name = suffix.removeprefix(".")
+    if name in ("", suffix) or name.endswith((".", " ")) or "/" in name or "\\" in name:
+        raise ValueError(f"sidecar_suffix={suffix!r}: give a dot and a name, such as .caption")
+    if escaped(suffix) != suffix or len(suffix) > LONGEST_SUFFIX:
+        raise ValueError(
+            f"sidecar_suffix={suffix!r}: give at most {LONGEST_SUFFIX} printable characters"
+        )
+    if IMAGES.lists(f"a{suffix}"):
+        raise ValueError(f"sidecar_suffix={suffix!r}: such files would be taken for images")
+    if suffix.lower().endswith(XmpWriter.suffix):
+        raise ValueError(
+            f"sidecar_suffix={suffix!r}: photo programs keep their own work there; the format xmp "
+            "writes such files"
+        )
 
 
 class XmpWriter(SidecarWriter):

@@ -49,6 +49,7 @@ examples:
   captioner caption photos/ --exclude '*.png' --exclude drafts/   but not these
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --format txt --sidecar-suffix .caption --caption-prefix "sks, "
   captioner caption photos/ --output report.html          a page to look at; opens in any browser
   captioner caption photos/ --format xmp                  XMP sidecars beside the photos
   captioner caption photos/ --output captions.csv --embed   also into the photos themselves
@@ -84,7 +85,7 @@ explains all formats.
 def add_caption(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     from captioner.captioning.formats import WRITERS
-    from captioner.captioning.sidecars import XMP_NAMINGS
+    from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
@@ -132,6 +133,27 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
     )
     tags.add_argument(
         "--no-tags", action="store_true", help="with xmp, html and --embed: the caption only"
+    )
+    output.add_argument(
+        "--caption-prefix",
+        default="",
+        metavar="TEXT",
+        help="write this before every caption, in every format, such as the trigger words of a "
+        "LoRA; a space is added only where two words would run into each other",
+    )
+    output.add_argument(
+        "--caption-suffix", default="", metavar="TEXT", help="write this behind every caption"
+    )
+    output.add_argument(
+        "--sidecar-suffix",
+        default=SidecarWriter.suffix,
+        metavar="SUFFIX",
+        help="with txt: what the text files end in (default: .txt)",
+    )
+    output.add_argument(
+        "--csv-bom",
+        action="store_true",
+        help="with csv: begin with a byte order mark, by which Excel knows that it is UTF-8",
     )
     output.add_argument(
         "--xmp-name",
@@ -349,6 +371,10 @@ def _job(
             append=args.append,
             xmp_name=args.xmp_name or "darktable",
             embed=args.embed,
+            caption_prefix=args.caption_prefix,
+            caption_suffix=args.caption_suffix,
+            sidecar_suffix=args.sidecar_suffix,
+            csv_bom=args.csv_bom,
         )
     except ValueError as error:
         raise CaptionerError(str(error)) from error
