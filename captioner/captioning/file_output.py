@@ -7,6 +7,7 @@ the work is complete.
 from __future__ import annotations
 
 import os
+from abc import abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, islice
 from pathlib import Path
@@ -34,6 +35,7 @@ from captioner.files.writing import (
     cannot_write,
     check_folder,
     check_no_folder,
+    is_blank,
     replace_bytes,
 )
 
@@ -50,28 +52,40 @@ class FileOutput(Output):
 
     def __init__(self, output: Path, make_writer: Callable[[], LineWriter]) -> None:
         # Behind links: two links to a file are one output, and a link stays one.
-        self._path = Path(os.path.realpath(output))
-        super().__init__(shown(output), journal_beside(self._path))
+        self.path = Path(os.path.realpath(output))
+        super().__init__(shown(output), journal_beside(self.path))
         self._make_writer = make_writer
         self._inode: tuple[int, int] | None = None
 
     def check_place(self) -> None:
         """See `Output.check_place`."""
-        check_no_folder(self._path)
-        check_folder(self._path.parent)
-        self._inode = _inode(self._path)
+        check_no_folder(self.path)
+        check_folder(self.path.parent)
+        self._inode = _inode(self.path)
 
     def is_there(self) -> bool:
         """See `Output.is_there`."""
-        return self._path.exists()
+        return self.path.exists()
 
     def what_is_replaced(self) -> Checksum | bool | None:
         """See `Output.what_is_replaced`."""
         return self._checksum() if self.is_there() else None
 
-    def check(
-        self, file: SourceFile, entry: Entry | None, is_done: bool, may_replace: bool
-    ) -> None:
+    def hand_made(self, files: Iterable[SourceFile], journal: Journal | None) -> Iterator[str]:
+        """See `Output.hand_made`."""
+        if self.is_there() and not is_blank(self.path):
+            is_ours = journal is not None and journal.kept is None
+            if not (is_ours and journal is not None and self.is_as_written(journal)):
+                yield self.name
+
+    @abstractmethod
+    def is_as_written(self, journal: Journal) -> bool:
+        """Whether the file, which is there, is what its journal says, and nobody changed it.
+
+        A line that was cut short is nobody's change.
+        """
+
+    def check(self, file: SourceFile, entry: Entry | None, is_done: bool) -> None:
         """See `Output.check`."""
         if self._inode is not None and _inode(file.path) == self._inode:
             raise CaptionerError(
@@ -83,14 +97,14 @@ class FileOutput(Output):
 
     def _checksum(self, size_bytes: int | None = None) -> Checksum:
         try:
-            return Checksum.of(self._path, size_bytes)
+            return Checksum.of(self.path, size_bytes)
         except OSError as error:
             raise cannot_read(f"output {self.name}", error) from None
 
     def _rewrite(self, journal: Journal, keys: Iterable[Key]) -> None:
         """Put another file in its place, and the journal of that one in the journal's."""
         with journal.write_new(keys) as new:
-            replace_bytes(self._path, self._pieces(new.published()), part_of(self.state))
+            replace_bytes(self.path, self._pieces(new.published()), part_of(self.state))
         journal.close()  # Not everywhere can an open file be replaced.
         adopt(self.state)
 
@@ -134,22 +148,38 @@ class LinesOutput(FileOutput):
         is_new = not len(journal) and isinstance(journal.replaces, Checksum) and self.is_there()
         try:
             if is_new and journal.replaces == self._checksum():
-                os.truncate(self._path, 0)  # If it is another file by now, it was changed.
-            with self._path.open("a+b") as file:
-                for data in _joined(self._unwritten(file, journal, keep)):
+                os.truncate(self.path, 0)  # If it is another file by now, it was changed.
+            with self.path.open("a+b") as file:
+                missing = self._unwritten(file, journal)
+                if missing is None:
+                    self._keep(journal, keep)
+                for data in _joined(missing or ()):
                     self._put(data)
         except OSError as error:
             raise cannot_write(self.name, error) from None
 
-    def _unwritten(self, file: IO[bytes], journal: Journal, keep: bool) -> Iterator[bytes]:
-        """Compare the file with what it should hold; gives what is missing at its end."""
+    def is_as_written(self, journal: Journal) -> bool:
+        """See `FileOutput.is_as_written`."""
+        try:
+            if not len(journal) and journal.replaces == self._checksum():
+                return False  # It was about to be replaced.
+            with self.path.open("rb") as file:
+                return self._unwritten(file, journal) is not None
+        except OSError as error:
+            raise cannot_read(self.name, error) from None
+
+    def _unwritten(self, file: IO[bytes], journal: Journal) -> Iterator[bytes] | None:
+        """Compare the file with what it should hold; gives what is missing at its end.
+
+        None if somebody has changed it.
+        """
         pieces = self._pieces(journal.streamed())
         self._end = 0
         if journal.kept is not None:
             next(pieces)  # the header is part of what is kept
             self._end = journal.kept.size_bytes
             if self._checksum(self._end) != journal.kept:
-                return self._kept(journal, keep)
+                return None
         file.seek(self._end)
         for piece in pieces:
             here = file.read(len(piece))
@@ -158,13 +188,13 @@ class LinesOutput(FileOutput):
                 continue
             if self._is_torn(here + file.read(TORN_BYTES), piece, journal):
                 return chain([piece], pieces)
-            return self._kept(journal, keep)
+            return None
         behind = file.read(TORN_BYTES)
         if not behind:
             return iter(())
         if self._is_torn(behind, b"", journal):
             return iter([b""])  # cuts it off
-        return self._kept(journal, keep)
+        return None
 
     @staticmethod
     def _is_torn(rest: bytes, expected: bytes, journal: Journal) -> bool:
@@ -174,19 +204,18 @@ class LinesOutput(FileOutput):
         rest = rest.rstrip(b"\0")  # blocks that were given to the file and never written
         return expected.startswith(rest) or (not journal.is_complete and b"\n" not in rest)
 
-    def _kept(self, journal: Journal, keep: bool) -> Iterator[bytes]:
+    def _keep(self, journal: Journal, keep: bool) -> None:
         if not keep:
             raise self._changed(append=True)
         there = self._checksum()
         self._end = there.size_bytes
-        with self._path.open("rb") as file:
+        with self.path.open("rb") as file:
             file.seek(max(0, self._end - 1))
             is_whole = file.read() in (b"\n", b"")
         if not is_whole:
             self._put(b"\n")
             there = self._checksum()
         journal.mark_kept(there)
-        return iter(())
 
     def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:
         """See `Output.add`."""
@@ -197,7 +226,7 @@ class LinesOutput(FileOutput):
     def _put(self, data: bytes) -> None:
         try:
             if self._stream is None:
-                self._stream = self._path.open("r+b", buffering=0)
+                self._stream = self.path.open("r+b", buffering=0)
         except OSError as error:
             raise cannot_write(self.name, error) from None
         write_at(self._stream, self._end, data, Path(self.name))
@@ -217,6 +246,10 @@ class LinesOutput(FileOutput):
 class ListOutput(FileOutput):
     """COCO's JSON: a list, which is not there before it is complete."""
 
+    def is_as_written(self, journal: Journal) -> bool:
+        """See `FileOutput.is_as_written`."""
+        return journal.was_complete and self._is_made_of(self._pieces(journal.published()))
+
     def is_late(self, journal: Journal) -> bool:
         """See `Output.is_late`."""
         return not journal.is_complete
@@ -225,11 +258,8 @@ class ListOutput(FileOutput):
         """See `Output.restore`."""
         if not self.is_there():
             return
-        if journal.was_complete:
-            as_it_was = self._is_made_of(self._pieces(journal.published()))
-        else:
-            as_it_was = self._checksum() == journal.replaces
-        if not as_it_was:
+        is_replaced = not journal.was_complete and self._checksum() == journal.replaces
+        if not (is_replaced or self.is_as_written(journal)):
             raise self._changed(append=False)
 
     def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:

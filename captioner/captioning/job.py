@@ -43,7 +43,11 @@ class CaptionJob:
         batch_size: images that the model sees at once, at most.
         workers: threads that read images while the model works.
         overwrite: start anew, and replace what is there.
+        replace_hand_made: with ``overwrite``: replace also what captioner has not written, or what
+            was changed since.
         append: keep all that is in the output, and add the images that are not.
+        missing_only: caption only images that have no caption yet, whoever wrote it; what is there
+            stays as it is.
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
         embed: write captions and tags into the image files too, as
             `captioner.captioning.embedding` does it.
@@ -71,6 +75,8 @@ class CaptionJob:
     caption_suffix: str = ""
     sidecar_suffix: str = SidecarWriter.suffix
     csv_bom: bool = False
+    missing_only: bool = False
+    replace_hand_made: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
@@ -79,8 +85,14 @@ class CaptionJob:
             raise ValueError(f"xmp_name={self.xmp_name!r}: choose from {', '.join(XMP_NAMINGS)}")
         if self.overwrite and self.append:
             raise ValueError("append and overwrite: the one keeps what the other replaces")
-        if self.append and not self.is_kept:
-            raise ValueError("append: standard output and devices keep nothing; name a file")
+        if self.missing_only and (self.overwrite or self.append):
+            other = "overwrite" if self.overwrite else "append"
+            raise ValueError(f"missing_only and {other}: give one of them")
+        if self.replace_hand_made and not self.overwrite:
+            raise ValueError("replace_hand_made: is for overwrite, which replaces")
+        for name in ("append", "missing_only"):
+            if getattr(self, name) and not self.is_kept:
+                raise ValueError(f"{name}: standard output and devices keep nothing; name a file")
         self._check_format_options()
         is_file = self.output is not None and not is_sidecar(self.format)
         if is_file and IMAGES.lists(str(self.output)):
@@ -132,6 +144,7 @@ class CaptionRun(ABC):
     Attributes:
         total: the images of the job, None if they have not been counted.
         done: those that an earlier run has finished.
+        kept: those that had a caption of other origin, and keep it.
     """
 
     def __init__(self, job: CaptionJob, model: CaptionModel) -> None:
@@ -140,6 +153,7 @@ class CaptionRun(ABC):
         self.total: int | None = None
         self.done = 0
         self._embedder = Embedder() if job.embed else None
+        self.kept = 0
 
     @abstractmethod
     def __enter__(self) -> Self:

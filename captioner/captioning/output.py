@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -22,13 +22,18 @@ class Output(ABC):
         name: of the output, for messages.
         state: the journal's file.
         holds_all: whether it is one file, which holds the records of all images.
+        holds_others: whether it also holds what no journal knows: its records are in the order in
+            which they were made, and images that failed have none.
+        may_replace: whether files of other origin may be replaced, if any may.
     """
 
     holds_all: ClassVar[bool] = True
+    holds_others: ClassVar[bool] = False
 
     def __init__(self, name: str, state: Path) -> None:
         self.name = name
         self.state = state
+        self.may_replace = False
 
     @abstractmethod
     def check_place(self) -> None:
@@ -50,8 +55,31 @@ class Output(ABC):
     def what_is_replaced(self) -> Checksum | bool | None:
         """By what it is known, later on, that what is there may be replaced."""
 
+    def named(self, file: SourceFile) -> SourceFile:
+        """The image with the name that the output has for it."""
+        return file
+
+    def has_caption(self, file: SourceFile) -> bool:
+        """Whether an image has a caption already, whoever wrote it, which the job leaves alone.
+
+        Of an output whose journal tells that, always False.
+        """
+        return False
+
+    @abstractmethod
+    def hand_made(self, files: Iterable[SourceFile], journal: Journal | None) -> Iterator[str]:
+        """What ``overwrite`` would replace although captioner has not written it so.
+
+        Args:
+            files: the images.
+            journal: of what was written until now; None where it is not known.
+
+        Yields:
+            The name of each file with text of somebody else's, printable.
+        """
+
     def check(  # noqa: B027
-        self, file: SourceFile, entry: Entry | None, is_done: bool, may_replace: bool
+        self, file: SourceFile, entry: Entry | None, is_done: bool
     ) -> None:
         """Refuse, before any work, what stands in the way of one image's caption.
 
@@ -59,7 +87,6 @@ class Output(ABC):
             file: the image.
             entry: what is known of it.
             is_done: whether it will not be captioned.
-            may_replace: whether sidecars of other origin may be replaced, if any may.
 
         Raises:
             CaptionerError: names what is in the way and the remedy.

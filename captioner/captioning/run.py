@@ -17,7 +17,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,11 +25,12 @@ from typing import Any, Self, cast
 
 from captioner.captioning.batches import CaptionRecord
 from captioner.captioning.embedding import NotEmbedded
-from captioner.captioning.file_output import LinesOutput, ListOutput
+from captioner.captioning.file_output import FileOutput, LinesOutput, ListOutput
 from captioner.captioning.job import CaptionJob, CaptionRun
 from captioner.captioning.output import Output
 from captioner.captioning.sidecar_output import SidecarsOutput
 from captioner.captioning.sidecars import SidecarWriter
+from captioner.captioning.table_output import TABLE, find_table
 from captioner.captioning.writers import JsonWriter, LineWriter
 from captioner.decoding.options import describe_decoding
 from captioner.errors import CaptionerError
@@ -77,9 +78,9 @@ class KeptRun(CaptionRun):
         self._check_options()
         job = self.job
         base = base_folder(job.paths, IMAGES)
-        self._output = make_output(job, base)
+        self._output: Output = make_output(job, base)
         self._output.check_place()
-        about = {
+        about: dict[str, Any] = {
             "model": describe_model(self.model),
             "settings": _describe_settings(job, self.model),
         }
@@ -91,10 +92,12 @@ class KeptRun(CaptionRun):
             )
             lock = self._output.state.with_name(f"{self._output.state.name}.lock")
             stack.enter_context(locked(lock, in_use))
-            found = self._find_journal(about)
+            found = self._find_table(about, base)
             if found is not None:
                 stack.enter_context(found)
             self._survey(found)
+            if job.overwrite and not job.replace_hand_made:
+                self._check_hand_made()
             if found is None:
                 found = Journal.create(self._output.state, about, self._replaces)
                 stack.enter_context(found)
@@ -104,6 +107,29 @@ class KeptRun(CaptionRun):
                 stack.enter_context(self._embedder)
             self._stack = stack.pop_all()
         return self
+
+    def _find_table(self, about: dict[str, Any], base: Path) -> Journal | None:
+        """The journal to resume, None to begin one; of a file that people wrote, its own kind."""
+        table = None
+        if self.job.missing_only and isinstance(self._output, FileOutput):
+            table = find_table(self._output, self.job.format, base)
+        if table is None:
+            return self._find_journal(about)
+        self._output = table
+        table.check_place()
+        about["settings"][TABLE] = True
+        if not table.state.exists():
+            return None
+        journal = Journal(table.state)
+        # What captioner wrote before somebody changed the file is part of what stays.
+        settings = {**journal.about.get("settings", {}), TABLE: True}
+        changed = changes({**journal.about, "settings": settings}, about)
+        if table.is_resumed and not changed:
+            return journal
+        journal.close()
+        if changed and len(journal):
+            raise self._other_options(changed)
+        return None
 
     def _find_journal(self, about: Mapping[str, Any]) -> Journal | None:
         """The journal to go on with, None to begin one; in whose place is `_replaces` then."""
@@ -115,7 +141,8 @@ class KeptRun(CaptionRun):
             if output.is_there():
                 raise CaptionerError(
                     f"output {output.name} exists, and no {state.name} beside it says how it was "
-                    "made: --overwrite replaces it; or name another --output"
+                    "made: --missing-only keeps it and adds images that are not yet in it, "
+                    "--overwrite replaces it; or name another --output"
                 )
             return None
         output.settle()
@@ -134,43 +161,75 @@ class KeptRun(CaptionRun):
             raise
         return journal
 
-    def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:
-        name = self._output.name
-        if changed:
+    def _check_hand_made(self) -> None:
+        """Refuse to replace what people wrote, unless they said that they mean it."""
+        output, journal = self._output, None
+        if output.state.exists():
+            with suppress(CaptionerError):  # Of a damaged one, nobody knows what is ours.
+                output.settle()
+                journal = Journal(output.state)
+        with journal or nullcontext():
+            first, count = "", 0
+            for name in output.hand_made(self._images(), journal):
+                first, count = first or name, count + 1
+        if count:
+            files = f"1 file ({first})" if count == 1 else f"{count} files (the first: {first})"
             raise CaptionerError(
-                f"{name} was made with another model or other options ({'; '.join(changed[:3])}); "
-                "use those, name another --output, or start anew with --overwrite"
+                f"--overwrite would replace {files} with text that captioner has not written, or "
+                "that was changed since; nothing is changed: --missing-only keeps such text, "
+                "--overwrite --yes replaces it"
             )
+
+    def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:
+        if changed:
+            raise self._other_options(changed)
         if journal.kept is not None and not self.job.append:
             raise CaptionerError(
-                f"output {name} was changed by hand and then added to: go on with --append, or "
-                "start anew with --overwrite"
+                f"output {self._output.name} was changed by hand and then added to: go on with "
+                "--append or --missing-only, or start anew with --overwrite"
             )
+
+    def _other_options(self, changed: Sequence[str]) -> CaptionerError:
+        return CaptionerError(
+            f"{self._output.name} was made with another model or other options "
+            f"({'; '.join(changed[:3])}); use those, name another --output, or start anew with "
+            "--overwrite"
+        )
 
     def _survey(self, journal: Journal | None) -> None:
         """Look at all images, but not into them, and refuse what cannot go well."""
         listed: set[Key] = set()
         if journal is not None and self.job.append:
             self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
-        may_replace = self.job.overwrite or (
+        self._output.may_replace = self.job.overwrite or (
             journal is not None and journal.replaces is True and not journal.was_complete
         )
-        for file in find_images(self.job.paths, self.job.exclude):
+        for file in self._images():
             key = key_of(file.name)
             if key in listed:
                 raise CaptionerError(f"two images are called {file.name}: rename one of them")
             listed.add(key)
             entry = None if journal is None else journal.get(file.name)
             is_done = self._is_done(file, Fingerprint.of(file), entry)
-            self._output.check(file, entry, is_done, may_replace)
-            self.done += is_done
+            self._output.check(file, entry, is_done)
+            is_kept = is_done and entry is None and self.job.missing_only
+            self.kept += is_kept
+            self.done += is_done and not is_kept
         self.total = len(listed)
-        if journal is not None and self._output.holds_all and not self.job.append:
+        is_alone = self._output.holds_all and not self._output.holds_others
+        if journal is not None and is_alone and not self.job.append:
             self._check_nothing_else(journal, listed)
 
+    def _images(self) -> Iterator[SourceFile]:
+        return map(self._output.named, find_images(self.job.paths, self.job.exclude))
+
     def _is_done(self, file: SourceFile, here: Fingerprint, entry: Entry | None) -> bool:
+        if self.job.missing_only and self._output.has_caption(file):
+            return True
         if entry is None:
             return key_of(here.path) in self._known_paths
+        if self.job.missing_only and self._output.holds_all and entry.record["text"] is not None:
+            return True
         if not here.is_same(entry.source) and here.path != entry.source.path:
             if entry.has_failed:
                 return False
@@ -200,7 +259,7 @@ class KeptRun(CaptionRun):
         """Also what could not be embedded then; see `CaptionRun.embed_finished`."""
         if self._embedder is None:
             return
-        for file in find_images(self.job.paths, self.job.exclude):
+        for file in self._images():
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             if entry is None or not here.is_same(entry.source) or not _lacks_embedding(entry):
                 continue
@@ -229,7 +288,7 @@ class KeptRun(CaptionRun):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
-        for place, file in enumerate(find_images(self.job.paths, self.job.exclude)):
+        for place, file in enumerate(self._images()):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             self._keys.append(key_of(file.name))
             if not self._is_done(file, here, entry):
@@ -254,6 +313,8 @@ class KeptRun(CaptionRun):
                 record = replace(record, result=None, tags=None, unsure=False, error=problem)
             record, source = self._embed(record, source)
             taken.append(record)
+            if record.error is not None and self._output.holds_others:
+                continue
             entry = Entry(self.job.to_dict(record), str(record.path), source)
             known = self._journal.get(entry.name)
             if known is None or (known.record, known.source) != (entry.record, entry.source):
@@ -281,7 +342,8 @@ class KeptRun(CaptionRun):
     def _final_keys(self) -> Sequence[Key]:
         """The order of the output: that of the images, behind what it holds of others."""
         journal = self._journal
-        if self.job.append or not self._output.holds_all:
+        output = self._output
+        if self.job.append or not output.holds_all or output.holds_others:
             return journal.keys
         listed = set(self._keys)
         others = [key for key in journal.keys if key not in listed]
@@ -328,7 +390,7 @@ def make_output(job: CaptionJob, base: Path) -> Output:
     """
     writer = job.make_writer()
     if isinstance(writer, SidecarWriter):
-        return SidecarsOutput(writer, base)
+        return SidecarsOutput(writer, base, job.missing_only)
     assert job.output is not None, "only sidecars have a place of their own"
     kind = ListOutput if job.format == JsonWriter.format else LinesOutput
     return kind(job.output, lambda: cast(LineWriter, job.make_writer()))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from captioner.captioning.output import Output
@@ -22,17 +22,24 @@ from captioner.files.writing import (
 
 
 class SidecarsOutput(Output):
-    """A file for each image: text or XMP."""
+    """A file for each image: text or XMP.
+
+    Args:
+        writer: of the files.
+        base: the folder that holds all images.
+        missing_only: whether images that have a file of whatever origin are left alone.
+    """
 
     holds_all = False
 
-    def __init__(self, writer: SidecarWriter, base: Path) -> None:
+    def __init__(self, writer: SidecarWriter, base: Path, missing_only: bool = False) -> None:
         output = writer.output
         folder = base if output is None else output
         name = f"the {writer.what} beside the images" if output is None else shown(output)
         super().__init__(name, folder / writer.journal)
         self._writer = writer
         self._folder = folder
+        self._missing_only = missing_only
         self._checked: Path | None = None
 
     def check_place(self) -> None:
@@ -47,9 +54,22 @@ class SidecarsOutput(Output):
         """See `Output.what_is_replaced`."""
         return True
 
-    def check(
-        self, file: SourceFile, entry: Entry | None, is_done: bool, may_replace: bool
-    ) -> None:
+    def has_caption(self, file: SourceFile) -> bool:
+        """See `Output.has_caption`."""
+        target = self._writer.target(file.path, file.name)
+        return why_no_name(target) is None and self._writer.is_taken(target)
+
+    def hand_made(self, files: Iterable[SourceFile], journal: Journal | None) -> Iterator[str]:
+        """See `Output.hand_made`."""
+        if self._writer.is_signed:
+            return  # What others wrote is refused, whatever is asked for.
+        for file in files:
+            entry = None if journal is None else journal.get(file.name)
+            target = self._writer.target(file.path, file.name)
+            if self.has_caption(file) and (entry is None or not self._is_ours(target, entry)):
+                yield shown(target)
+
+    def check(self, file: SourceFile, entry: Entry | None, is_done: bool) -> None:
         """See `Output.check`."""
         writer = self._writer
         if file.path.name.lower().endswith(writer.suffix.lower()):
@@ -67,10 +87,11 @@ class SidecarsOutput(Output):
             return
         if not writer.may_replace(target):
             raise writer.foreign(target)
-        if not may_replace:
+        if not (self.may_replace or self._missing_only):
             raise CaptionerError(
-                f"{shown(target)} exists, and this job has not made it: --overwrite replaces the "
-                f"{writer.what} of these images"
+                f"{shown(target)} exists, and this job has not made it: --missing-only keeps it "
+                f"and captions the images that have none, --overwrite replaces the {writer.what} "
+                "of these images"
             )
 
     def why_not(self, file: SourceFile) -> str | None:
@@ -109,9 +130,12 @@ class SidecarsOutput(Output):
                 self._write(self._writer.target(Path(entry.path), entry.name), entry)
 
     def _write(self, target: Path, entry: Entry) -> None:
-        # Looked at again: a photo program may have made it since the job was checked.
-        if exists(target) and not self._writer.may_replace(target):
+        # Looked at again: somebody may have made it since the job was checked.
+        is_foreign = exists(target) and not self._writer.may_replace(target)
+        if is_foreign and not self._missing_only:
             raise self._writer.foreign(target)
+        if self._writer.is_taken(target) and not self.may_replace:
+            return  # Theirs stays. Ours was removed before, or is what would be written.
         replace_file(target, self._writer.text(entry.record), part_beside(target))
 
     def _is_ours(self, target: Path, entry: Entry) -> bool:

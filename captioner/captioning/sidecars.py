@@ -12,7 +12,7 @@ from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
 from captioner.files.escaping import escaped, shown
 from captioner.files.naming import output_stems
-from captioner.files.writing import check_folder, exists, make_folder, replace_file
+from captioner.files.writing import check_folder, exists, is_blank, make_folder, replace_file
 
 LONGEST_SUFFIX = 32
 """Characters of the suffix of text files: the names of their journal must stay names."""
@@ -31,6 +31,7 @@ class SidecarWriter(Writer):
         suffix: of the files.
         what: they are called in messages.
         journal: the name of the hidden file that a job keeps beside them.
+        is_signed: whether a file says itself that captioner has written it.
     """
 
     format = "txt"
@@ -38,6 +39,7 @@ class SidecarWriter(Writer):
     suffix = ".txt"
     what: ClassVar[str] = "text files"
     journal = ".captions.captioner"
+    is_signed: ClassVar[bool] = False
 
     def __init__(
         self, output: Path | None = None, *, overwrite: bool = False, suffix: str | None = None
@@ -87,6 +89,10 @@ class SidecarWriter(Writer):
     def text(self, record: Record) -> str:
         """What the file of a record with a caption holds."""
         return f"{record['text']}\n"
+
+    def is_taken(self, target: Path) -> bool:
+        """Whether there is a file that holds something: an empty text file is no caption."""
+        return exists(target) and (self.is_signed or not is_blank(target))
 
     def may_replace(self, target: Path) -> bool:
         """Whether ``overwrite`` is enough to replace a file that is there."""
@@ -173,6 +179,7 @@ class XmpWriter(SidecarWriter):
     suffix = ".xmp"
     what = "XMP sidecars"
     journal = ".captions.xmp.captioner"
+    is_signed = True
 
     def __init__(
         self, output: Path | None = None, *, overwrite: bool = False, naming: str = "darktable"

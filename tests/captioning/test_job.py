@@ -602,11 +602,20 @@ def test_a_text_file_that_was_changed_by_hand_is_kept(photos: Path, run) -> None
     code, errors = run(str(photos), "--format", "txt")
     assert (code, errors) == (
         2,
-        f"captioner: error: {mine} exists, and this job has not made it: --overwrite replaces the "
-        "text files of these images\n",
+        f"captioner: error: {mine} exists, and this job has not made it: --missing-only keeps it "
+        "and captions the images that have none, --overwrite replaces the text files of these "
+        "images\n",
     )
     assert mine.read_text() == "my own words\n"
-    assert run(str(photos), "--format", "txt", "--overwrite")[0] == 1
+    code, errors = run(str(photos), "--format", "txt", "--overwrite")
+    assert (code, errors) == (
+        2,
+        f"captioner: error: --overwrite would replace 1 file ({mine}) with text that captioner has "
+        "not written, or that was changed since; nothing is changed: --missing-only keeps such "
+        "text, --overwrite --yes replaces it\n",
+    )
+    assert mine.read_text() == "my own words\n"
+    assert run(str(photos), "--format", "txt", "--overwrite", "--yes")[0] == 1
     assert mine.read_text() != "my own words\n"
 
 
@@ -617,7 +626,8 @@ def test_an_output_of_other_origin_is_refused(photos: Path, run, output: str) ->
     assert (code, errors) == (
         2,
         f"captioner: error: output {output} exists, and no .{output}.captioner beside it says how "
-        "it was made: --overwrite replaces it; or name another --output\n",
+        "it was made: --missing-only keeps it and adds images that are not yet in it, --overwrite "
+        "replaces it; or name another --output\n",
     )
     assert Path(output).read_text() == "mine"
     assert hidden(Path()) == []
@@ -640,7 +650,7 @@ def test_an_interrupted_overwrite_goes_on_without_the_option(
 
         def work(arguments: list[str] = arguments) -> int:
             die_at(4, half=False)
-            return cli.main([*arguments, "--overwrite"])
+            return cli.main([*arguments, "--overwrite", "--yes"])
 
         assert ended(forked(work)) == -signal.SIGKILL
         assert run(str(photos), *into(output))[0] == 1
@@ -685,7 +695,10 @@ def test_a_damaged_journal_is_named(photos: Path, run) -> None:
         assert code == 2
         assert f"{state.absolute()}: line {line} is damaged; start anew with --overwrite" in errors
         assert tree(Path("out.jsonl")) == before
-    assert run(str(photos), "--output", "out.jsonl", "--overwrite")[0] == 1
+    # Nobody knows any more what captioner has written.
+    code, errors = run(str(photos), "--output", "out.jsonl", "--overwrite")
+    assert (code, "--overwrite would replace 1 file (out.jsonl)" in errors) == (2, True)
+    assert run(str(photos), "--output", "out.jsonl", "--overwrite", "--yes")[0] == 1
     assert tree(Path("out.jsonl")) == before
 
 
