@@ -46,6 +46,7 @@ class CaptionJob:
         replace_hand_made: with ``overwrite``: replace also what captioner has not written, or what
             was changed since.
         append: keep all that is in the output, and add the images that are not.
+        partial_images: caption images that are cut short as far as they go.
         missing_only: caption only images that have no caption yet, whoever wrote it; what is there
             stays as it is.
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
@@ -77,6 +78,7 @@ class CaptionJob:
     csv_bom: bool = False
     missing_only: bool = False
     replace_hand_made: bool = False
+    partial_images: bool = False
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
@@ -233,5 +235,6 @@ class CaptionRun(ABC):
             workers=job.workers,
             min_confidence=job.min_confidence,
             min_tag_confidence=job.min_tag_confidence,
+            partial_images=job.partial_images,
             fixed_shape=fixed_shape,
         )

@@ -423,6 +423,7 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
         "candidates": job.candidates,
         "min_confidence": job.min_confidence,
         "min_tag_confidence": job.min_tag_confidence,
+        "partial_images": job.partial_images,
         "device": model.device.type,
         "precision": model.precision,
     }

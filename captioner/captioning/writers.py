@@ -300,7 +300,9 @@ class JsonWriter(LineWriter):
     def _line(self, record: Record, path: Path | None) -> str | None:
         if record["text"] is None:
             return None
-        item = {"image_id": self._ids.id_of(record["file_name"]), "caption": record["text"]}
+        item: dict[str, Any] = {"image_id": self._ids.id_of(record["file_name"]), "caption": record["text"]}
+        if record.get("partial"):
+            item["partial"] = True
         line = self._between + json.dumps(item, ensure_ascii=False)
         self._between = ",\n"
         return line

@@ -93,6 +93,12 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     add_exclude(parser)
+    parser.add_argument(
+        "--partial-images",
+        action="store_true",
+        help="caption images that are cut short as far as they go, instead of reporting an error; "
+        "jsonl and json mark them with partial: true",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
     output.add_argument(
@@ -273,6 +279,8 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
                 counts[record.status] += 1
                 if record.error is not None:
                     say(f"captioner: {shown(record.path)}: {record.error}")
+                elif record.partial and not args.quiet:
+                    say(f"captioner: {shown(record.path)}: truncated file, captioned as it is")
                 if record.embedded is not None:
                     _count_embedding(counts, record.path, record.embed_error)
         except KeyboardInterrupt:
@@ -389,6 +397,7 @@ def _job(
             append=args.append,
             missing_only=args.missing_only,
             replace_hand_made=args.yes,
+            partial_images=args.partial_images,
             xmp_name=args.xmp_name or "darktable",
             embed=args.embed,
             caption_prefix=args.caption_prefix,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import json
 import re
 from pathlib import Path
 
@@ -100,3 +101,52 @@ def test_an_image_with_the_suffix_of_the_text_files_is_refused(photos: Path, run
     (photos / "d.png").rename(photos / "d.caption")
     code, errors = run(f"{photos}/d.caption", "--format", "txt", "--sidecar-suffix", ".caption")
     assert (code, "has the suffix of the text files: rename it" in errors) == (2, True)
+
+
+# --- images that are cut short -------------------------------------------------------------
+
+
+@pytest.fixture
+def cut(photos: Path) -> Path:
+    """One of six images is cut short."""
+    (photos / "b.jpg").unlink()
+    path = photos / "d.png"
+    path.write_bytes(path.read_bytes()[:-400])
+    return path
+
+
+def test_partial_images_are_marked_in_json_and_jsonl(photos: Path, run, cut: Path) -> None:
+    error = f"captioner: {cut}: truncated file\n"
+    assert run(str(photos), "--output", "out.jsonl") == (
+        1,
+        f"{error}captioner: 5 captioned, 1 failed\n",
+    )
+    line = f"captioner: {cut}: truncated file, captioned as it is\n"
+    for output, more in (("p.jsonl", []), ("p.json", []), ("p.csv", []), ("p.tsv", [])):
+        options = [str(photos), "--output", output, "--partial-images", *more]
+        assert run(*options) == (0, f"{line}captioner: 6 captioned, 0 failed\n")
+        before = Path(output).read_bytes()
+        assert "0 captioned, 6 finished before" in run(*options)[1]
+        assert Path(output).read_bytes() == before
+    records = [json.loads(text) for text in Path("p.jsonl").read_text("utf-8").splitlines()]
+    assert [each["file_name"] for each in records if "partial" in each] == ["d.png"]
+    assert list(records[2]) == ["file_name", "text", "confidence", "partial", "error"]
+    assert records[2]["partial"] is True
+    assert [each.get("partial") for each in json.loads(Path("p.json").read_bytes())] == [
+        *(None, None, True, None, None, None),
+    ]
+    header = Path("p.csv").read_bytes().split(b"\r\n")[0]
+    assert header == b"file_name,text,confidence,error"
+    # The others are what they are without the option, and the two are not mixed.
+    plain = [json.loads(text) for text in Path("out.jsonl").read_text("utf-8").splitlines()]
+    assert [a for a in plain if a["error"] is None] == [a for a in records if "partial" not in a]
+    code, errors = run(str(photos), "--output", "out.jsonl", "--partial-images")
+    assert (code, "settings.partial_images: False there, True now" in errors) == (2, True)
+
+
+def test_partial_images_with_text_files_and_on_standard_output(
+    photos: Path, run, cut: Path
+) -> None:
+    assert run(str(photos), "--format", "txt", "--partial-images", "--quiet") == (0, "")
+    assert cut.with_suffix(".txt").read_text("utf-8").strip()
+    assert run(str(cut), "--partial-images", "--quiet") == (0, "")
