@@ -21,24 +21,22 @@ from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import Any, Self
 
 from captioner.captioning.batches import CaptionRecord
 from captioner.captioning.embedding import NotEmbedded
-from captioner.captioning.file_output import FileOutput, LinesOutput, ListOutput
+from captioner.captioning.file_output import FileOutput
 from captioner.captioning.job import CaptionJob, CaptionRun
 from captioner.captioning.output import Output
-from captioner.captioning.sidecar_output import SidecarsOutput
-from captioner.captioning.sidecars import SidecarWriter
+from captioner.captioning.outputs import describe_format, make_output, output_before
 from captioner.captioning.table_output import TABLE, find_table
-from captioner.captioning.writers import JsonWriter, LineWriter
 from captioner.decoding.options import describe_decoding
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, base_folder
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
-from captioner.files.writing import make_folder
+from captioner.files.writing import is_blank, make_folder
 from captioner.images.reading import IMAGES, READER_VERSION, find_images
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
@@ -97,7 +95,7 @@ class KeptRun(CaptionRun):
                 stack.enter_context(found)
             self._survey(found)
             if job.overwrite and not job.replace_hand_made:
-                self._check_hand_made()
+                self._check_hand_made(base)
             if found is None:
                 found = Journal.create(self._output.state, about, self._replaces)
                 stack.enter_context(found)
@@ -138,7 +136,9 @@ class KeptRun(CaptionRun):
             self._replaces = output.what_is_replaced()
             return None
         if not state.exists():
-            if output.is_there():
+            if self.job.missing_only and isinstance(output, FileOutput) and is_blank(output.path):
+                self._replaces = output.what_is_replaced()
+            elif output.is_there():
                 raise CaptionerError(
                     f"output {output.name} exists, and no {state.name} beside it says how it was "
                     "made: --missing-only keeps it and adds images that are not yet in it, "
@@ -161,13 +161,14 @@ class KeptRun(CaptionRun):
             raise
         return journal
 
-    def _check_hand_made(self) -> None:
+    def _check_hand_made(self, base: Path) -> None:
         """Refuse to replace what people wrote, unless they said that they mean it."""
         output, journal = self._output, None
         if output.state.exists():
             with suppress(CaptionerError):  # Of a damaged one, nobody knows what is ours.
                 output.settle()
                 journal = Journal(output.state)
+                output = output_before(self.job, journal, base)
         with journal or nullcontext():
             first, count = "", 0
             for name in output.hand_made(self._images(), journal):
@@ -371,7 +372,7 @@ class KeptRun(CaptionRun):
         """How to resume, in the words of the command line."""
         again = "run the same command again"
         if self.job.overwrite:
-            again += ", without --overwrite"
+            again += ", without --overwrite" + (" --yes" if self.job.replace_hand_made else "")
         return f"what is finished is kept: {again} and it goes on"
 
 
@@ -379,21 +380,6 @@ def _lacks_embedding(entry: Entry) -> bool:
     """Whether there is a caption that does not stand in its image."""
     is_embedded = "embed_error" in entry.record and entry.record["embed_error"] is None
     return entry.record["text"] is not None and not is_embedded
-
-
-def make_output(job: CaptionJob, base: Path) -> Output:
-    """The output of a job that keeps one.
-
-    Args:
-        job: what is to be done.
-        base: the folder that holds all images.
-    """
-    writer = job.make_writer()
-    if isinstance(writer, SidecarWriter):
-        return SidecarsOutput(writer, base, job.missing_only)
-    assert job.output is not None, "only sidecars have a place of their own"
-    kind = ListOutput if job.format == JsonWriter.format else LinesOutput
-    return kind(job.output, lambda: cast(LineWriter, job.make_writer()))
 
 
 def even_size(images: int, most: int) -> int:
@@ -416,7 +402,7 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     return {
         "captioner": __version__,
         "reader": READER_VERSION,
-        "format": _describe_format(job),
+        "format": describe_format(job),
         "caption_prefix": job.caption_prefix or None,
         "caption_suffix": job.caption_suffix or None,
         "decoding": describe_decoding(job.decoding),
@@ -427,14 +413,6 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
         "device": model.device.type,
         "precision": model.precision,
     }
-
-
-def _describe_format(job: CaptionJob) -> str:
-    if job.format == "xmp":
-        return f"xmp ({job.xmp_name})"
-    if job.sidecar_suffix != SidecarWriter.suffix:
-        return f"{job.format} ({job.sidecar_suffix})"
-    return f"{job.format} (byte order mark)" if job.csv_bom else job.format
 
 
 class _PassingRun(CaptionRun):

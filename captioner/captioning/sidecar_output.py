@@ -57,7 +57,9 @@ class SidecarsOutput(Output):
     def has_caption(self, file: SourceFile) -> bool:
         """See `Output.has_caption`."""
         target = self._writer.target(file.path, file.name)
-        return why_no_name(target) is None and self._writer.is_taken(target)
+        # People may have given it the full name of the image, although the short one was free.
+        names = (target, target.with_name(f"{file.path.name}{self._writer.suffix}"))
+        return any(why_no_name(name) is None and self._writer.is_taken(name) for name in names)
 
     def hand_made(self, files: Iterable[SourceFile], journal: Journal | None) -> Iterator[str]:
         """See `Output.hand_made`."""
@@ -66,7 +68,9 @@ class SidecarsOutput(Output):
         for file in files:
             entry = None if journal is None else journal.get(file.name)
             target = self._writer.target(file.path, file.name)
-            if self.has_caption(file) and (entry is None or not self._is_ours(target, entry)):
+            if why_no_name(target) is not None or not self._writer.is_taken(target):
+                continue
+            if entry is None or not self._is_ours(target, entry):
                 yield shown(target)
 
     def check(self, file: SourceFile, entry: Entry | None, is_done: bool) -> None:

@@ -41,7 +41,9 @@ class TableOutput(LinesOutput):
 
     def named(self, file: SourceFile) -> SourceFile:
         """The image with the name that it has in this file."""
-        path = Path(os.path.abspath(file.path))
+        path = Path(os.path.realpath(file.path.parent), file.path.name)
+        if self._table.has_full_paths:
+            return replace(file, name=printable(os.path.abspath(file.path)))
         if not path.is_relative_to(self._root):
             return file
         return replace(file, name=printable(path.relative_to(self._root)))

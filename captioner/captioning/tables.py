@@ -62,6 +62,11 @@ class Table(ABC):
         """Whether a row of the file has a caption of the image that it calls so."""
         return _same(name) in self._captioned
 
+    @property
+    def has_full_paths(self) -> bool:
+        """Whether the names in the file are relative to nothing."""
+        return bool(self._sample) and all(map(os.path.isabs, self._sample))
+
     def root(self, base: Path) -> Path:
         """The folder to which the names in the file are relative: by what is there, or its own.
 
@@ -69,9 +74,12 @@ class Table(ABC):
             base: the folder that holds all images of a job, to which names in captioner's own
                 outputs are relative.
         """
-        here, base = (Path(os.path.abspath(path)) for path in (self._path.parent, base))
+        here, base = (Path(os.path.realpath(path)) for path in (self._path.parent, base))
         folders = [here, *(here / name for name in IMAGE_FOLDERS if (here / name).is_dir()), base]
-        found = [sum((folder / name).is_file() for name in self._sample) for folder in folders]
+        found = [
+            sum(os.path.isfile(os.path.join(folder, name)) for name in self._sample)
+            for folder in folders
+        ]
         if not any(found):
             return here if base.is_relative_to(here) else base
         return folders[found.index(max(found))]

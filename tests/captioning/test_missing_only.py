@@ -50,6 +50,14 @@ def test_an_empty_text_file_is_no_caption(photos: Path, run, half: dict[str, byt
     assert (photos / "d.txt").read_text("utf-8").strip()
 
 
+def test_a_text_file_with_the_full_name_of_its_image_is_its_caption(
+    photos: Path, run, half: dict[str, bytes]
+) -> None:
+    (photos / "d.png.txt").write_text("mine")
+    assert run(str(photos), *TXT)[1].startswith("captioner: 3 captioned, 3 kept")
+    assert not (photos / "d.txt").exists()
+
+
 def test_what_was_changed_since_is_kept_even_if_the_image_changes(
     photos: Path, run, half: dict[str, bytes]
 ) -> None:
@@ -221,6 +229,11 @@ def test_overwrite_of_a_file_that_people_wrote_or_changed(photos: Path, run, out
     code, errors = run(str(photos), "--output", output, "--overwrite")
     assert (code, message in errors, path.read_bytes()) == (2, True, changed)
     assert Path(f".{output}.captioner").read_bytes() == state
+
+
+def test_overwrite_in_another_format_asks_nothing(photos: Path, run) -> None:
+    for more in ([], ["--csv-bom"], [], ["--format", "jsonl"], []):
+        assert run(str(photos), "--output", "out.csv", "--overwrite", *more)[0] == 1
 
 
 @pytest.mark.parametrize(

@@ -192,10 +192,35 @@ def test_captioners_own_file_with_corrections(photos: Path, run, output: str) ->
     assert not records[-1]["error"]
 
 
+def test_names_with_their_whole_path(photos: Path, run) -> None:
+    path = Path("metadata.csv")
+    start = f"file_name,text\n{photos.absolute()}/a.png,mine\n".encode()
+    path.write_bytes(start)
+    images = ["Meine Fotos/a.png", "Meine Fotos/d.png"]
+    code, errors = run(*images, "--output", str(path), "--missing-only")
+    assert (code, errors) == (0, "captioner: 1 captioned, 1 kept as they were, 0 failed\n")
+    new = path.read_bytes().removeprefix(start).decode()
+    assert new.startswith(f"{photos.absolute()}/d.png,")
+
+
+def test_a_folder_behind_a_link(photos: Path, run) -> None:
+    Path("link").symlink_to(photos)
+    path = photos / "metadata.csv"
+    start = b"file_name,text\nsub dir/a.png,mine\n"
+    path.write_bytes(start)
+    code, errors = run("link/sub dir", "--output", "link/metadata.csv", "--missing-only")
+    assert (code, errors) == (0, "captioner: 1 captioned, 1 kept as they were, 0 failed\n")
+    assert path.read_bytes().removeprefix(start).decode().startswith("sub dir/\xe4 b.png,")
+
+
 def test_an_empty_file_and_none_are_begun_as_ever(photos: Path, run) -> None:
+    Path("new.jsonl").write_bytes(b"\n")
+    code, errors = run(str(photos), "--output", "new.jsonl")
+    assert (code, "exists, and no .new.jsonl.captioner beside it" in errors) == (2, True)
     assert run(str(photos), "--output", "calm.jsonl")[0] == 1
-    assert run(str(photos), "--output", "new.jsonl", "--missing-only")[0] == 1
-    assert Path("new.jsonl").read_bytes() == Path("calm.jsonl").read_bytes()
+    for output in ("new.jsonl", "none.jsonl"):
+        assert run(str(photos), "--output", output, "--missing-only")[0] == 1
+        assert Path(output).read_bytes() == Path("calm.jsonl").read_bytes()
 
 
 @pytest.mark.parametrize(
