@@ -29,6 +29,7 @@ from captioner.captioning.file_output import FileOutput
 from captioner.captioning.job import CaptionJob, CaptionRun
 from captioner.captioning.output import Output
 from captioner.captioning.outputs import describe_format, make_output, output_before
+from captioner.captioning.passing_run import PassingRun
 from captioner.captioning.table_output import TABLE, find_table
 from captioner.decoding.options import describe_decoding
 from captioner.errors import CaptionerError
@@ -53,7 +54,7 @@ def open_caption_job(job: CaptionJob, model: CaptionModel) -> CaptionRun:
         job: what is to be done.
         model: the captioner, loaded from a file.
     """
-    return KeptRun(job, model) if job.is_kept else _PassingRun(job, model)
+    return KeptRun(job, model) if job.is_kept else PassingRun(job, model)
 
 
 class KeptRun(CaptionRun):
@@ -413,46 +414,3 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
         "device": model.device.type,
         "precision": model.precision,
     }
-
-
-class _PassingRun(CaptionRun):
-    """Into standard output, a pipe or a device."""
-
-    def __enter__(self) -> Self:
-        self._check_options()
-        self._writer = self.job.make_writer()
-        self._files = find_images(self.job.paths, self.job.exclude)
-        self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
-        with ExitStack() as stack:
-            if self._embedder is not None:
-                stack.enter_context(self._embedder)
-            self._writer.open()
-            stack.push(self._writer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def records(self) -> Generator[CaptionRecord, None, None]:
-        batches = self._batches(enumerate(self._noted()), self.job.batch_size, fixed_shape=False)
-        with closing(batches):
-            for batch in batches:
-                for record in batch:
-                    record, _ = self._embed(record, self._ahead.popleft())
-                    self._writer.write(self.job.to_dict(record), record.path)
-                    yield record
-
-    def _noted(self) -> Iterator[SourceFile]:
-        for file in self._files:
-            self._ahead.append(Fingerprint.of(file))
-            yield file
-
-    @property
-    def how_to_go_on(self) -> str:
-        return ""
