@@ -203,9 +203,8 @@ class KeptRun(CaptionRun):
         listed: set[Key] = set()
         if journal is not None and self.job.append:
             self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
-        self._output.may_replace = self.job.overwrite or (
-            journal is not None and journal.replaces is True and not journal.was_complete
-        )
+        is_begun = journal is not None and journal.replaces is True and not journal.was_complete
+        self._output.may_replace = self.job.overwrite or (is_begun and not self.job.missing_only)
         for file in self._images():
             key = key_of(file.name)
             if key in listed:

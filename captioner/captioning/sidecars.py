@@ -11,7 +11,7 @@ from captioner.captioning.writers import NamedFile, Record, Writer
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
 from captioner.files.escaping import escaped, shown
-from captioner.files.naming import output_stems
+from captioner.files.naming import output_stems, sidecar_journal
 from captioner.files.writing import check_folder, exists, is_blank, make_folder, replace_file
 
 LONGEST_SUFFIX = 32
@@ -38,7 +38,7 @@ class SidecarWriter(Writer):
     summary = "a .txt file for each image, beside it or below the output folder"
     suffix = ".txt"
     what: ClassVar[str] = "text files"
-    journal = ".captions.captioner"
+    journal = sidecar_journal(".txt")
     is_signed: ClassVar[bool] = False
 
     def __init__(
@@ -54,7 +54,7 @@ class SidecarWriter(Writer):
         super().__init__(output, overwrite=overwrite)
         if suffix is not None and suffix != self.suffix:
             # Text files of another suffix are another job's, with a journal of their own.
-            self.suffix, self.journal = suffix, f".captions{suffix}.captioner"
+            self.suffix, self.journal = suffix, sidecar_journal(suffix)
         self._folder: str | None = None
         self._stems: dict[str, str] = {}
 
@@ -178,7 +178,7 @@ class XmpWriter(SidecarWriter):
     summary = "an XMP sidecar for each image, with its caption and tags, for photo programs"
     suffix = ".xmp"
     what = "XMP sidecars"
-    journal = ".captions.xmp.captioner"
+    journal = sidecar_journal(".xmp")
     is_signed = True
 
     def __init__(

@@ -11,18 +11,17 @@ import io
 import json
 import os
 import posixpath
-import unicodedata
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from captioner.data.formats import IMAGE_FOLDERS
+from captioner.data.entries import IMAGE_FOLDERS
+from captioner.data.image_index import composed
+from captioner.data.tables import NAME_FIELDS, TEXT_FIELDS
 from captioner.errors import CaptionerError
-from captioner.files.escaping import encode_text, safe_cell, shown
+from captioner.files.escaping import encode_text, plain_cell, safe_cell, shown
 
-_NAME_FIELDS = ("file_name", "filename", "image")
-_TEXT_FIELDS = ("text", "captions", "caption")
 _OUR_COLUMNS = frozenset({"file_name", "text", "confidence", "error"})
 _SAMPLE = 200
 """Rows by which it is seen what the names in a table are relative to."""
@@ -55,8 +54,8 @@ class Table(ABC):
         self._ends_in_line_end = text.endswith("\n")
         for number, row in self._rows(text):
             self._take(number, row)
-        self._name_column = self._column(_NAME_FIELDS)
-        self._text_column = self._column(_TEXT_FIELDS)
+        self._name_column = self._column(NAME_FIELDS)
+        self._text_column = self._column(TEXT_FIELDS)
 
     def has_caption(self, name: str) -> bool:
         """Whether a row of the file has a caption of the image that it calls so."""
@@ -108,12 +107,12 @@ class Table(ABC):
         """A line without its end."""
 
     def _take(self, number: int, row: Mapping[str, Any]) -> None:
-        name = next((row[field] for field in _NAME_FIELDS if field in row), None)
+        name = next((row[field] for field in NAME_FIELDS if field in row), None)
         if not isinstance(name, str) or not name.strip():
-            raise self._refuse(number, f"has no image name in {' or '.join(_NAME_FIELDS)}")
+            raise self._refuse(number, f"has no image name in {' or '.join(NAME_FIELDS)}")
         if len(self._sample) < _SAMPLE and "\0" not in name:
             self._sample.append(name)
-        texts = [row.get(field) for field in _TEXT_FIELDS]
+        texts = [row.get(field) for field in TEXT_FIELDS]
         self._has_lists |= any(isinstance(text, list) for text in texts)
         if any(map(_is_caption, texts)):
             self._captioned |= {_same(name), _same(name.replace("\\", "/"))}
@@ -181,8 +180,8 @@ class CsvTable(Table):
             )
         row: dict[str, Any] = dict(zip(self._columns, cells, strict=False))
         for column, cell in row.items():
-            if self._is_ours and cell.startswith("'") and safe_cell(cell[1:]) == cell:
-                row[column] = cell[1:]
+            if self._is_ours:
+                row[column] = plain_cell(cell)
             if column == "captions" and cell.startswith('["'):
                 row[column] = [cell]  # one that is a JSON list
         yield number, row
@@ -213,4 +212,4 @@ def _is_caption(value: object) -> bool:
 
 def _same(name: str) -> str:
     """One spelling of a name: composed Unicode, without needless parts."""
-    return unicodedata.normalize("NFC", posixpath.normpath(name.strip()))
+    return composed(posixpath.normpath(name.strip()))

@@ -300,7 +300,8 @@ class JsonWriter(LineWriter):
     def _line(self, record: Record, path: Path | None) -> str | None:
         if record["text"] is None:
             return None
-        item: dict[str, Any] = {"image_id": self._ids.id_of(record["file_name"]), "caption": record["text"]}
+        image_id = self._ids.id_of(record["file_name"])
+        item: dict[str, Any] = {"image_id": image_id, "caption": record["text"]}
         if record.get("partial"):
             item["partial"] = True
         line = self._between + json.dumps(item, ensure_ascii=False)
