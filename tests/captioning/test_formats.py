@@ -48,6 +48,9 @@ def test_text_files_of_any_suffix(photos: Path, run, suffix: str) -> None:
     expected = {path[:-4] + suffix: data for path, data in tree(Path("texts")).items()}
     assert found == expected
     assert hidden(photos) == [f".captions{suffix}.captioner"]
+    read = {each.image_id: each.captions[0] for each in load_caption_data(photos).examples}
+    assert {f"{text}\n".encode() for text in read.values()} == set(expected.values())
+    assert len(read) == 6
     (photos / f"a{suffix}").unlink()
     assert "0 captioned, 6 finished before" in run(str(photos), *more)[1]
     assert (photos / f"a{suffix}").read_bytes() == expected[f"a{suffix}"]
