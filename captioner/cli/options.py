@@ -172,6 +172,12 @@ def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         help="layout of the data (default: auto, what lies there decides); data/README.md has each",
     )
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
+    data.add_argument(
+        "--sidecar-suffix",
+        metavar="SUFFIX",
+        help="what the text files beside the images end in (default: .txt, else .caption, else "
+        "what captioner has written there)",
+    )
     data.add_argument("--split", default="dev", help="which images (default: dev)")
     data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
 

@@ -20,6 +20,7 @@ from captioner.files.finding import FileKind, SourceFile, find_files, printable,
 from captioner.files.recognising import RAW, READ, VIDEO, recognise
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
+from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_short, load_rows
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
@@ -121,7 +122,11 @@ def find_images(
 
 
 def read_image(
-    path: str | Path, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str | Path,
+    *,
+    min_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    may_be_partial: bool = False,
 ) -> Image.Image:
     """Decode one file: upright, opaque, 8 bits, first frame.
 
@@ -133,6 +138,8 @@ def read_image(
         min_side: pixels that the shorter side needs at least. Large JPEGs are then decoded at
             1/2, 1/4 or 1/8 of their size where that still leaves this many; None decodes in full.
         max_pixels: width * height above which the file is refused before it is decoded.
+        may_be_partial: take what there is of a file that is cut short, without the rows that are
+            missing; ``PARTIAL in image.info`` then says that it is one.
 
     Returns:
         An image of mode RGB.
@@ -150,16 +157,34 @@ def read_image(
             raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
-        with (
-            LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file,
-            _open(file, max_pixels) as image,
-        ):
-            _check_size(image.size, max_pixels)
-            if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
-                raise ImageError(f"more than {MAX_SCANS} scans")
-            if min_side is not None:
-                image.draft(None, (min_side, min_side))
-            return _normalise(image)
+        try:
+            with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+                return _read(file, min_side, max_pixels, may_be_partial)
+        except (OSError, EOFError) as error:
+            if not (may_be_partial and is_cut_short(error)):
+                raise
+            with EndedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+                if not file.is_jpeg:
+                    raise
+                image = _read(file, min_side, max_pixels, may_be_partial=False)
+            if not has_content(image):
+                raise
+            image.info[PARTIAL] = True
+            return image
+
+
+def _read(
+    file: LimitedFile, min_side: int | None, max_pixels: int, may_be_partial: bool
+) -> Image.Image:
+    with _open(file, max_pixels) as image:
+        _check_size(image.size, max_pixels)
+        if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
+            raise ImageError(f"more than {MAX_SCANS} scans")
+        if isinstance(file, EndedFile) and "progressive" not in image.info:
+            raise EOFError  # Of all other files the first attempt has had what there is.
+        if min_side is not None:
+            image.draft(None, (min_side, min_side))
+        return _normalise(image, may_be_partial)
 
 
 def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
@@ -263,10 +288,14 @@ def _unidentified(path: Path | None) -> str:
     return f"{'a raw photo' if kind == RAW else kind} is not supported: convert it to JPEG"
 
 
-def _normalise(image: Image.Image) -> Image.Image:
+def _normalise(image: Image.Image, may_be_partial: bool = False) -> Image.Image:
     # Loaded first: a PNG's EXIF may follow its pixels, and a TIFF turns itself upright on load.
+    rows = None
     try:
-        image.load()
+        if may_be_partial:
+            rows = load_rows(image)
+        else:
+            image.load()
     except TypeError as error:  # Pillow, of TIFF tags that have another type than they should.
         raise ImageError("damaged file") from error
     if image.mode in ("P", "PA") and image.palette is None:
@@ -282,6 +311,9 @@ def _normalise(image: Image.Image) -> Image.Image:
     elif result.mode != "RGB":
         result = result.convert("RGB")
     turn = _ORIENTATIONS.get(_orientation(image))
+    if rows is not None:
+        result = result.crop((0, rows[0], result.width, rows[1]))
+        result.info[PARTIAL] = True
     if turn is not None:
         return result.transpose(turn)
     # The copy leaves the caller's image, or the open file, behind.

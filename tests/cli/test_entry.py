@@ -212,7 +212,10 @@ def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
     assert "out.jsonl" in err
     assert "--overwrite" in err
     assert Path("out.jsonl").read_text() == "mine\n"
-    assert run("caption", "photos", "--output", "out.jsonl", "--overwrite")[0] == 0
+    code, _, err = run("caption", "photos", "--output", "out.jsonl", "--overwrite")
+    assert (code, "--overwrite would replace 1 file (out.jsonl)" in err) == (2, True)
+    assert Path("out.jsonl").read_text() == "mine\n"
+    assert run("caption", "photos", "--output", "out.jsonl", "--overwrite", "--yes")[0] == 0
     assert len(Path("out.jsonl").read_text().splitlines()) == 3
 
 
