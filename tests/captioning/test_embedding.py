@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from captioner.cli import entry as cli
 from captioner.files import exiftool as exiftool_module
 from captioner.files.exiftool import ExifTool
 from captioner.files.finding import SourceFile
-from captioner.files.resume import Fingerprint
+from captioner.files.resume import Fingerprint, acquire
 from captioner.files.writing import part_beside
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
@@ -281,6 +282,20 @@ def test_permissions_times_and_links_stay(tmp_path: Path) -> None:
     assert found.st_mtime_ns == 10**18 + 123456789
     assert os.readlink(link) == "a.jpg"
     assert metadata(path)["IFD0:ImageDescription"] == "a dog runs"
+
+
+def test_one_process_at_a_time_writes_into_a_photo(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    rgb().save(path)
+    data, lock = path.read_bytes(), part_beside(path).with_suffix(".lock")
+    with ExitStack() as stack:
+        assert acquire(lock, stack)
+        part_beside(path).write_bytes(b"the other's")
+        with pytest.raises(NotEmbedded, match="another captioner is writing into it"):
+            embed(path)
+        assert (path.read_bytes(), part_beside(path).read_bytes()) == (data, b"the other's")
+    embed(path)  # a lock file that nobody holds is in nobody's way
+    assert hidden(tmp_path) == []
 
 
 def test_what_a_killed_run_has_left_goes(tmp_path: Path) -> None:
