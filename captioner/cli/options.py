@@ -272,13 +272,14 @@ def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
         CaptionerError: a path is not a regular file, or one that already exists.
     """
     for path in paths:
+        output = f"output {shown(path)}"
         if path.is_dir():
-            raise CaptionerError(f"output {path} is a folder; give the path of a file")
+            raise CaptionerError(f"{output} is a folder; give the path of a file")
         if path.exists() and not path.is_file():
             # Written under another name and renamed: that would replace a device or a pipe.
-            raise CaptionerError(f"output {path} is not a regular file; choose another path")
+            raise CaptionerError(f"{output} is not a regular file; choose another path")
         if path.exists() and not overwrite:
-            raise CaptionerError(f"output {path} already exists; pass --overwrite to replace it")
+            raise CaptionerError(f"{output} already exists; pass --overwrite to replace it")
 
 
 # --- lines ---------------------------------------------------------------------------------
