@@ -29,12 +29,14 @@ EXAMPLES = re.findall(r"```python\n(.*?)```", (DOCS / "python.md").read_text("ut
 def records(
     tagging_model: CaptionModel, tmp_path_factory: pytest.TempPathFactory
 ) -> dict[str, list[dict[str, Any]]]:
-    """Options -> what the command writes with them, for two images and one that is none."""
+    """Options -> what the command writes with them: two images, one cut short, one that is none."""
     folder = tmp_path_factory.mktemp("photos")
     for seed, name in enumerate(("a.png", "sub/ü.jpg")):
         (folder / name).parent.mkdir(exist_ok=True)
         noise(seed).save(folder / name)
     (folder / "bad.jpg").write_bytes(b"no image")
+    whole = (folder / "a.png").read_bytes()
+    (folder / "cut.png").write_bytes(whole[: len(whole) // 2])
     found = {}
     for options in (
         "",
@@ -42,12 +44,13 @@ def records(
         "--candidates --tags",
         "--num-captions 3",
         "--min-confidence 1",
+        "--partial-images",
     ):
         output = folder / f"out{options.replace(' ', '')}.jsonl"
         command = ["caption", str(folder), "--model", str(tagging_model.path), "--device", "cpu"]
         assert cli.main([*command, "--quiet", "--output", str(output), *options.split()]) == 1
         found[options] = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
-        assert len(found[options]) == 3
+        assert len(found[options]) == 4
     return found
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,6 +14,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from captioner.captioning.affixes import Affixes
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
@@ -23,6 +24,8 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
+
+NO_AFFIXES = Affixes()
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,7 @@ class CaptionRecord:
         embedded: whether the caption stands in the image file too; None where that was not asked
             for, or there is no caption.
         embed_error: why it does not.
+        partial: whether the file is cut short, and the caption is of what there is of it.
     """
 
     file_name: str
@@ -49,13 +53,14 @@ class CaptionRecord:
     unsure: bool = False
     embedded: bool | None = None
     embed_error: str | None = None
+    partial: bool = False
 
     @property
     def status(self) -> str:
         """``ok``, ``unsure`` or ``failed``."""
         return "failed" if self.error is not None else "unsure" if self.unsure else "ok"
 
-    def to_dict(self, candidates: bool = False) -> dict[str, Any]:
+    def to_dict(self, candidates: bool = False, affixes: Affixes = NO_AFFIXES) -> dict[str, Any]:
         """The record that `captioner.captioning.writers` write, JSON primitives.
 
         Args:
@@ -63,21 +68,28 @@ class CaptionRecord:
                 ``log_prob`` (natural, with the end of the sentence), ``avg_logprob`` (for each
                 word and the end) and ``words``: pairs of word and probability. The end of the
                 sentence, where it was reached, is the last pair; its word is None.
+            affixes: what stands around every caption, those of the candidates as well; their
+                words and all numbers stay the model's own.
 
         An unsure caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
-        are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each. Where a caption
-        was to be embedded, ``embed_error`` says why it is not, None if it is.
+        are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each. ``partial`` is
+        there, and True, where the file is cut short. Where a caption was to be embedded,
+        ``embed_error`` says why it is not, None if it is.
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
-            "text": None if self.result is None or self.unsure else self.result.text,
+            "text": (
+                None if self.result is None or self.unsure else affixes.around(self.result.text)
+            ),
             "confidence": None if self.result is None else round(self.result.confidence, 4),
         }
         if candidates:
             found = () if self.result is None or self.unsure else self.result.candidates
-            record["candidates"] = [_candidate_dict(candidate) for candidate in found]
+            record["candidates"] = [_candidate_dict(candidate, affixes) for candidate in found]
         if self.tags is not None:
             record["tags"] = [tag.to_dict() for tag in self.tags]
+        if self.partial:
+            record["partial"] = True
         record["error"] = self.error
         if self.embedded is not None:
             record["embed_error"] = self.embed_error
@@ -93,6 +105,7 @@ def caption_images(
     workers: int = 0,
     min_confidence: float = 0.0,
     min_tag_confidence: float | None = None,
+    partial_images: bool = False,
 ) -> Generator[CaptionRecord, None, None]:
     """Caption files lazily, in their order; one that cannot be read becomes a record with an error.
 
@@ -108,6 +121,8 @@ def caption_images(
         min_confidence: captions that are less sure, in [0, 1], are marked to be left out.
         min_tag_confidence: give each image the tags that are at least so sure, in [0, 1]; None
             gives none. See `captioner.model.tags.tags_of` for what that means.
+        partial_images: caption files that are cut short as far as they go; otherwise that is an
+            error.
 
     Raises:
         ValueError: batch_size or workers is too small, or a least confidence is not in [0, 1];
@@ -122,6 +137,7 @@ def caption_images(
         workers=workers,
         min_confidence=min_confidence,
         min_tag_confidence=min_tag_confidence,
+        partial_images=partial_images,
     )
     return _one_by_one(batches)
 
@@ -143,6 +159,7 @@ def caption_batches(
     workers: int = 0,
     min_confidence: float = 0.0,
     min_tag_confidence: float | None = None,
+    partial_images: bool = False,
     fixed_shape: bool = False,
 ) -> Generator[list[CaptionRecord], None, None]:
     """Caption files as `caption_images` does, and yield the records of each batch together.
@@ -150,11 +167,12 @@ def caption_batches(
     Args:
         model: the captioner.
         numbered_files: each file with its place in the whole, by which samples are drawn.
-        options: see `caption_images`, as for the next four.
+        options: see `caption_images`, as for the next five.
         batch_size: images that the model sees at once.
         workers: threads that read images.
         min_confidence: of captions.
         min_tag_confidence: of tags.
+        partial_images: caption what is cut short.
         fixed_shape: fill up every batch to its full size. An image's row in it follows from its
             place alone, so that it gets the same numbers in a run that was interrupted, to the last
             bit. In another row they may differ by the rounding of the processor.
@@ -165,7 +183,8 @@ def caption_batches(
     """
     options = options or model.decoding
     check_caption_options(model, options, batch_size, workers, min_confidence, min_tag_confidence)
-    batches = _read_batches(model, numbered_files, batch_size, workers)
+    read = partial(_read, model, partial_images)
+    batches = _read_batches(read, numbered_files, batch_size, workers)
     captioner = _Captioner(
         model,
         options,
@@ -222,19 +241,18 @@ class _Read:
     file: SourceFile
     pixels: Tensor | None = None
     error: str | None = None
+    is_partial: bool = False
 
 
 def _read_batches(
-    model: CaptionModel,
+    read: Callable[[tuple[int, SourceFile]], _Read],
     numbered_files: Iterable[tuple[int, SourceFile]],
     batch_size: int,
     workers: int,
 ) -> Generator[list[_Read], None, None]:
     """Batch b has the files whose places are from b * batch_size on, as far as they are given."""
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
-    with closing(
-        read_ahead(partial(_read, model), numbered_files, workers, ahead=batch_size + workers)
-    ) as images:
+    with closing(read_ahead(read, numbered_files, workers, ahead=batch_size + workers)) as images:
         batch: list[_Read] = []
         for image in images:
             if batch and batch[0].place // batch_size != image.place // batch_size:
@@ -318,7 +336,7 @@ class _Captioner:
         return [
             CaptionRecord(image.file.name, image.file.path, None, image.error)
             if image.pixels is None
-            else self._record(image.file, next(results))
+            else self._record(image, next(results))
             for image in batch
         ]
 
@@ -332,10 +350,13 @@ class _Captioner:
         results = self.model.caption_features(features, self.options, streams, fixed_shape=fixed)
         return [results[row] for row in rows]
 
-    def _record(self, file: SourceFile, result: CaptionResult) -> CaptionRecord:
+    def _record(self, image: _Read, result: CaptionResult) -> CaptionRecord:
+        file = image.file
         tags = _tags(self.model, result, self.min_tag_confidence)
         unsure = result.confidence < self.min_confidence
-        return CaptionRecord(file.name, file.path, result, None, tags, unsure)
+        return CaptionRecord(
+            file.name, file.path, result, None, tags, unsure, partial=image.is_partial
+        )
 
 
 def _tags(
@@ -347,20 +368,23 @@ def _tags(
     return tuple(tag for tag in found if tag.confidence >= least)
 
 
-def _read(model: CaptionModel, numbered: tuple[int, SourceFile]) -> _Read:
+def _read(model: CaptionModel, may_be_partial: bool, numbered: tuple[int, SourceFile]) -> _Read:
     place, file = numbered
     try:
+        if may_be_partial:
+            pixels, is_partial = model.read_partial(file.path)
+            return _Read(place, file, pixels, is_partial=is_partial)
         return _Read(place, file, model.read(file.path))
     except ImageError as error:
         return _Read(place, file, error=error.reason)
 
 
-def _candidate_dict(candidate: Candidate) -> dict[str, Any]:
+def _candidate_dict(candidate: Candidate, affixes: Affixes) -> dict[str, Any]:
     # One probability more than words where the sentence was ended.
     words = [*candidate.words, None][: len(candidate.word_probs)]
     probs = (round(prob, 4) for prob in candidate.word_probs)
     return {
-        "text": candidate.text,
+        "text": affixes.around(candidate.text),
         "log_prob": round(candidate.log_prob, 4),
         "avg_logprob": round(candidate.log_prob / len(candidate.word_probs), 4),
         "words": [[word, prob] for word, prob in zip(words, probs, strict=True)],

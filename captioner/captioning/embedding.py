@@ -12,7 +12,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
@@ -22,7 +22,7 @@ from zlib import crc32
 from captioner.captioning.xmp import held_by_xml
 from captioner.files.exiftool import ExifTool, ExifToolError
 from captioner.files.recognising import recognise
-from captioner.files.resume import Fingerprint
+from captioner.files.resume import NO_LOCKS, Fingerprint, acquire
 from captioner.files.writing import part_beside
 from captioner.version import __version__
 
@@ -237,18 +237,28 @@ def _check_same(path: Path, captioned: Fingerprint) -> None:
 def _own_files(path: Path) -> Iterator[tuple[Path, Path]]:
     """Two names beside a file, of which nothing stays; what a killed run has left there goes.
 
-    Hidden, short, and without a suffix that ExifTool could hold against what the file is.
+    Hidden, short, and without a suffix that ExifTool could hold against what the file is. They are
+    one process's at a time, where the file system has locks.
     """
     part = part_beside(path)
-    copy = part.with_suffix(".copy")
-    for each in (copy, part):
-        each.unlink(missing_ok=True)
-    try:
-        yield copy, part
-    finally:
-        for each in (copy, part):
-            with suppress(OSError):
+    copy, lock = part.with_suffix(".copy"), part.with_suffix(".lock")
+    with ExitStack() as stack:
+        try:
+            is_free = acquire(lock, stack)
+        except OSError as error:
+            if error.errno not in NO_LOCKS:
+                raise
+            is_free = True
+        if not is_free or not lock.exists():  # Its last owner has just removed it.
+            raise NotEmbedded("another captioner is writing into it")
+        try:
+            for each in (copy, part):
                 each.unlink(missing_ok=True)
+            yield copy, part
+        finally:
+            for each in (copy, part, lock):
+                with suppress(OSError):
+                    each.unlink(missing_ok=True)
 
 
 def _copy(path: Path, copy: Path) -> None:

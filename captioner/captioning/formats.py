@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from captioner.captioning.sidecars import SidecarWriter, XmpWriter
+from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter, XmpWriter
 from captioner.captioning.writers import CsvWriter, JsonlWriter, JsonWriter, TsvWriter, Writer
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -20,6 +20,32 @@ WRITERS: dict[str, type[Writer]] = {
 def is_sidecar(format: str) -> bool:
     """Whether a format of `WRITERS` has a file for each image."""
     return issubclass(WRITERS[format], SidecarWriter)
+
+
+def make_writer(
+    format: str,
+    output: Path | None = None,
+    *,
+    xmp_name: str = XMP_NAMINGS[0],
+    sidecar_suffix: str = SidecarWriter.suffix,
+    csv_bom: bool = False,
+) -> Writer:
+    """The writer of a format of `WRITERS`, with what that format leaves open.
+
+    Args:
+        format: its name.
+        output: the file, the folder for sidecars; see `Writer`.
+        xmp_name: how XMP sidecars are called, one of `XMP_NAMINGS`.
+        sidecar_suffix: of text files.
+        csv_bom: whether CSV begins with a byte order mark.
+    """
+    if format == XmpWriter.format:
+        return XmpWriter(output, naming=xmp_name)
+    if format == SidecarWriter.format:
+        return SidecarWriter(output, suffix=sidecar_suffix)
+    if format == CsvWriter.format:
+        return CsvWriter(output, bom=csv_bom)
+    return WRITERS[format](output)
 
 
 def open_writer(

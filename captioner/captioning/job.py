@@ -8,12 +8,14 @@ from collections.abc import Generator, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Any, Self
 
+from captioner.captioning.affixes import Affixes
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.embedding import Embedder, NotEmbedded
-from captioner.captioning.formats import WRITERS, is_sidecar
-from captioner.captioning.sidecars import XMP_NAMINGS
+from captioner.captioning.formats import WRITERS, is_sidecar, make_writer
+from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter, check_sidecar_suffix
+from captioner.captioning.writers import CsvWriter, Writer
 from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
@@ -41,12 +43,21 @@ class CaptionJob:
         batch_size: images that the model sees at once, at most.
         workers: threads that read images while the model works.
         overwrite: start anew, and replace what is there.
+        replace_hand_made: with ``overwrite``: replace also what captioner has not written, or what
+            was changed since.
         append: keep all that is in the output, and add the images that are not.
+        partial_images: caption images that are cut short as far as they go.
+        missing_only: caption only images that have no caption yet, whoever wrote it; what is there
+            stays as it is.
         raw: which raw photos of the folders are captioned, one of
             `captioner.images.kinds.RAW_CHOICES`.
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
         embed: write captions and tags into the image files too, as
             `captioner.captioning.embedding` does it.
+        caption_prefix: text before every caption that is written.
+        caption_suffix: text behind it. A space is added where two words would run into each other.
+        sidecar_suffix: of text files, with its dot.
+        csv_bom: begin CSV with a byte order mark, by which Excel knows UTF-8.
     """
 
     paths: tuple[str, ...]
@@ -63,6 +74,13 @@ class CaptionJob:
     xmp_name: str = "darktable"
     exclude: tuple[str, ...] = ()
     embed: bool = False
+    caption_prefix: str = ""
+    caption_suffix: str = ""
+    sidecar_suffix: str = SidecarWriter.suffix
+    csv_bom: bool = False
+    missing_only: bool = False
+    replace_hand_made: bool = False
+    partial_images: bool = False
     raw: str = "alone"
 
     def __post_init__(self) -> None:
@@ -73,14 +91,48 @@ class CaptionJob:
         images_to_find(self.raw)  # which refuses other values
         if self.overwrite and self.append:
             raise ValueError("append and overwrite: the one keeps what the other replaces")
-        if self.append and not self.is_kept:
-            raise ValueError("append: standard output and devices keep nothing; name a file")
+        if self.missing_only and (self.overwrite or self.append):
+            other = "overwrite" if self.overwrite else "append"
+            raise ValueError(f"missing_only and {other}: give one of them")
+        if self.replace_hand_made and not self.overwrite:
+            raise ValueError("replace_hand_made: is for overwrite, which replaces")
+        for name in ("append", "missing_only"):
+            if getattr(self, name) and not self.is_kept:
+                raise ValueError(f"{name}: standard output and devices keep nothing; name a file")
+        self._check_format_options()
         is_file = self.output is not None and not is_sidecar(self.format)
         if is_file and IMAGES.lists(str(self.output)):
             raise ValueError(
                 f"output {shown(self.output or '')} would be taken for an image to caption: end "
                 f"it in .{self.format}"
             )
+
+    def _check_format_options(self) -> None:
+        _ = self.affixes  # checks them
+        check_sidecar_suffix(self.sidecar_suffix)
+        if self.sidecar_suffix != SidecarWriter.suffix and self.format != SidecarWriter.format:
+            raise ValueError(f"sidecar_suffix: is for the format txt, not for {self.format}")
+        if self.csv_bom and self.format != CsvWriter.format:
+            raise ValueError(f"csv_bom: is for the format csv, not for {self.format}")
+
+    @property
+    def affixes(self) -> Affixes:
+        """What stands around every caption."""
+        return Affixes(self.caption_prefix, self.caption_suffix)
+
+    def make_writer(self) -> Writer:
+        """A new writer of the job's format."""
+        return make_writer(
+            self.format,
+            self.output,
+            xmp_name=self.xmp_name,
+            sidecar_suffix=self.sidecar_suffix,
+            csv_bom=self.csv_bom,
+        )
+
+    def to_dict(self, record: CaptionRecord) -> dict[str, Any]:
+        """A record as it is written."""
+        return record.to_dict(self.candidates, self.affixes)
 
     @property
     def is_kept(self) -> bool:
@@ -98,6 +150,7 @@ class CaptionRun(ABC):
     Attributes:
         total: the images of the job, None if they have not been counted.
         done: those that an earlier run has finished.
+        kept: those that had a caption of other origin, and keep it.
     """
 
     def __init__(self, job: CaptionJob, model: CaptionModel) -> None:
@@ -106,6 +159,7 @@ class CaptionRun(ABC):
         self.total: int | None = None
         self.done = 0
         self._embedder = Embedder() if job.embed else None
+        self.kept = 0
 
     @abstractmethod
     def __enter__(self) -> Self:
@@ -156,7 +210,8 @@ class CaptionRun(ABC):
             return record, captioned
         tags = [tag.name for tag in record.tags or ()]
         try:
-            now = self._embedder.embed(record.path, result.text, tags, captioned)
+            text = self.job.affixes.around(result.text)
+            now = self._embedder.embed(record.path, text, tags, captioned)
         except NotEmbedded as error:
             return replace(record, embedded=False, embed_error=str(error)), captioned
         return replace(record, embedded=True), now
@@ -188,5 +243,6 @@ class CaptionRun(ABC):
             workers=job.workers,
             min_confidence=job.min_confidence,
             min_tag_confidence=job.min_tag_confidence,
+            partial_images=job.partial_images,
             fixed_shape=fixed_shape,
         )

@@ -17,7 +17,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from contextlib import ExitStack, closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -25,17 +25,19 @@ from typing import Any, Self
 
 from captioner.captioning.batches import CaptionRecord
 from captioner.captioning.embedding import NotEmbedded
-from captioner.captioning.formats import WRITERS
+from captioner.captioning.file_output import FileOutput
 from captioner.captioning.job import CaptionJob, CaptionRun
-from captioner.captioning.output import Output, make_output
-from captioner.captioning.writers import Writer
+from captioner.captioning.output import Output
+from captioner.captioning.outputs import describe_format, make_output, output_before
+from captioner.captioning.passing_run import PassingRun
+from captioner.captioning.table_output import TABLE, find_table
 from captioner.decoding.options import describe_decoding
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, base_folder, find_files
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
-from captioner.files.writing import make_folder
+from captioner.files.writing import is_blank, make_folder
 from captioner.images.kinds import IMAGES
 from captioner.images.reading import READER_VERSION
 from captioner.model.caption_model import CaptionModel
@@ -53,7 +55,7 @@ def open_caption_job(job: CaptionJob, model: CaptionModel) -> CaptionRun:
         job: what is to be done.
         model: the captioner, loaded from a file.
     """
-    return KeptRun(job, model) if job.is_kept else _PassingRun(job, model)
+    return KeptRun(job, model) if job.is_kept else PassingRun(job, model)
 
 
 class KeptRun(CaptionRun):
@@ -76,9 +78,9 @@ class KeptRun(CaptionRun):
         self._check_options()
         job = self.job
         base = base_folder(job.paths, IMAGES)
-        self._output: Output = make_output(job.format, job.output, base, job.xmp_name)
+        self._output: Output = make_output(job, base)
         self._output.check_place()
-        about = {
+        about: dict[str, Any] = {
             "model": describe_model(self.model),
             "settings": _describe_settings(job, self.model),
         }
@@ -90,10 +92,12 @@ class KeptRun(CaptionRun):
             )
             lock = self._output.state.with_name(f"{self._output.state.name}.lock")
             stack.enter_context(locked(lock, in_use))
-            found = self._find_journal(about)
+            found = self._find_table(about, base)
             if found is not None:
                 stack.enter_context(found)
             self._survey(found)
+            if job.overwrite and not job.replace_hand_made:
+                self._check_hand_made(base)
             if found is None:
                 found = Journal.create(self._output.state, about, self._replaces)
                 stack.enter_context(found)
@@ -104,6 +108,29 @@ class KeptRun(CaptionRun):
             self._stack = stack.pop_all()
         return self
 
+    def _find_table(self, about: dict[str, Any], base: Path) -> Journal | None:
+        """The journal to resume, None to begin one; of a file that people wrote, its own kind."""
+        table = None
+        if self.job.missing_only and isinstance(self._output, FileOutput):
+            table = find_table(self._output, self.job.format, base)
+        if table is None:
+            return self._find_journal(about)
+        self._output = table
+        table.check_place()
+        about["settings"][TABLE] = True
+        if not table.state.exists():
+            return None
+        journal = Journal(table.state)
+        # What captioner wrote before somebody changed the file is part of what stays.
+        settings = {**journal.about.get("settings", {}), TABLE: True}
+        changed = changes({**journal.about, "settings": settings}, about)
+        if table.is_resumed and not changed:
+            return journal
+        journal.close()
+        if changed and len(journal):
+            raise self._other_options(changed)
+        return None
+
     def _find_journal(self, about: Mapping[str, Any]) -> Journal | None:
         """The journal to go on with, None to begin one; in whose place is `_replaces` then."""
         output, state = self._output, self._output.state
@@ -111,10 +138,13 @@ class KeptRun(CaptionRun):
             self._replaces = output.what_is_replaced()
             return None
         if not state.exists():
-            if output.is_there():
+            if self.job.missing_only and isinstance(output, FileOutput) and is_blank(output.path):
+                self._replaces = output.what_is_replaced()
+            elif output.is_there():
                 raise CaptionerError(
                     f"output {output.name} exists, and no {state.name} beside it says how it was "
-                    "made: --overwrite replaces it; or name another --output"
+                    "made: --missing-only keeps it and adds images that are not yet in it, "
+                    "--overwrite replaces it; or name another --output"
                 )
             return None
         output.settle()
@@ -133,43 +163,75 @@ class KeptRun(CaptionRun):
             raise
         return journal
 
-    def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:
-        name = self._output.name
-        if changed:
+    def _check_hand_made(self, base: Path) -> None:
+        """Refuse to replace what people wrote, unless they said that they mean it."""
+        output, journal = self._output, None
+        if output.state.exists():
+            with suppress(CaptionerError):  # Of a damaged one, nobody knows what is ours.
+                output.settle()
+                journal = Journal(output.state)
+                output = output_before(self.job, journal, base)
+        with journal or nullcontext():
+            first, count = "", 0
+            for name in output.hand_made(self._images(), journal):
+                first, count = first or name, count + 1
+        if count:
+            files = f"1 file ({first})" if count == 1 else f"{count} files (the first: {first})"
             raise CaptionerError(
-                f"{name} was made with another model or other options ({'; '.join(changed[:3])}); "
-                "use those, name another --output, or start anew with --overwrite"
+                f"--overwrite would replace {files} with text that captioner has not written, or "
+                "that was changed since; nothing is changed: --missing-only keeps such text, "
+                "--overwrite --yes replaces it"
             )
+
+    def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:
+        if changed:
+            raise self._other_options(changed)
         if journal.kept is not None and not self.job.append:
             raise CaptionerError(
-                f"output {name} was changed by hand and then added to: go on with --append, or "
-                "start anew with --overwrite"
+                f"output {self._output.name} was changed by hand and then added to: go on with "
+                "--append or --missing-only, or start anew with --overwrite"
             )
+
+    def _other_options(self, changed: Sequence[str]) -> CaptionerError:
+        return CaptionerError(
+            f"{self._output.name} was made with another model or other options "
+            f"({'; '.join(changed[:3])}); use those, name another --output, or start anew with "
+            "--overwrite"
+        )
 
     def _survey(self, journal: Journal | None) -> None:
         """Look at all images, but not into them, and refuse what cannot go well."""
         listed: set[Key] = set()
         if journal is not None and self.job.append:
             self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
-        may_replace = self.job.overwrite or (
-            journal is not None and journal.replaces is True and not journal.was_complete
-        )
-        for file in self._files():
+        is_begun = journal is not None and journal.replaces is True and not journal.was_complete
+        self._output.may_replace = self.job.overwrite or (is_begun and not self.job.missing_only)
+        for file in self._images():
             key = key_of(file.name)
             if key in listed:
                 raise CaptionerError(f"two images are called {file.name}: rename one of them")
             listed.add(key)
             entry = None if journal is None else journal.get(file.name)
             is_done = self._is_done(file, Fingerprint.of(file), entry)
-            self._output.check(file, entry, is_done, may_replace)
-            self.done += is_done
+            self._output.check(file, entry, is_done)
+            is_kept = is_done and entry is None and self.job.missing_only
+            self.kept += is_kept
+            self.done += is_done and not is_kept
         self.total = len(listed)
-        if journal is not None and self._output.holds_all and not self.job.append:
+        is_alone = self._output.holds_all and not self._output.holds_others
+        if journal is not None and is_alone and not self.job.append:
             self._check_nothing_else(journal, listed)
 
+    def _images(self) -> Iterator[SourceFile]:
+        return map(self._output.named, self._files())
+
     def _is_done(self, file: SourceFile, here: Fingerprint, entry: Entry | None) -> bool:
+        if self.job.missing_only and self._output.has_caption(file):
+            return True
         if entry is None:
             return key_of(here.path) in self._known_paths
+        if self.job.missing_only and self._output.holds_all and entry.record["text"] is not None:
+            return True
         if not here.is_same(entry.source) and here.path != entry.source.path:
             if entry.has_failed:
                 return False
@@ -199,7 +261,7 @@ class KeptRun(CaptionRun):
         """Also what could not be embedded then; see `CaptionRun.embed_finished`."""
         if self._embedder is None:
             return
-        for file in self._files():
+        for file in self._images():
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             if entry is None or not here.is_same(entry.source) or not _lacks_embedding(entry):
                 continue
@@ -228,7 +290,7 @@ class KeptRun(CaptionRun):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
-        for place, file in enumerate(self._files()):
+        for place, file in enumerate(self._images()):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             self._keys.append(key_of(file.name))
             if not self._is_done(file, here, entry):
@@ -253,7 +315,9 @@ class KeptRun(CaptionRun):
                 record = replace(record, result=None, tags=None, unsure=False, error=problem)
             record, source = self._embed(record, source)
             taken.append(record)
-            entry = Entry(record.to_dict(self.job.candidates), str(record.path), source)
+            if record.error is not None and self._output.holds_others:
+                continue
+            entry = Entry(self.job.to_dict(record), str(record.path), source)
             known = self._journal.get(entry.name)
             if known is None or (known.record, known.source) != (entry.record, entry.source):
                 self._waiting.append((entry, known))
@@ -280,7 +344,8 @@ class KeptRun(CaptionRun):
     def _final_keys(self) -> Sequence[Key]:
         """The order of the output: that of the images, behind what it holds of others."""
         journal = self._journal
-        if self.job.append or not self._output.holds_all:
+        output = self._output
+        if self.job.append or not output.holds_all or output.holds_others:
             return journal.keys
         listed = set(self._keys)
         others = [key for key in journal.keys if key not in listed]
@@ -308,7 +373,7 @@ class KeptRun(CaptionRun):
         """How to resume, in the words of the command line."""
         again = "run the same command again"
         if self.job.overwrite:
-            again += ", without --overwrite"
+            again += ", without --overwrite" + (" --yes" if self.job.replace_hand_made else "")
         return f"what is finished is kept: {again} and it goes on"
 
 
@@ -338,54 +403,14 @@ def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
     return {
         "captioner": __version__,
         "reader": READER_VERSION,
-        "format": f"xmp ({job.xmp_name})" if job.format == "xmp" else job.format,
+        "format": describe_format(job),
+        "caption_prefix": job.caption_prefix or None,
+        "caption_suffix": job.caption_suffix or None,
         "decoding": describe_decoding(job.decoding),
         "candidates": job.candidates,
         "min_confidence": job.min_confidence,
         "min_tag_confidence": job.min_tag_confidence,
+        "partial_images": job.partial_images,
         "device": model.device.type,
         "precision": model.precision,
     }
-
-
-class _PassingRun(CaptionRun):
-    """Into standard output, a pipe or a device."""
-
-    def __enter__(self) -> Self:
-        self._check_options()
-        self._writer: Writer = WRITERS[self.job.format](self.job.output)
-        self._found = self._files()
-        self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
-        with ExitStack() as stack:
-            if self._embedder is not None:
-                stack.enter_context(self._embedder)
-            self._writer.open()
-            stack.push(self._writer)
-            self._stack = stack.pop_all()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._stack.__exit__(kind, error, trace)
-
-    def records(self) -> Generator[CaptionRecord, None, None]:
-        batches = self._batches(enumerate(self._noted()), self.job.batch_size, fixed_shape=False)
-        with closing(batches):
-            for batch in batches:
-                for record in batch:
-                    record, _ = self._embed(record, self._ahead.popleft())
-                    self._writer.write(record.to_dict(self.job.candidates), record.path)
-                    yield record
-
-    def _noted(self) -> Iterator[SourceFile]:
-        for file in self._found:
-            self._ahead.append(Fingerprint.of(file))
-            yield file
-
-    @property
-    def how_to_go_on(self) -> str:
-        return ""

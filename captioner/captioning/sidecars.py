@@ -10,9 +10,12 @@ from typing import ClassVar
 from captioner.captioning.writers import NamedFile, Record, Writer
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
-from captioner.files.escaping import shown
-from captioner.files.naming import output_stems
-from captioner.files.writing import check_folder, exists, make_folder, replace_file
+from captioner.files.escaping import escaped, shown
+from captioner.files.naming import output_stems, sidecar_journal
+from captioner.files.writing import check_folder, exists, is_blank, make_folder, replace_file
+
+LONGEST_SUFFIX = 32
+"""Characters of the suffix of text files: the names of their journal must stay names."""
 
 
 class SidecarWriter(Writer):
@@ -28,16 +31,30 @@ class SidecarWriter(Writer):
         suffix: of the files.
         what: they are called in messages.
         journal: the name of the hidden file that a job keeps beside them.
+        is_signed: whether a file says itself that captioner has written it.
     """
 
     format = "txt"
     summary = "a .txt file for each image, beside it or below the output folder"
-    suffix: ClassVar[str] = ".txt"
+    suffix = ".txt"
     what: ClassVar[str] = "text files"
-    journal: ClassVar[str] = ".captions.captioner"
+    journal = sidecar_journal(".txt")
+    is_signed: ClassVar[bool] = False
 
-    def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
+    def __init__(
+        self, output: Path | None = None, *, overwrite: bool = False, suffix: str | None = None
+    ) -> None:
+        """As the others' one.
+
+        Args:
+            output: the folder, None for beside the images.
+            overwrite: whether existing files may be replaced.
+            suffix: of the files, by default that of the class; see `check_sidecar_suffix`.
+        """
         super().__init__(output, overwrite=overwrite)
+        if suffix is not None and suffix != self.suffix:
+            # Text files of another suffix are another job's, with a journal of their own.
+            self.suffix, self.journal = suffix, sidecar_journal(suffix)
         self._folder: str | None = None
         self._stems: dict[str, str] = {}
 
@@ -72,6 +89,10 @@ class SidecarWriter(Writer):
     def text(self, record: Record) -> str:
         """What the file of a record with a caption holds."""
         return f"{record['text']}\n"
+
+    def is_taken(self, target: Path) -> bool:
+        """Whether there is a file that holds something: an empty text file is no caption."""
+        return exists(target) and (self.is_signed or not is_blank(target))
 
     def may_replace(self, target: Path) -> bool:
         """Whether ``overwrite`` is enough to replace a file that is there."""
@@ -118,6 +139,31 @@ class SidecarWriter(Writer):
             )
 
 
+def check_sidecar_suffix(suffix: str) -> None:
+    """Refuse a suffix that text files cannot have.
+
+    Raises:
+        ValueError: it is not a dot and some characters, or it is that of other files; says which.
+    """
+    # Imported here: the command line's help lists the formats and must not load Pillow.
+    from captioner.images.kinds import IMAGES
+
+    name = suffix.removeprefix(".")
+    if name in ("", suffix) or name.endswith((".", " ")) or "/" in name or "\\" in name:
+        raise ValueError(f"sidecar_suffix={suffix!r}: give a dot and a name, such as .caption")
+    if escaped(suffix) != suffix or len(suffix) > LONGEST_SUFFIX:
+        raise ValueError(
+            f"sidecar_suffix={suffix!r}: give at most {LONGEST_SUFFIX} printable characters"
+        )
+    if IMAGES.lists(f"a{suffix}"):
+        raise ValueError(f"sidecar_suffix={suffix!r}: such files would be taken for images")
+    if suffix.lower().endswith(XmpWriter.suffix):
+        raise ValueError(
+            f"sidecar_suffix={suffix!r}: photo programs keep their own work there; the format xmp "
+            "writes such files"
+        )
+
+
 class XmpWriter(SidecarWriter):
     """An XMP sidecar for each image: its caption as the description, its tags as keywords.
 
@@ -132,7 +178,8 @@ class XmpWriter(SidecarWriter):
     summary = "an XMP sidecar for each image, with its caption and tags, for photo programs"
     suffix = ".xmp"
     what = "XMP sidecars"
-    journal = ".captions.xmp.captioner"
+    journal = sidecar_journal(".xmp")
+    is_signed = True
 
     def __init__(
         self, output: Path | None = None, *, overwrite: bool = False, naming: str = "darktable"

@@ -260,7 +260,13 @@ class CsvWriter(LineWriter):
     summary = "a table for spreadsheets: file name, caption, confidence, error"
 
     _COLUMNS = ("file_name", "text", "confidence", "error")
-    header = ",".join(_COLUMNS) + "\r\n"
+
+    def __init__(
+        self, output: Path | None = None, *, overwrite: bool = False, bom: bool = False
+    ) -> None:
+        """As the others' one; ``bom`` begins with a byte order mark, by which Excel sees UTF-8."""
+        super().__init__(output, overwrite=overwrite)
+        self.header = ("\ufeff" if bom else "") + ",".join(self._COLUMNS) + "\r\n"
 
     def _line(self, record: Record, path: Path | None) -> str:
         row = io.StringIO()
@@ -294,7 +300,10 @@ class JsonWriter(LineWriter):
     def _line(self, record: Record, path: Path | None) -> str | None:
         if record["text"] is None:
             return None
-        item = {"image_id": self._ids.id_of(record["file_name"]), "caption": record["text"]}
+        image_id = self._ids.id_of(record["file_name"])
+        item: dict[str, Any] = {"image_id": image_id, "caption": record["text"]}
+        if record.get("partial"):
+            item["partial"] = True
         line = self._between + json.dumps(item, ensure_ascii=False)
         self._between = ",\n"
         return line

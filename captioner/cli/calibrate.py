@@ -47,7 +47,11 @@ def _calibrate(args: argparse.Namespace) -> int:
     check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     if args.images is not None and len(args.data) > 1:
         raise CaptionerError("--images: is for one --data; lay the images out beside each")
-    sets = [load_caption_data(each, args.format, args.images) for each in args.data]
+    suffix = args.sidecar_suffix
+    sets = [
+        load_caption_data(each, args.format, args.images, sidecar_suffix=suffix)
+        for each in args.data
+    ]
     for each in sets:
         for warning in each.warnings:
             say(f"captioner: {each.root}: {warning}")

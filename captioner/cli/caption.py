@@ -50,10 +50,12 @@ examples:
   captioner caption photos/ --exclude '*.png' --exclude drafts/   but not these
   captioner caption photos/ --output captions.csv         one file; its suffix decides the format
   captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --format txt --sidecar-suffix .caption --caption-prefix "sks, "
   captioner caption photos/ --output report.html          a page to look at; opens in any browser
   captioner caption photos/ --format xmp                  XMP sidecars beside the photos
   captioner caption photos/ --output captions.csv --embed   also into the photos themselves
   captioner caption new/ --output captions.csv --append   and others to the same file
+  captioner caption photos/ --format txt --missing-only   only photos without a text file
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
   captioner caption photos/ --ban snow --no-repeat-ngram 2
@@ -72,11 +74,13 @@ exit code is 1.
 Stopped, killed or out of disk, the same command goes on: what is finished stays and is not looked
 into again; images that failed, changed or are new are captioned and put in their places. Other
 options, another model or other images are refused: --append adds other images at the end and
-touches nothing else, --overwrite starts anew (to go on after that, leave it out). What is known of
-the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing can be
-added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this holds
-for them; `captioner report --help` tells of the page. Standard output keeps nothing: there, every
-run starts from the beginning.
+touches nothing else, --overwrite starts anew (to go on after that, leave it out). Where that would
+replace text that people wrote or changed, it says in how many files and changes nothing: --yes
+replaces it, --missing-only leaves it and captions the images that have no caption yet. What is
+known of the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing
+can be added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this
+holds for them; `captioner report --help` tells of the page. Standard output keeps nothing: there,
+every run starts from the beginning.
 
 An XMP sidecar or an embedded description that another program has written or changed is never
 replaced, not even by --overwrite. Without --embed images are never touched. docs/formats.md
@@ -87,12 +91,18 @@ explains all formats.
 def add_caption(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
     from captioner.captioning.formats import WRITERS
-    from captioner.captioning.sidecars import XMP_NAMINGS
+    from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter
 
     parser.set_defaults(command=_caption)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     add_exclude(parser)
     add_raw(parser)
+    parser.add_argument(
+        "--partial-images",
+        action="store_true",
+        help="caption images that are cut short as far as they go, instead of reporting an error; "
+        "jsonl and json mark them with partial: true",
+    )
     output = parser.add_argument_group("output")
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
     output.add_argument(
@@ -110,6 +120,19 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
     )
     again.add_argument(
         "--overwrite", action="store_true", help="start anew, and replace what is there already"
+    )
+    again.add_argument(
+        "--missing-only",
+        action="store_true",
+        help="caption only images that have no caption yet, whoever wrote it: no text file or "
+        "sidecar, or no row in PATH, which keeps its bytes and gets rows in its own columns (jsonl "
+        "and csv)",
+    )
+    output.add_argument(
+        "--yes",
+        action="store_true",
+        help="with --overwrite: replace also what captioner has not written, or what was changed "
+        "since; without it such files are counted, and nothing is done",
     )
     output.add_argument(
         "--candidates",
@@ -136,6 +159,27 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
     )
     tags.add_argument(
         "--no-tags", action="store_true", help="with xmp, html and --embed: the caption only"
+    )
+    output.add_argument(
+        "--caption-prefix",
+        default="",
+        metavar="TEXT",
+        help="write this before every caption, in every format, such as the trigger words of a "
+        "LoRA; a space is added only where two words would run into each other",
+    )
+    output.add_argument(
+        "--caption-suffix", default="", metavar="TEXT", help="write this behind every caption"
+    )
+    output.add_argument(
+        "--sidecar-suffix",
+        default=SidecarWriter.suffix,
+        metavar="SUFFIX",
+        help="with txt: what the text files end in (default: .txt)",
+    )
+    output.add_argument(
+        "--csv-bom",
+        action="store_true",
+        help="with csv: begin with a byte order mark, by which Excel knows that it is UTF-8",
     )
     output.add_argument(
         "--xmp-name",
@@ -231,7 +275,7 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
 
     counts: Counter[str] = Counter()
     with open_caption_job(job, model) as run, closing(run.records()) as records:
-        counts["done"] = run.done
+        counts["done"], counts["kept"] = run.done, run.kept
         try:
             for path, problem in run.embed_finished():
                 _count_embedding(counts, path, problem)
@@ -239,6 +283,8 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
                 counts[record.status] += 1
                 if record.error is not None:
                     say(f"captioner: {shown(record.path)}: {record.error}")
+                elif record.partial and not args.quiet:
+                    say(f"captioner: {shown(record.path)}: truncated file, captioned as it is")
                 if record.embedded is not None:
                     _count_embedding(counts, record.path, record.embed_error)
         except KeyboardInterrupt:
@@ -345,6 +391,8 @@ def _job(
 ) -> CaptionJob:
     from captioner.captioning.job import CaptionJob
 
+    if args.yes and not args.overwrite:
+        raise CaptionerError("--yes: is for --overwrite, which replaces")
     try:
         return CaptionJob(
             paths=tuple(args.paths),
@@ -360,8 +408,15 @@ def _job(
             workers=args.workers,
             overwrite=args.overwrite,
             append=args.append,
+            missing_only=args.missing_only,
+            replace_hand_made=args.yes,
+            partial_images=args.partial_images,
             xmp_name=args.xmp_name or "darktable",
             embed=args.embed,
+            caption_prefix=args.caption_prefix,
+            caption_suffix=args.caption_suffix,
+            sidecar_suffix=args.sidecar_suffix,
+            csv_bom=args.csv_bom,
         )
     except ValueError as error:
         raise CaptionerError(str(error)) from error
@@ -384,6 +439,8 @@ def _captions_text(counts: Counter[str], some_left_out: bool, embed: bool) -> st
         text += f"{counts['unsure']} not sure enough, "
     if counts["done"]:
         text += f"{counts['done']} finished before, "
+    if counts["kept"]:
+        text += f"{counts['kept']} kept as they were, "
     text += f"{counts['failed']} failed"
     if embed:
         text += f"; {counts['embedded']} embedded, {counts['not embedded']} not embedded"
@@ -410,6 +467,6 @@ def _with_progress(
     from tqdm import tqdm
 
     bar: Iterable[CaptionRecord] = tqdm(
-        records, unit=" images", file=sys.stderr, total=run.total, initial=run.done
+        records, unit=" images", file=sys.stderr, total=run.total, initial=run.done + run.kept
     )
     return bar

@@ -1,4 +1,4 @@
-"""The `captioner` command: parse, call, print.
+"""The `captioner` command: hand the arguments to the file of the command that they name.
 
 Exit codes: 0 all went well; 1 some images failed; 2 the command cannot be carried out as given;
 130 interrupted; 141 the reader of standard output went away.
@@ -12,99 +12,27 @@ import argparse
 import errno
 import os
 import sys
-from collections import Counter
 from collections.abc import Callable, Sequence
-from contextlib import closing
-from dataclasses import replace
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from captioner.cli.calibrate import CALIBRATE_EXAMPLES, add_calibrate
 from captioner.cli.caption import CAPTION_EXAMPLES, add_caption
 from captioner.cli.evaluate import EVALUATE_EXAMPLES, add_evaluate
+from captioner.cli.explain import EXPLAIN_EXAMPLES, add_explain
+from captioner.cli.export import EXPORT_EXAMPLES, add_export
 from captioner.cli.fill import FILL_EXAMPLES, add_fill
-from captioner.cli.options import (
-    add_arguments,
-    add_decoding,
-    add_exclude,
-    add_model,
-    check_outputs,
-    decoding_options,
-    list_of,
-    moment,
-    options_of,
-    say,
-    say_what_was_passed_over,
-    shown,
-    shown_lines,
-)
-from captioner.cli.report import EXPLAIN_EXAMPLES, REPORT_EXAMPLES, add_explain, add_report
+from captioner.cli.options import shown_lines
+from captioner.cli.report import REPORT_EXAMPLES, add_report
 from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
+from captioner.cli.tag import TAG_EXAMPLES, add_tag
 from captioner.errors import CaptionerError
 from captioner.version import __version__
-
-if TYPE_CHECKING:
-    from captioner.files.finding import SourceFile
-
-READERS = ("pyav", "opencv")  # as in video.opening, which loads NumPy; a test compares them
-SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
 
 TRAINING_COMMANDS = {
     "fit": "train a captioner from a YAML configuration",
     "validate": "score a training checkpoint on the dev split",
     "test": "score a training checkpoint on the test split",
 }
-
-FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("fps", float, "N", "look at N frames per second of video (default: 1)"),
-    ("every_n_frames", int, "N", "look at every Nth frame instead"),
-    (
-        "max_frames",
-        int,
-        "N",
-        "most frames of one video, spread over all of a longer one (default: no limit)",
-    ),
-    (
-        "time_limit_s",
-        float,
-        "S",
-        "give up a video whose decoder delivers nothing for S seconds (default: 60)",
-    ),
-)
-TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("min_confidence", float, "P", "least confidence of a tag, from 0 to 1 (default: 0.25)"),
-    ("min_coverage", float, "P", "least share of the time that a tag covers (default: 0.05)"),
-    ("max_tags", int, "N", "most tags of a video (default: 20)"),
-    ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
-)
-
-TAG_EXAMPLES = """\
-examples:
-  captioner tag clip.mp4 --output-dir tags                all formats: tags/clip.json, .srt, ...
-  captioner tag videos/ 'more/*.mkv' --output-dir tags    folders with all in them, patterns
-  captioner tag videos/ --output-dir tags --format json,vtt --fps 2
-  captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
-  captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
-  captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
-
-GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
-Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
-index.html leads to all pages. A page refers to its video, which stays where it is.
-Started again, the job goes on: a finished video is not done twice, one that was being worked on
-is done from its start, one that failed is tried again. A video that cannot be read is named on
-standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
-formats.
-"""
-
-EXPORT_EXAMPLES = """\
-example:
-  captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
-  captioner caption photos/ --model mine.safetensors
-  captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
-
-The mean of the weights of several runs can be better than each of them, if they are of one
-configuration and started from the same model (`model.init_from`).
-"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,12 +64,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         # Any path in any option can be too long for its file system.
         if error.errno != errno.ENAMETOOLONG:
             raise
-        name = shown(os.fsdecode(error.filename or ""))
+        name = shown_lines(os.fsdecode(error.filename or ""))
         print(f"captioner: error: {name}: file name too long", file=sys.stderr)
         return 2
-
-
-# --- arguments -----------------------------------------------------------------------------
 
 
 def make_parser() -> argparse.ArgumentParser:
@@ -156,7 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
     add_fill(_add_command(commands, "fill", "fill in a sentence about a photo", FILL_EXAMPLES))
-    _add_tag(
+    add_tag(
         _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
     )
     add_report(
@@ -169,7 +94,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_calibrate(
         _add_command(commands, "calibrate", "measure how sure tags are", CALIBRATE_EXAMPLES)
     )
-    _add_export(
+    add_export(
         _add_command(commands, "export", "turn a training checkpoint into a model", EXPORT_EXAMPLES)
     )
     add_report_training(
@@ -191,177 +116,6 @@ def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argpa
         allow_abbrev=False,
     )
     return parser
-
-
-def _add_tag(parser: argparse.ArgumentParser) -> None:
-    from captioner.tagging.writers import TAG_WRITERS
-
-    parser.set_defaults(command=_tag)
-    parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
-    add_exclude(parser)
-    output = parser.add_argument_group("output")
-    output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
-    output.add_argument(
-        "--format",
-        type=list_of(list(TAG_WRITERS)),
-        default=tuple(TAG_WRITERS),
-        metavar="NAME[,NAME...]",
-        help="a file of each for every video (default: all). "
-        + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
-    )
-    again = output.add_mutually_exclusive_group()
-    again.add_argument(
-        "--resume",
-        action="store_true",
-        help="leave finished videos in DIR as they are; this is what happens without it as well",
-    )
-    again.add_argument(
-        "--overwrite", action="store_true", help="do all again and replace what is in DIR"
-    )
-    output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
-    frames = parser.add_argument_group("frames")
-    add_arguments(frames, FRAME_ARGUMENTS)
-    for name, text in (
-        ("start", "look only at what is shown from here on: seconds, mm:ss or hh:mm:ss"),
-        ("end", "and only at what is shown before this. Times stay those of the whole video"),
-    ):
-        frames.add_argument(
-            f"--{name}",
-            dest=f"{name}_s",
-            type=moment,
-            default=argparse.SUPPRESS,
-            metavar="TIME",
-            help=text,
-        )
-    frames.add_argument(
-        "--shots",
-        action=argparse.BooleanOptionalAction,
-        default=argparse.SUPPRESS,
-        help="find the cuts, and look at every shot (default); without, all is one shot",
-    )
-    frames.add_argument(
-        "--reader",
-        choices=READERS,
-        default=argparse.SUPPRESS,
-        help="of the files: pyav (default) has exact times and counts damage; opencv for files "
-        "that pyav cannot read",
-    )
-    add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
-    add_decoding(parser)
-    add_model(parser, batch_size=16, workers=False)
-
-
-def _add_export(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(command=_export)
-    parser.add_argument(
-        "--checkpoint",
-        required=True,
-        nargs="+",
-        type=Path,
-        metavar="FILE.ckpt",
-        help="of `captioner fit`; the weights of several are averaged",
-    )
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    add_decoding(parser, "What the model does unless it is told otherwise; kept in the file.")
-
-
-# --- tag -----------------------------------------------------------------------------------
-
-
-def _tag(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
-    from captioner.tagging.job import TagJob, run_tag_job
-    from captioner.tagging.timeline import TagOptions
-    from captioner.video.opening import VIDEOS, find_videos
-    from captioner.video.sampling import SamplingOptions
-
-    start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
-    if end_s is not None and end_s <= start_s:
-        raise CaptionerError(f"--end {end_s:g}: give a time after --start {start_s:g}, in seconds")
-    job = TagJob(
-        output_dir=args.output_dir,
-        formats=args.format,
-        sampling=options_of(SamplingOptions, "frames", args),
-        tagging=options_of(TagOptions, "tags", args),
-        decoding=decoding_options(args),
-        batch_size=args.batch_size,
-        overwrite=args.overwrite,
-    )
-    files = list(find_videos(args.paths, args.exclude))
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    job = replace(job, decoding=decoding_options(args, model.decoding))
-    if model.lexicon is None and not args.quiet:
-        say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
-    counts: Counter[str] = Counter()
-    with _VideoBars(len(files), args.quiet) as bars:
-        outcomes = run_tag_job(job, model, files, bars.frame)
-        with closing(outcomes):
-            for outcome in outcomes:
-                counts[outcome.status] += 1
-                bars.video()
-                if outcome.error is not None:
-                    partial = "only a part: " if outcome.status == "partial" else ""
-                    say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
-    if not args.quiet:
-        say("captioner: " + _counts_text(counts))
-    say_what_was_passed_over(args.paths, VIDEOS, args.exclude, wanted=not args.quiet)
-    return 1 if counts["failed"] else 0
-
-
-def _counts_text(counts: Counter[str]) -> str:
-    text = f"{counts['ok'] + counts['partial']} tagged"
-    if counts["partial"]:
-        text += f" ({counts['partial']} in part)"
-    if counts["done"]:
-        text += f", {counts['done']} finished before"
-    return f"{text}, {counts['failed']} failed"
-
-
-class _VideoBars:
-    """A bar over the videos and one over the seconds of the video that is being read."""
-
-    def __init__(self, videos: int, quiet: bool) -> None:
-        from tqdm import tqdm
-
-        hidden = quiet or not sys.stderr.isatty()
-        self._videos = tqdm(total=videos, unit=" videos", file=sys.stderr, disable=hidden)
-        self._seconds = tqdm(
-            unit=" s", file=sys.stderr, disable=hidden, leave=False, bar_format=SECONDS_BAR
-        )
-        self._file: Path | None = None
-
-    def frame(self, file: SourceFile, time_s: float, announced_s: float | None) -> None:
-        if file.path != self._file:
-            self._file = file.path
-            self._seconds.reset(total=None if announced_s is None else round(announced_s, 1))
-            self._seconds.set_description(shown(Path(file.path.name)), refresh=False)
-        self._seconds.n = round(time_s, 1)
-        self._seconds.update(0)
-
-    def video(self) -> None:
-        self._videos.update()
-
-    def __enter__(self) -> _VideoBars:
-        return self
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._seconds.close()
-        self._videos.close()
-
-
-# --- export, training ----------------------------------------------------------------------
-
-
-def _export(args: argparse.Namespace) -> int:
-    from captioner.model.checkpoints import export_checkpoint
-
-    check_outputs([args.output], args.overwrite)
-    first, *others = args.checkpoint
-    model = export_checkpoint(first, args.output, *others, decoding=decoding_options(args))
-    size_mb = args.output.stat().st_size / 1e6
-    print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
-    return 0
 
 
 def _train(arguments: Sequence[str]) -> int:

@@ -77,7 +77,9 @@ def _evaluate(args: argparse.Namespace) -> int:
     scoring = ScoringOptions(args.tokenizer, tuple(args.metrics))
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
     check_outputs(outputs, args.overwrite)
-    data = load_caption_data(args.data, args.format, args.images)
+    data = load_caption_data(
+        args.data, args.format, args.images, sidecar_suffix=args.sidecar_suffix
+    )
     for warning in data.warnings:
         say(f"captioner: {data.root}: {warning}")
     examples = data.split(args.split)[: args.limit]

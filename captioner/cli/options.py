@@ -19,6 +19,12 @@ if TYPE_CHECKING:
 
 Options = TypeVar("Options")
 
+
+def words_of(text: str) -> tuple[str, ...]:
+    """The type of an option that lists words, with commas between them; none is allowed."""
+    return tuple(word for part in text.split(",") if (word := part.strip()))
+
+
 # Option, type, metavar, help. The defaults are DecodingOptions' own: an option that is not given
 # is not passed on, and a test compares the numbers in the help with them.
 DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
@@ -34,8 +40,14 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "no_repeat_ngram",
         int,
         "N",
-        "say no N words in a row twice, nor 'white and white'; 0 leaves it to the model (default: "
-        "2)",
+        "say no N words in a row twice, nor 'white and white'; 0 leaves both to the model "
+        "(default: 2)",
+    ),
+    (
+        "joining_words",
+        words_of,
+        "WORDS",
+        "words, with commas between them, that never join a word with itself (default: and)",
     ),
     (
         "tag_weight",
@@ -174,6 +186,12 @@ def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         help="layout of the data (default: auto, what lies there decides); data/README.md has each",
     )
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
+    data.add_argument(
+        "--sidecar-suffix",
+        metavar="SUFFIX",
+        help="what the text files beside the images end in (default: .txt, else .caption, else "
+        "what captioner has written there)",
+    )
     data.add_argument("--split", default="dev", help="which images (default: dev)")
     data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
 
@@ -268,13 +286,14 @@ def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
         CaptionerError: a path is not a regular file, or one that already exists.
     """
     for path in paths:
+        output = f"output {shown(path)}"
         if path.is_dir():
-            raise CaptionerError(f"output {path} is a folder; give the path of a file")
+            raise CaptionerError(f"{output} is a folder; give the path of a file")
         if path.exists() and not path.is_file():
             # Written under another name and renamed: that would replace a device or a pipe.
-            raise CaptionerError(f"output {path} is not a regular file; choose another path")
+            raise CaptionerError(f"{output} is not a regular file; choose another path")
         if path.exists() and not overwrite:
-            raise CaptionerError(f"output {path} already exists; pass --overwrite to replace it")
+            raise CaptionerError(f"{output} already exists; pass --overwrite to replace it")
 
 
 # --- lines ---------------------------------------------------------------------------------

@@ -1,4 +1,4 @@
-"""`captioner report` and `captioner explain`: parse, call, print."""
+"""`captioner report`: parse, call, print."""
 
 from __future__ import annotations
 
@@ -7,8 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_decoding, add_model, decoding_options, say, shown
-from captioner.errors import CaptionerError
+from captioner.cli.options import add_model, say, shown
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -30,15 +29,6 @@ captions; with another one, the page says so.
 Pictures are looked for where the captions were made, otherwise beside CAPTIONS.jsonl, or in
 --images. One that is gone leaves a card that says why, and the exit code is 1. Run again, the page
 is made anew and what is there already is used; corrections that were made on it stay.
-"""
-
-EXPLAIN_EXAMPLES = """\
-examples:
-  captioner explain dog.jpg                               writes explain.png
-  captioner explain dog.jpg --output dog.png --beam-size 5
-
-The picture shows the photo, for each word of its caption the part of the photo that the decoder
-read from and the word's probability, and the captions that lost the search.
 """
 
 
@@ -114,39 +104,3 @@ def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
         gone = f", {len(summary.unseen)} not found or not read" if summary.unseen else ""
         say(f"captioner: {shown(job.output)}: {summary.pictures} pictures{gone}")
     return 1 if summary.unseen else 0
-
-
-def add_explain(parser: argparse.ArgumentParser) -> None:
-    """The options of `captioner explain`."""
-    parser.set_defaults(command=_explain)
-    parser.add_argument("image", type=Path, metavar="IMAGE", help="the photo")
-    parser.add_argument(
-        "--output",
-        type=Path,
-        default=Path("explain.png"),
-        metavar="FILE.png",
-        help="the picture to write (default: explain.png)",
-    )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    add_decoding(parser)
-    add_model(parser, batch_size=1, workers=False)
-
-
-def _explain(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
-    from captioner.pages.explain import explain, save_figure
-
-    output: Path = args.output
-    if output.suffix.lower() != ".png":
-        raise CaptionerError(f"output {shown(output)}: the picture is a PNG; end it in .png")
-    if output.is_dir():
-        raise CaptionerError(f"output {shown(output)} is a folder; name a file")
-    if output.exists() and not args.overwrite:
-        raise CaptionerError(f"output {shown(output)} is there already; --overwrite replaces it")
-    decoding_options(args)  # A mistake is told before the model is loaded.
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    options = decoding_options(args, model.decoding)
-    explanation = explain(model, args.image, options)
-    save_figure(explanation, output)
-    print(explanation.text)
-    return 0

@@ -28,7 +28,7 @@ from captioner.data.entries import (
     Entries,
     canonical_split,
 )
-from captioner.data.formats import FORMATS, LAST_RESORTS
+from captioner.data.formats import FORMATS, LAST_RESORTS, Format, sidecar_format
 from captioner.data.image_index import ImageIndex
 from captioner.errors import CaptionerError
 
@@ -174,8 +174,24 @@ def _detect(root: Path) -> str:
     )
 
 
+def _chosen(name: str, sidecar_suffix: str | None) -> Format:
+    if sidecar_suffix is None:
+        return FORMATS[name]
+    if name != "sidecar":
+        raise CaptionerError(f"sidecar_suffix: is for format 'sidecar', not for {name!r}")
+    if not sidecar_suffix.startswith("."):
+        raise CaptionerError(
+            f"sidecar_suffix is {sidecar_suffix!r}; give a dot and a name, such as .caption"
+        )
+    return sidecar_format(sidecar_suffix)
+
+
 def load_caption_data(
-    root: str | Path, format: str = "auto", images: str | Path | None = None
+    root: str | Path,
+    format: str = "auto",
+    images: str | Path | None = None,
+    *,
+    sidecar_suffix: str | None = None,
 ) -> CaptionData:
     """Load the captioned images of a folder or an annotation file.
 
@@ -183,6 +199,8 @@ def load_caption_data(
         root: the folder, or the annotation file itself (images are then looked for around it).
         format: a name in `FORMATS`, or `auto`: what the folder holds decides.
         images: the folder that image names are relative to, where it is not in the usual places.
+        sidecar_suffix: what the text files beside the images end in, for `sidecar`; by default
+            .txt, or where there are none .caption, or what captioner has written there.
 
     Raises:
         CaptionerError: nothing or more than one thing to read, a broken line (named), an image in
@@ -193,10 +211,13 @@ def load_caption_data(
         raise CaptionerError(f"{root}: there is no such file or folder")
     if format not in ("auto", *FORMATS):
         raise CaptionerError(f"format is {format!r}; give one of: auto, {', '.join(FORMATS)}")
+    if sidecar_suffix is not None and format == "auto":
+        format = "sidecar"
     name = _detect(root) if format == "auto" else format
-    files = [root] if root.is_file() and name != "sidecar" else FORMATS[name].find(root)
+    chosen = _chosen(name, sidecar_suffix)
+    files = [root] if root.is_file() and name != "sidecar" else chosen.find(root)
     if not files:
-        raise CaptionerError(f"{root}: nothing to read as {name}: no {FORMATS[name].looks_for}")
+        raise CaptionerError(f"{root}: nothing to read as {name}: no {chosen.looks_for}")
     here = root if root.is_dir() else root.parent
     base = here.parent if root.is_file() and here.name in TEXT_FOLDERS else here
     folders = [
@@ -209,10 +230,10 @@ def load_caption_data(
             raise CaptionerError(f"images is {str(images)!r}; there is no such folder")
         if name == "sidecar":
             raise CaptionerError(
-                "format 'sidecar': the images lie beside their .txt; leave images out"
+                "format 'sidecar': the images lie beside their text files; leave images out"
             )
     entries = Entries(base, ImageIndex(folders))
-    FORMATS[name].read(files, entries)
+    chosen.read(files, entries)
     examples = _examples(entries, files)
     return CaptionData(name, root, examples, entries.warnings())
 

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from captioner.data.coco import find_coco, find_karpathy, read_coco, read_karpathy
 from captioner.data.entries import Entries
 from captioner.data.flickr import find_flickr, read_flickr
 from captioner.data.parquet import find_parquet, read_parquet
-from captioner.data.sidecars import find_sidecar, read_sidecar
+from captioner.data.sidecars import SIDECAR_SUFFIXES, find_sidecar, read_sidecar
 from captioner.data.tables import (
     csv_records,
     find_lists,
@@ -33,6 +34,15 @@ class Format:
     find: Callable[[Path], list[Path]]
     read: Callable[[list[Path], Entries], None]
     looks_for: str
+
+
+def sidecar_format(suffix: str | None = None) -> Format:
+    """The format of text files beside the images, with a suffix that is given or found."""
+    return Format(
+        partial(find_sidecar, suffix=suffix),
+        partial(read_sidecar, suffix=suffix),
+        f"images with a {suffix or ' or '.join(SIDECAR_SUFFIXES)} of the same name beside",
+    )
 
 
 FORMATS: dict[str, Format] = {
@@ -59,7 +69,7 @@ FORMATS: dict[str, Format] = {
     "parquet": Format(
         find_parquet, read_parquet, "*.parquet with images and captions, also in folders there"
     ),
-    "sidecar": Format(find_sidecar, read_sidecar, "images with a .txt of the same name beside"),
+    "sidecar": sidecar_format(),
     "webdataset": Format(find_tars, read_tars, "*.tar, also in folders there"),
 }
 

@@ -11,6 +11,7 @@ from pathlib import Path
 from captioner.data.entries import Entries, split_of_word
 from captioner.data.image_index import composed
 from captioner.data.text_files import text_lines
+from captioner.files.naming import sidecar_suffixes
 
 _SIDECAR_IMAGES = (
     *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
@@ -18,43 +19,65 @@ _SIDECAR_IMAGES = (
 )
 
 
-def _walk(root: Path) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
-    """(folder, images, .txt files by composed name) of each folder, sorted, none hidden."""
+SIDECAR_SUFFIXES = (".txt", ".caption")
+"""What text files beside images end in; the first of which there is any counts."""
+
+
+def _walk(root: Path, suffix: str) -> Iterator[tuple[Path, list[str], dict[str, str]]]:
+    """(folder, images, text files by composed name) of each folder, sorted, none hidden."""
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
         names = sorted(n for n in names if not n.startswith("."))
         images = [n for n in names if n.lower().endswith(_SIDECAR_IMAGES)]
-        yield Path(folder), images, {composed(n): n for n in names if n.endswith(".txt")}
+        yield Path(folder), images, {composed(n): n for n in names if n.endswith(suffix)}
 
 
-def _own_sidecars(image: str) -> tuple[str, str]:
+def _own_sidecars(image: str, suffix: str) -> tuple[str, str]:
     name = composed(image)
-    return name + ".txt", posixpath.splitext(name)[0] + ".txt"
+    return name + suffix, posixpath.splitext(name)[0] + suffix
 
 
-def find_sidecar(root: Path) -> list[Path]:
-    """The folder itself, if an image in it has a text file beside it."""
-    for _, images, texts in _walk(root):
-        if any(not texts.keys().isdisjoint(_own_sidecars(image)) for image in images):
-            return [root]
-    return []
+def _suffix_in(root: Path, given: str | None) -> str | None:
+    """The suffix of the text files that lie beside images, None where there are none."""
+    # Those that captioner has written are known by what it keeps beside them.
+    known = (*SIDECAR_SUFFIXES, *sidecar_suffixes(root)) if given is None else (given,)
+    for suffix in known:
+        for _, images, texts in _walk(root, suffix):
+            own = (_own_sidecars(image, suffix) for image in images)
+            if any(not texts.keys().isdisjoint(names) for names in own):
+                return suffix
+    return None
 
 
-def read_sidecar(files: list[Path], entries: Entries) -> None:
-    """Read the text files beside the images of the folder `files[0]`; a line is a caption."""
-    for folder, images, texts in _walk(files[0]):
+def find_sidecar(root: Path, suffix: str | None = None) -> list[Path]:
+    """The folder itself, if an image in it has a text file of the suffix, or of any, beside it."""
+    return [] if _suffix_in(root, suffix) is None else [root]
+
+
+def read_sidecar(files: list[Path], entries: Entries, suffix: str | None = None) -> None:
+    """Read the text files beside the images of the folder `files[0]`; a line is a caption.
+
+    Args:
+        files: the folder.
+        entries: what they are added to.
+        suffix: of the text files; by default that of those that are found.
+    """
+    suffix = _suffix_in(files[0], suffix) or suffix or SIDECAR_SUFFIXES[0]
+    for folder, images, texts in _walk(files[0], suffix):
         inside = folder.relative_to(files[0])
         split = split_of_word(inside.parts[0]) if inside.parts else None
-        full = {image for image in images if _own_sidecars(image)[0] in texts}
-        stems = Counter(_own_sidecars(image)[1] for image in images if image not in full)
+        own = {image: _own_sidecars(image, suffix) for image in images}
+        full = {image for image in images if own[image][0] in texts}
+        stems = Counter(own[image][1] for image in images if image not in full)
         for image in images:
             where = str(folder / image)
-            sidecar = _own_sidecars(image)[0 if image in full else 1]
+            sidecar = own[image][0 if image in full else 1]
             if sidecar not in texts:
-                entries.count("image{s} without a .txt beside it left out", where)
+                entries.count(f"image{{s}} without a {suffix} beside it left out", where)
             elif image not in full and stems[sidecar] > 1:
                 # a.jpg and a.png: nobody can say whose captions a.txt holds; a.jpg.txt is clear.
-                entries.count("image{s} that share one .txt with another image left out", where)
+                what = f"image{{s}} that share one {suffix} with another image left out"
+                entries.count(what, where)
             else:
                 # An empty file stands for an empty caption, so that the image is counted.
                 file = folder / texts[sidecar]

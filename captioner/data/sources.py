@@ -41,6 +41,7 @@ class DataSource:
         style: how its captions are written. Sources with the same style share it; the decoder is
             told which one it reads, and says the first source's unless asked for another. Empty in
             all sources: the decoder knows no styles.
+        sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
 
     Raises:
         ValueError: when an option has a value that cannot be used.
@@ -57,6 +58,7 @@ class DataSource:
     min_captions: int = 1
     rewards: bool = True
     style: str = ""
+    sidecar_suffix: str | None = None
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
@@ -102,7 +104,9 @@ def load_source(source: DataSource, *, prefix: bool = True) -> CaptionData:
     if source.format == TEXT:
         return _load_text(source)
     try:
-        data = load_caption_data(source.root, source.format, source.images)
+        data = load_caption_data(
+            source.root, source.format, source.images, sidecar_suffix=source.sidecar_suffix
+        )
     except CaptionerError as error:
         if not prefix:
             raise

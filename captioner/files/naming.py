@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from functools import lru_cache
 from pathlib import Path
 
@@ -29,6 +30,21 @@ def output_stem(path: Path, kind: FileKind) -> str:
 @lru_cache(maxsize=1)  # One folder at a time: files come folder by folder.
 def _cached_stems(folder: str, kind: FileKind, _changed_ns: int) -> dict[str, str]:
     return output_stems(folder, kind)
+
+
+def sidecar_journal(suffix: str) -> str:
+    """The hidden file that a job keeps in the folder of its text files of a suffix."""
+    return ".captions.captioner" if suffix == ".txt" else f".captions{suffix}.captioner"
+
+
+def sidecar_suffixes(folder: Path) -> list[str]:
+    """The suffixes of text files that jobs have written into a folder and those below it."""
+    try:
+        names = sorted(os.listdir(folder))
+    except OSError:
+        return []
+    found = (re.fullmatch(r"\.captions(\..+)\.captioner", name) for name in names)
+    return [match[1] for match in found if match is not None and match[1] != ".xmp"]
 
 
 def output_stems(folder: str, kind: FileKind) -> dict[str, str]:

@@ -47,7 +47,7 @@ def locked(path: Path, in_use: str, *, leave: bool = False) -> Generator[None, N
     """
     with ExitStack() as stack:
         try:
-            is_free = _acquire(path, stack)
+            is_free = acquire(path, stack)
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             if error.errno not in NO_LOCKS:
@@ -74,7 +74,7 @@ def say_no_locks(folder: Path, reason: str) -> None:
     tqdm.write(line, file=sys.stderr)
 
 
-def _acquire(path: Path, stack: ExitStack) -> bool:
+def acquire(path: Path, stack: ExitStack) -> bool:
     """Lock a file until the stack is left; whether no other process has it.
 
     Raises:

@@ -14,6 +14,8 @@ from zlib import crc32
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, shown
 
+_MOST_BLANK_BYTES = 4096  # A longer file was not left behind by `touch`.
+
 
 def cannot_write(path: str | Path, error: OSError) -> CaptionerError:
     """The error to raise for one of the system's."""
@@ -40,6 +42,16 @@ def exists(path: Path) -> bool:
     except OSError as error:
         raise cannot_write(path, error) from None
     return True
+
+
+def is_blank(path: Path) -> bool:
+    """Whether a file holds nothing but white space; False for what cannot be read."""
+    try:
+        if not path.is_file() or path.stat().st_size > _MOST_BLANK_BYTES:
+            return False
+        return not path.read_text(encoding="utf-8-sig").strip()
+    except (OSError, ValueError):
+        return False
 
 
 def why_no_name(path: Path) -> str | None:

@@ -13,9 +13,12 @@ import struct
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
+from PIL import Image
+
+from captioner.images.limits import png_chunk
 
 Array = np.ndarray[Any, Any]
 Chromaticities = tuple[float, float, float, float, float, float, float, float]
@@ -43,6 +46,25 @@ _D50 = np.array([0.9642, 1.0, 0.8249])
 _BRADFORD = np.array(
     [[0.8951, 0.2664, -0.1614], [-0.7502, 1.7135, 0.0367], [0.0389, -0.0685, 1.0296]]
 )
+
+
+def describe_png(image: Image.Image, file: IO[bytes], is_grey: bool) -> None:
+    """Give a PNG the profile that other chunks than that of a profile mean.
+
+    Args:
+        image: opened, not loaded; gets ``info["icc_profile"]``.
+        file: that it was opened from.
+        is_grey: whether its pixels are.
+    """
+    place = file.tell()
+    cicp = png_chunk(file, b"cICP")
+    file.seek(place)
+    if cicp is None and ("srgb" in image.info or image.info.get("icc_profile")):
+        return
+    said = image.info.get("gamma"), image.info.get("chromaticity")
+    profile = profile_of_png(*said, is_grey, cicp)
+    if profile is not None:
+        image.info["icc_profile"] = profile
 
 
 def profile_of_png(

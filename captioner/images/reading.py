@@ -6,6 +6,7 @@ import re
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from PIL import Image, UnidentifiedImageError
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable, why_unreadable
 from captioner.files.recognising import HEAD_BYTES, LFS, RAW, READ, VIDEO, recognise, recognised
-from captioner.images.colour_spaces import profile_of_png
+from captioner.images.colour_spaces import describe_png
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
 from captioner.images.kinds import EXTRAS, Extra
-from captioner.images.limits import LimitedFile, TooMuchWork, count_parts, png_chunk
+from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
+from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_short, load_rows
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
@@ -52,7 +54,6 @@ MAX_PARTS = 1_000_000
 """Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
 
 _REASON_LENGTH = 120
-_Limits = tuple[int | None, int]  # `min_side` and `max_pixels` of `read_image`
 _TILE_SIDE = 2048
 
 _ORIENTATION_TAG = 0x0112
@@ -101,7 +102,11 @@ class ImageError(CaptionerError):
 
 
 def read_image(
-    path: str | Path, *, min_side: int | None = None, max_pixels: int = MAX_PIXELS
+    path: str | Path,
+    *,
+    min_side: int | None = None,
+    max_pixels: int = MAX_PIXELS,
+    may_be_partial: bool = False,
 ) -> Image.Image:
     """Decode one file: upright, opaque, 8 bits, first frame.
 
@@ -114,6 +119,8 @@ def read_image(
         min_side: pixels that the shorter side needs at least. Large JPEGs are then decoded at
             1/2, 1/4 or 1/8 of their size where that still leaves this many; None decodes in full.
         max_pixels: width * height above which the file is refused before it is decoded.
+        may_be_partial: take what there is of a file that is cut short, without the rows that are
+            missing; ``PARTIAL in image.info`` then says that it is one.
 
     Returns:
         An image of mode RGB.
@@ -131,12 +138,25 @@ def read_image(
             raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
-        with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file:
-            kind = recognised(file.read(HEAD_BYTES), path.name)
-            file.seek(0)
-            if kind is not None and kind in EXTRAS:
-                return _read_with_extra(EXTRAS[kind], path, file, (min_side, max_pixels))
-            return _read(file, (min_side, max_pixels))
+        wanted = _Wanted(min_side, max_pixels, may_be_partial)
+        try:
+            with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+                kind = recognised(file.read(HEAD_BYTES), path.name)
+                file.seek(0)
+                if kind is not None and kind in EXTRAS:
+                    return _read_with_extra(EXTRAS[kind], path, file, wanted)
+                return _read(file, wanted)
+        except (OSError, EOFError) as error:
+            if not (may_be_partial and is_cut_short(error)):
+                raise
+            with EndedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+                if not file.is_jpeg:
+                    raise
+                image = _read(file, replace(wanted, may_be_partial=False))
+            if not has_content(image):
+                raise
+            image.info[PARTIAL] = True
+            return image
 
 
 def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
@@ -164,37 +184,48 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
         )
 
 
-def _read(file: LimitedFile, limits: _Limits, orientation: int = 1) -> Image.Image:
-    """By Pillow; the orientation is that of an image which does not say it itself."""
-    min_side, max_pixels = limits
-    with _open(file, max_pixels) as image:
-        _check_size(image.size, max_pixels)
+@dataclass(frozen=True)
+class _Wanted:
+    """The arguments of `read_image`, and the orientation of an image that does not say it."""
+
+    min_side: int | None
+    max_pixels: int
+    may_be_partial: bool = False
+    orientation: int = 1
+
+
+def _read(file: LimitedFile, wanted: _Wanted) -> Image.Image:
+    with _open(file, wanted.max_pixels) as image:
+        _check_size(image.size, wanted.max_pixels)
         if image.format in ("JPEG", "MPO") and _has_too_many_scans(file):
             raise ImageError(f"more than {MAX_SCANS} scans")
+        if isinstance(file, EndedFile) and "progressive" not in image.info:
+            raise EOFError  # Of all other files the first attempt has had what there is.
         if image.format == "PNG":
-            _describe_colours(image, file)
-        if min_side is not None:
-            image.draft(None, (min_side, min_side))
-        return _normalise(image, orientation)
+            is_grey = _plain_mode(image) == "L" or image.mode.startswith("I")
+            describe_png(image, file, is_grey)
+        if wanted.min_side is not None:
+            image.draft(None, (wanted.min_side, wanted.min_side))
+        return _normalise(image, wanted.may_be_partial, wanted.orientation)
 
 
-def _read_with_extra(extra: Extra, path: Path, file: LimitedFile, limits: _Limits) -> Image.Image:
+def _read_with_extra(extra: Extra, path: Path, file: LimitedFile, wanted: _Wanted) -> Image.Image:
     if not extra.is_installed:
         what = "a raw photo" if extra.kind == RAW else extra.kind
         raise ImageError(f"{what} needs an extra: {extra.remedy}; or convert it to JPEG")
     try:
-        found = decode(Request(extra.kind, path, limits[1], MAX_BYTES, MAX_SECONDS))
+        found = decode(Request(extra.kind, path, wanted.max_pixels, MAX_BYTES, MAX_SECONDS))
     except NotRaw as error:
         try:
-            return _read(file, limits)  # a TIFF file with the suffix of raw photos
+            return _read(file, wanted)  # a TIFF file with the suffix of raw photos
         except UnidentifiedImageError:
             raise ImageError(str(error)) from None
     except DecoderFailed as error:
         raise ImageError(str(error)) from None
     if found.image is not None:
-        return _normalise(found.image, found.orientation)
+        return _normalise(found.image, orientation=found.orientation)
     with LimitedFile(found.jpeg, MAX_SECONDS, MAX_READINGS) as jpeg:
-        return _read(jpeg, limits, found.orientation)
+        return _read(jpeg, replace(wanted, orientation=found.orientation))
 
 
 def _open(file: LimitedFile, max_pixels: int) -> Image.Image:
@@ -217,23 +248,6 @@ def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
         raise ImageError(f"{width} x {height} pixels are too many (limit {max_pixels})")
-
-
-def _describe_colours(image: Image.Image, file: LimitedFile) -> None:
-    """Give a PNG the profile that other chunks than that of a profile mean."""
-    place = file.tell()
-    cicp = png_chunk(file, b"cICP")
-    file.seek(place)
-    if cicp is None and ("srgb" in image.info or image.info.get("icc_profile")):
-        return
-    profile = profile_of_png(
-        image.info.get("gamma"),
-        image.info.get("chromaticity"),
-        _plain_mode(image) == "L" or image.mode.startswith("I"),
-        cicp,
-    )
-    if profile is not None:
-        image.info["icc_profile"] = profile
 
 
 def _has_too_many_scans(file: LimitedFile) -> bool:
@@ -290,10 +304,16 @@ def _unidentified(path: Path | None) -> str:
     return f"{kind} is not supported: convert it to JPEG"
 
 
-def _normalise(image: Image.Image, orientation: int = 1) -> Image.Image:
+def _normalise(
+    image: Image.Image, may_be_partial: bool = False, orientation: int = 1
+) -> Image.Image:
     # Loaded first: a PNG's EXIF may follow its pixels, and a TIFF turns itself upright on load.
+    rows = None
     try:
-        image.load()
+        if may_be_partial:
+            rows = load_rows(image)
+        else:
+            image.load()
     except TypeError as error:  # Pillow, of TIFF tags that have another type than they should.
         raise ImageError("damaged file") from error
     if image.mode in ("P", "PA") and image.palette is None:
@@ -309,6 +329,9 @@ def _normalise(image: Image.Image, orientation: int = 1) -> Image.Image:
     elif result.mode != "RGB":
         result = result.convert("RGB")
     turn = _ORIENTATIONS.get(_orientation(image, orientation))
+    if rows is not None:
+        result = result.crop((0, rows[0], result.width, rows[1]))
+        result.info[PARTIAL] = True
     if turn is not None:
         return result.transpose(turn)
     # The copy leaves the caller's image, or the open file, behind.

@@ -20,6 +20,7 @@ from captioner.decoding.options import DecodingOptions, FillOptions
 from captioner.decoding.rules import S, StepFunction
 from captioner.decoding.search import decode
 from captioner.errors import CaptionerError
+from captioner.images.partial import PARTIAL
 from captioner.images.reading import read_image, to_rgb
 from captioner.images.transform import ImageTransform
 from captioner.model.description import check_values, describe, read_parts
@@ -241,6 +242,18 @@ class CaptionModel(nn.Module):
             captioner.images.reading.ImageError: when it cannot be read.
         """
         return self.transform(read_image(path, min_side=self.transform.min_side))
+
+    def read_partial(self, path: str | Path) -> tuple[Tensor, bool]:
+        """Read a picture as `read` does, one that is cut short as far as it goes.
+
+        Returns:
+            What `read` returns, and whether the picture is cut short.
+
+        Raises:
+            captioner.images.reading.ImageError: when nothing of it can be read.
+        """
+        image = read_image(path, min_side=self.transform.min_side, may_be_partial=True)
+        return self.transform(image), PARTIAL in image.info
 
     @torch.inference_mode()
     def caption_batch(

@@ -52,8 +52,11 @@ def _read(network: nn.Module, noise: Tensor, parts: _Parts, headless: bool) -> G
                 raise UnknownLayer(NO_GRID) from error
         raise
     run = _Recorder(fx.GraphModule(network, graph))
-    with torch.no_grad():
-        run.run(noise)
+    try:
+        with torch.no_grad():
+            run.run(noise)
+    except (RuntimeError, AssertionError, ValueError, TypeError) as error:
+        raise UnknownLayer(str(error)) from error
     last = _last_grid(network, graph, run.found) if headless else _result(graph)
     wanted = run.found.get(last)
     if not isinstance(wanted, Tensor) or not is_grid(wanted):

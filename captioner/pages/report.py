@@ -259,7 +259,8 @@ def _picture(record: Record, finder: _Finder, with_words: bool) -> Picture:
     if path is None:
         problem = "its name leads out of the folder of the pictures, or no file can have it"
         return Picture(None, problem=problem)
-    return Picture(path, _words(record)[0] if with_words else ())
+    partial = record.get("partial") is True
+    return Picture(path, _words(record)[0] if with_words else (), partial=partial)
 
 
 # --- the page ------------------------------------------------------------------------------

@@ -52,11 +52,13 @@ class Picture:
         path: where it is; None where it is known that there is none.
         words: of its caption, empty where it has none.
         problem: why there is no path.
+        partial: whether it is known to be cut short, and is shown as far as it goes.
     """
 
     path: Path | None
     words: tuple[str, ...] = ()
     problem: str | None = None
+    partial: bool = False
 
 
 @dataclass(frozen=True)
@@ -211,7 +213,7 @@ def _read(
             return _Read(picture, Look(name, attention=known.get(key)), key)
         # As the model reads it, so that the words get the probabilities they had.
         side = LONG_SIDE if model is None else model.transform.min_side
-        image = read_image(picture.path, min_side=side)
+        image = read_image(picture.path, min_side=side, may_be_partial=picture.partial)
     except ImageError as error:
         return _Read(picture, Look(None, error.reason))
     except OSError as error:

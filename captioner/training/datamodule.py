@@ -74,6 +74,7 @@ class CaptionDataModule(pl.LightningDataModule):
 
     Raises:
         CaptionerError: when an option has a value that cannot be used.
+        sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
     """
 
     def __init__(
@@ -96,6 +97,7 @@ class CaptionDataModule(pl.LightningDataModule):
         cache_dir: str | None = None,
         workers: int = 0,
         seed: int = 0,
+        sidecar_suffix: str | None = None,
     ) -> None:
         super().__init__()
         for name, value, least in (
@@ -115,7 +117,7 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
         if views > 1 and not augment:
             raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
-        self.sources = _sources(root, format, images, sources)
+        self.sources = _sources(root, format, images, sources, sidecar_suffix)
         self.styles = styles_of(self.sources)
         self.objective = objective
         self.views = views
@@ -338,7 +340,11 @@ class CaptionDataModule(pl.LightningDataModule):
 
 
 def _sources(
-    root: str | None, layout: str, images: str | None, sources: list[DataSource] | None
+    root: str | None,
+    layout: str,
+    images: str | None,
+    sources: list[DataSource] | None,
+    sidecar_suffix: str | None,
 ) -> list[DataSource]:
     """The sources that the options name: several, or one root."""
     if (root is None) == (not sources):
@@ -347,7 +353,7 @@ def _sources(
         )
     if root is not None:
         name = Path(root).expanduser().resolve().name or "data"
-        return [DataSource(root, name, layout, images)]
+        return [DataSource(root, name, layout, images, sidecar_suffix=sidecar_suffix)]
     assert sources is not None
     names = [source.name for source in sources]
     if twice := next((name for name in names if names.count(name) > 1), None):

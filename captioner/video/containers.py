@@ -120,6 +120,15 @@ def no_frames(path: Path) -> VideoError:
 
 def _is_encrypted(path: Path) -> bool:
     """Whether a file of which nothing can be decoded says that it is encrypted."""
+    if has_encrypted_packets(path):
+        return True
+    with suppress(OSError), path.open("rb") as file:
+        return _ENCRYPTED.search(file.read(65_536)) is not None
+    return False
+
+
+def has_encrypted_packets(path: Path) -> bool:
+    """Whether the first packet needs a key. A decoder without it can make something of noise."""
     import av
 
     with suppress(VideoError, av.error.FFmpegError, IndexError), open_container(path) as container:
@@ -127,10 +136,7 @@ def _is_encrypted(path: Path) -> bool:
         if stream.codec_context.codec_tag in _PROTECTED:
             return True
         first = next((packet for packet in container.demux(stream) if packet.size), None)
-        if first is not None and first.has_sidedata(ENCRYPTION):
-            return True
-    with suppress(OSError), path.open("rb") as file:
-        return _ENCRYPTED.search(file.read(65_536)) is not None
+        return first is not None and bool(first.has_sidedata(ENCRYPTION))
     return False
 
 

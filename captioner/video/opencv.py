@@ -11,7 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from captioner.video.containers import CONTAINERS, measured_s, no_frames, not_opened
+from captioner.video.containers import (
+    CONTAINERS,
+    has_encrypted_packets,
+    measured_s,
+    no_frames,
+    not_opened,
+)
 from captioner.video.frames import (
     Clock,
     Frame,
@@ -104,7 +110,7 @@ class OpenCvVideo(Video):
             if not self._capture.isOpened():
                 raise not_opened(path)
             read, first = self._capture.read()
-            if not read:
+            if not read or has_encrypted_packets(path):
                 raise no_frames(path)
         except BaseException:
             self.close()

@@ -6,7 +6,6 @@ process that was started from a shell.
 
 from __future__ import annotations
 
-import csv
 import errno
 import fcntl
 import json
@@ -26,7 +25,6 @@ import pytest
 from filelock import FileLock
 
 import captioner
-from captioner.captioning import output as caption_output
 from captioner.captioning import run as caption_run
 from captioner.captioning.batches import caption_batches
 from captioner.captioning.job import CaptionJob
@@ -42,6 +40,7 @@ from captioner.images import reading as images
 from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
+from helpers.jobs import die_at, ended, forked, hidden, names_in, tree
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -49,30 +48,7 @@ OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.json", "texts", "xmps"]
 SIDECARS = {"texts": "txt", "xmps": "xmp"}
 
 
-@pytest.fixture(scope="module")
-def model_file(tiny_model: CaptionModel, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
-    tiny_model.save(path, half=False)
-    return path
-
-
-@pytest.fixture
-def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Six images, two of them in a subfolder, and one that cannot be read; tests run beside it."""
-    folder = tmp_path / "Meine Fotos"
-    draw(folder, ["a.png", "c über.png", "d.png", "sub dir/a.png", "sub dir/ä b.png", "z.png"])
-    (folder / "b.jpg").write_bytes(b"no image")
-    monkeypatch.chdir(tmp_path)
-    return folder
-
-
 NAMES = ["a.png", "b.jpg", "c über.png", "d.png", "sub dir/a.png", "sub dir/ä b.png", "z.png"]
-
-
-@pytest.fixture
-def command(model_file: Path) -> list[str]:
-    model = ["--model", str(model_file), "--device", "cpu"]
-    return ["caption", *model, "--workers", "0", "--batch-size", "2", "--max-length", "6"]
 
 
 def into(output: str) -> list[str]:
@@ -80,105 +56,7 @@ def into(output: str) -> list[str]:
     return ["--output", output, *([] if format is None else ["--format", format])]
 
 
-@pytest.fixture
-def run(command: list[str], capsys: pytest.CaptureFixture[str]):
-    """Run the command in this process; returns (exit code, standard error)."""
-
-    def run(*arguments: str) -> tuple[int, str]:
-        try:
-            code = cli.main([*command, *arguments])
-        except SystemExit as end:  # argparse ends so
-            code = int(end.code or 0)
-        return code, capsys.readouterr().err
-
-    return run
-
-
-def forked(work: Callable[[], int]) -> int:
-    """Do it in a forked process, and return its id."""
-    sys.stdout.flush()
-    sys.stderr.flush()
-    child = os.fork()
-    if child:
-        return child
-    code = 99
-    try:
-        quiet = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(quiet, 1)
-        os.dup2(quiet, 2)
-        code = work()
-    finally:
-        os._exit(code)
-
-
-def ended(child: int) -> int:
-    """The exit code of a process, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-
-
-def tree(place: Path) -> dict[str, bytes]:
-    """A file, or all files of a folder but the hidden ones, with what they hold."""
-    if place.is_file():
-        return {"": place.read_bytes()}
-    return {
-        path.relative_to(place).as_posix(): path.read_bytes()
-        for path in sorted(place.rglob("*"))
-        if path.is_file() and not path.name.startswith(".")
-    }
-
-
-def hidden(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob(".*"))
-
-
-def names_in(output: Path) -> list[str]:
-    """The images of an output, in its order."""
-    text = output.read_text("utf-8")
-    if output.suffix == ".jsonl":
-        return [json.loads(line)["file_name"] for line in text.splitlines()]
-    if output.suffix == ".json":
-        return [item["image_id"] for item in json.loads(text)]
-    if output.suffix == ".tsv":
-        return [line.split("\t")[0] for line in text.splitlines()]
-    with output.open(encoding="utf-8", newline="") as file:
-        return [row["file_name"] for row in csv.DictReader(file)]
-
-
 # --- killed --------------------------------------------------------------------------------
-
-
-def die_at(moment: int, half: bool) -> None:
-    """Let this process be killed at one of the moments at which something reaches the disk.
-
-    Args:
-        moment: which one, from 1.
-        half: whether half of what is to be written is written first; a renaming is then over.
-    """
-    write_at, rename = journal.write_at, os.replace
-    moments = 0
-
-    def is_over() -> bool:
-        nonlocal moments
-        moments += 1
-        return moments == moment
-
-    def deadly_write(file, offset, data, named):
-        if is_over():
-            if half:
-                write_at(file, offset, data[: len(data) // 2], named)
-            os.kill(os.getpid(), signal.SIGKILL)
-        write_at(file, offset, data, named)
-
-    def deadly_rename(here, there):
-        if is_over():
-            if half:
-                rename(here, there)
-            os.kill(os.getpid(), signal.SIGKILL)
-        rename(here, there)
-
-    caption_run.SYNC_S = 0.0  # every batch is written at once
-    journal.write_at = caption_output.write_at = deadly_write
-    os.replace = deadly_rename
 
 
 @pytest.mark.arithmetic
@@ -724,11 +602,20 @@ def test_a_text_file_that_was_changed_by_hand_is_kept(photos: Path, run) -> None
     code, errors = run(str(photos), "--format", "txt")
     assert (code, errors) == (
         2,
-        f"captioner: error: {mine} exists, and this job has not made it: --overwrite replaces the "
-        "text files of these images\n",
+        f"captioner: error: {mine} exists, and this job has not made it: --missing-only keeps it "
+        "and captions the images that have none, --overwrite replaces the text files of these "
+        "images\n",
     )
     assert mine.read_text() == "my own words\n"
-    assert run(str(photos), "--format", "txt", "--overwrite")[0] == 1
+    code, errors = run(str(photos), "--format", "txt", "--overwrite")
+    assert (code, errors) == (
+        2,
+        f"captioner: error: --overwrite would replace 1 file ({mine}) with text that captioner has "
+        "not written, or that was changed since; nothing is changed: --missing-only keeps such "
+        "text, --overwrite --yes replaces it\n",
+    )
+    assert mine.read_text() == "my own words\n"
+    assert run(str(photos), "--format", "txt", "--overwrite", "--yes")[0] == 1
     assert mine.read_text() != "my own words\n"
 
 
@@ -739,7 +626,8 @@ def test_an_output_of_other_origin_is_refused(photos: Path, run, output: str) ->
     assert (code, errors) == (
         2,
         f"captioner: error: output {output} exists, and no .{output}.captioner beside it says how "
-        "it was made: --overwrite replaces it; or name another --output\n",
+        "it was made: --missing-only keeps it and adds images that are not yet in it, --overwrite "
+        "replaces it; or name another --output\n",
     )
     assert Path(output).read_text() == "mine"
     assert hidden(Path()) == []
@@ -762,7 +650,7 @@ def test_an_interrupted_overwrite_goes_on_without_the_option(
 
         def work(arguments: list[str] = arguments) -> int:
             die_at(4, half=False)
-            return cli.main([*arguments, "--overwrite"])
+            return cli.main([*arguments, "--overwrite", "--yes"])
 
         assert ended(forked(work)) == -signal.SIGKILL
         assert run(str(photos), *into(output))[0] == 1
@@ -807,7 +695,10 @@ def test_a_damaged_journal_is_named(photos: Path, run) -> None:
         assert code == 2
         assert f"{state.absolute()}: line {line} is damaged; start anew with --overwrite" in errors
         assert tree(Path("out.jsonl")) == before
-    assert run(str(photos), "--output", "out.jsonl", "--overwrite")[0] == 1
+    # Nobody knows any more what captioner has written.
+    code, errors = run(str(photos), "--output", "out.jsonl", "--overwrite")
+    assert (code, "--overwrite would replace 1 file (out.jsonl)" in errors) == (2, True)
+    assert run(str(photos), "--output", "out.jsonl", "--overwrite", "--yes")[0] == 1
     assert tree(Path("out.jsonl")) == before
 
 

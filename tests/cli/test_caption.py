@@ -1,113 +1,232 @@
-"""`captioner caption` on folders as phones, cameras and NAS leave them."""
+"""`captioner caption`, in process, with a tiny untrained model."""
 
 from __future__ import annotations
 
-import io
+import csv
+import json
 from pathlib import Path
 
 import pytest
 
 from captioner.cli import entry as cli
-from captioner.images import kinds
+from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
-from helpers.heic import heic
-from helpers.images import noise, quadrants
-from helpers.raw import dng
-
-Caption = list[str]
 
 
-@pytest.fixture
-def caption(
-    tagging_model: CaptionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> Caption:
-    """The command, in the folder of the test."""
-    monkeypatch.chdir(tmp_path)
-    return ["caption", "photos", "--model", str(tagging_model.path), "--device", "cpu"]
+def texts_of(model: CaptionModel, paths: list[Path], options: DecodingOptions) -> list[list[str]]:
+    results = model.caption(paths, options)
+    return [[candidate.text for candidate in result.candidates] for result in results]
 
 
-def written(folder: Path, suffix: str = ".txt") -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob(f"*{suffix}"))
+def test_a_line_for_each_image_on_standard_output(run, photos: Path, model: CaptionModel) -> None:
+    code, out, err = run("caption", "photos")
+    paths = [photos / name for name in ("a.png", "b.jpg", "sub/a.png")]
+    texts = [texts[0] for texts in texts_of(model, paths, DecodingOptions())]
+    assert code == 0
+    assert out == (
+        f"photos/a.png\t{texts[0]}\nphotos/b.jpg\t{texts[1]}\nphotos/sub/a.png\t{texts[2]}\n"
+    )
+    assert err == "captioner: 3 captioned, 0 failed\n"
+    assert len(set(texts)) > 1
 
 
-@pytest.fixture
-def camera(tmp_path: Path) -> Path:
-    """A JPEG with its HEIC and its raw photo, and a HEIC and a raw photo that stand alone."""
-    folder = tmp_path / "photos"
-    folder.mkdir()
-    preview = io.BytesIO()
-    noise(0, 256, 192).save(preview, "JPEG")
-    noise(0).save(folder / "IMG_1.jpg")
-    for name in ("IMG_1.DNG", "IMG_3.dng"):
-        dng(folder / name, preview.getvalue())
-    for name in ("IMG_1.HEIC", "IMG_2.heic"):
-        heic(folder / name, quadrants())
-    return folder
+def test_every_decoding_option_reaches_the_decoder(run, photos: Path, model: CaptionModel) -> None:
+    options = DecodingOptions(
+        beam_size=4,
+        num_captions=3,
+        max_length=5,
+        length_penalty=0.5,
+        no_repeat_ngram=2,
+        banned_words=("dog", "snow"),
+    )
+    _, out, _ = run(
+        *("caption", "photos/a.png", "--beam-size", "4", "--num-captions", "3"),
+        *("--max-length", "5", "--length-penalty", "0.5", "--no-repeat-ngram", "2"),
+        *("--ban", "dog", "--ban", "snow"),
+    )
+    expected = texts_of(model, [photos / "a.png"], options)[0]
+    assert out == "\t".join(["photos/a.png", *expected]) + "\n"
+    assert len(expected) == 3
+    assert expected[0] != texts_of(model, [photos / "a.png"], DecodingOptions())[0][0]
 
 
-def test_new_kinds_of_images_do_not_take_the_names_of_outputs(
-    camera: Path, caption: Caption, capsys: pytest.CaptureFixture[str]
-) -> None:
-    assert cli.main([*caption, "--format", "txt"]) == 0
-    assert written(camera) == ["IMG_1.HEIC.txt", "IMG_1.txt", "IMG_2.txt", "IMG_3.txt"]
-    jpeg = (camera / "IMG_1.txt").read_bytes()
-    assert capsys.readouterr().err.splitlines()[-2:] == [
-        "captioner: 4 captioned, 0 failed",
-        "captioner: passed over in folders: 1 raw photo (.dng; --raw all takes those beside "
-        "another image)",
+def test_every_sampling_option_reaches_the_decoder(run, photos: Path, model: CaptionModel) -> None:
+    arguments = ["--sample", "--temperature", "0.8", "--top-k", "9", "--top-p", "0.9"]
+    options = DecodingOptions(
+        sample=True, num_captions=2, temperature=0.8, top_k=9, top_p=0.9, seed=7
+    )
+    seeded = [*arguments, "--num-captions", "2", "--seed", "7"]
+    _, out, _ = run("caption", "photos/a.png", *seeded)
+    expected = texts_of(model, [photos / "a.png"], options)[0]
+    assert out == "\t".join(["photos/a.png", *expected]) + "\n"
+    _, again, _ = run("caption", "photos/a.png", *seeded)
+    assert again == out
+    _, other, _ = run("caption", "photos/a.png", *arguments, "--num-captions", "2", "--seed", "8")
+    assert other != out
+
+
+def test_a_bad_image_is_named_the_rest_captioned_and_the_exit_code_is_1(run, photos: Path) -> None:
+    (photos / "b.jpg").write_bytes(b"no image")
+    code, out, err = run("caption", "photos", "--batch-size", "2")
+    assert code == 1
+    assert [line.split("\t")[0] for line in out.splitlines()] == [
+        "photos/a.png",
+        "photos/sub/a.png",
     ]
-    assert cli.main([*caption, "--format", "txt", "--raw", "all"]) == 0
-    assert capsys.readouterr().err == "captioner: 1 captioned, 4 finished before, 0 failed\n"
-    assert written(camera) == [
-        *("IMG_1.DNG.txt", "IMG_1.HEIC.txt", "IMG_1.txt", "IMG_2.txt", "IMG_3.txt")
-    ]
-    assert (camera / "IMG_1.txt").read_bytes() == jpeg
+    assert err == (
+        "captioner: photos/b.jpg: not an image Pillow can read\ncaptioner: 2 captioned, 1 failed\n"
+    )
 
 
-def test_rows_of_raw_photos_stay_when_they_are_not_asked_for_any_more(
-    camera: Path, caption: Caption, tmp_path: Path
+def test_quiet_leaves_the_errors_only(run, photos: Path) -> None:
+    assert run("caption", "photos", "--quiet")[2] == ""
+    (photos / "b.jpg").write_bytes(b"")
+    assert run("caption", "photos", "--quiet")[2] == "captioner: photos/b.jpg: empty file\n"
+
+
+def test_a_name_with_a_tab_stays_one_line(run, photos: Path) -> None:
+    (photos / "a.png").rename(photos / "a\t\n.png")
+    _, out, _ = run("caption", "photos/a\t\n.png")
+    assert out.startswith("photos/a\\t\\n.png\t")
+    assert out.count("\n") == 1
+
+
+def test_jsonl_with_candidates(run, photos: Path, model: CaptionModel) -> None:
+    code, out, _ = run(
+        *("caption", "photos", "--output", "out.jsonl", "--num-captions", "2", "--candidates")
+    )
+    assert (code, out) == (0, "")
+    records = [json.loads(line) for line in Path("out.jsonl").read_text("utf-8").splitlines()]
+    assert [record["file_name"] for record in records] == ["a.png", "b.jpg", "sub/a.png"]
+    result = model.caption([photos / "a.png"], DecodingOptions(num_captions=2))[0]
+    first = records[0]
+    assert first["text"] == result.text
+    assert first["confidence"] == pytest.approx(result.confidence, abs=1e-4)
+    for written, candidate in zip(first["candidates"], result.candidates, strict=True):
+        assert written["text"] == candidate.text
+        assert [word for word, _ in written["words"]][: len(candidate.words)] == [*candidate.words]
+        probs = [prob for _, prob in written["words"]]
+        assert probs == pytest.approx(candidate.word_probs, abs=1e-4)
+
+
+def test_csv_by_its_suffix(run, photos: Path, model: CaptionModel) -> None:
+    assert run("caption", "photos", "--output", "out.csv")[0] == 0
+    with Path("out.csv").open(encoding="utf-8-sig", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["file_name"] for row in rows] == ["a.png", "b.jpg", "sub/a.png"]
+    assert rows[1]["text"] == model.caption([photos / "b.jpg"])[0].text
+
+
+def test_text_files_mirror_the_folders(run, photos: Path, model: CaptionModel) -> None:
+    assert run("caption", "photos", "--output", "texts", "--format", "txt")[0] == 0
+    written = {
+        path.relative_to("texts").as_posix(): path.read_text("utf-8").strip()
+        for path in Path("texts").rglob("*.txt")
+    }
+    assert written == {
+        "a.txt": model.caption([photos / "a.png"])[0].text,
+        "b.txt": model.caption([photos / "b.jpg"])[0].text,
+        "sub/a.txt": model.caption([photos / "sub/a.png"])[0].text,
+    }
+
+
+def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
+    Path("out.jsonl").write_text("mine\n")
+    code, _, err = run("caption", "photos", "--output", "out.jsonl")
+    assert code == 2
+    assert "out.jsonl" in err
+    assert "--overwrite" in err
+    assert Path("out.jsonl").read_text() == "mine\n"
+    code, _, err = run("caption", "photos", "--output", "out.jsonl", "--overwrite")
+    assert (code, "--overwrite would replace 1 file (out.jsonl)" in err) == (2, True)
+    assert Path("out.jsonl").read_text() == "mine\n"
+    assert run("caption", "photos", "--output", "out.jsonl", "--overwrite", "--yes")[0] == 0
+    assert len(Path("out.jsonl").read_text().splitlines()) == 3
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--beam-size", "0"], "beam_size=0: give a whole number of at least 1"),
+        (["--beam-size", "two"], "argument --beam-size: invalid int value: 'two'"),
+        (["--num-captions", "4"], "num_captions=4: beam search gives at most beam_size=3"),
+        (["--temperature", "0.5"], "temperature=0.5 works on sampling only"),
+        (["--length-penalty", "nan"], "length_penalty=nan: give a number"),
+        (["--batch-size", "0"], "argument --batch-size: '0': give a whole number of at least 1"),
+        (["--workers", "-1"], "argument --workers: '-1': give a whole number of at least 0"),
+        (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
+        (["--ban", "two words"], "banned word 'two words'"),
+        (["--output", "out.xyz"], "out.xyz"),
+        (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),
+        (["--device", "tpu!"], "device 'tpu!' cannot be used"),
+        (["--candidates"], "--candidates: tsv has no place for them; use --format jsonl"),
+        (
+            ["--num-captions", "2", "--output", "out.csv"],
+            "--num-captions 2: csv holds one caption for each image; use --format jsonl or tsv",
+        ),
+        (["--beam", "2"], "unrecognized arguments: --beam 2"),
+    ],
+)
+def test_options_that_cannot_be_used_end_with_2(
+    run, photos: Path, arguments: list[str], message: str
 ) -> None:
-    command = [*caption, "--quiet", "--output", "captions.csv"]
-    assert cli.main([*command, "--raw", "all"]) == 0
-    everything = (tmp_path / "captions.csv").read_bytes()
-    assert everything.count(b"\n") == 6
-    for raw in ("alone", "none"):
-        assert cli.main([*command, "--raw", raw]) == 0
-        assert (tmp_path / "captions.csv").read_bytes() == everything
+    code, out, err = run("caption", "photos", *arguments)
+    assert code == 2
+    assert out == ""
+    assert message in err
+    assert "Traceback" not in err
 
 
-def test_without_extras_all_that_is_not_read_is_said(
-    camera: Path,
-    caption: Caption,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+def test_json_names_images_that_share_a_number(run, photos: Path) -> None:
+    for name, new in (("a.png", "7.png"), ("b.jpg", "007.jpg"), ("sub/a.png", "sub/7.png")):
+        (photos / name).rename(photos / new)
+    code, _, errors = run("caption", "photos", "--output", "x.json")
+    assert code == 0
+    ids = [entry["image_id"] for entry in json.loads(Path("x.json").read_text("utf-8"))]
+    assert ids == [7, "7.png", "sub/7.png"]
+    assert "2 images have the number of another" in errors
+    assert "(first: 7.png, as 007.jpg)" in errors
+
+
+def test_tags_go_into_jsonl(
+    tagging_model: CaptionModel, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(kinds, "is_installed", lambda module: False)
-    (camera / "IMG_4.jxl").write_bytes(b"\xff\x0a" + bytes(99))
-    (camera / "IMG_5.jpg").write_bytes(b"\0\0\0\x0cJXL \r\n\x87\n" + bytes(99))
-    (camera / ".IMG_6.HEIC.icloud").write_bytes(b"bplist00")
-    assert cli.main(caption) == 1
-    needs = "needs an extra: pip install 'captioner[heif]'; or convert it to JPEG"
-    gpl = "pip install 'captioner[jxl]' (its licence is the GPL-3)"
-    assert capsys.readouterr().err.splitlines() == [
-        f"captioner: photos/IMG_1.HEIC: HEIC {needs}",
-        f"captioner: photos/IMG_2.heic: HEIC {needs}",
-        f"captioner: photos/IMG_5.jpg: JPEG XL needs an extra: {gpl}; or convert it to JPEG",
-        "captioner: 1 captioned, 3 failed",
-        f"captioner: passed over in folders: 1 JPEG XL (.jxl; {gpl}), 1 iCloud placeholder "
-        "(.icloud), 2 raw photos (.dng; pip install 'captioner[raw]')",
-    ]
+    output = tmp_path / "captions.jsonl"
+    arguments = ["caption", str(photos), "--model", str(tagging_model.path), "--device", "cpu"]
+    assert cli.main([*arguments, "--output", str(output), "--tags", "0", "--quiet"]) == 0
+    records = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
+    assert [record["file_name"] for record in records] == ["a.png", "b.jpg", "sub/a.png"]
+    for record in records:
+        assert list(record) == ["file_name", "text", "confidence", "tags", "error"]
+        confidences = [tag["confidence"] for tag in record["tags"]]
+        assert confidences == sorted(confidences, reverse=True)
+        assert {tag["type"] for tag in record["tags"]} <= {"noun", "verb", "adjective"}
+    assert any(record["tags"] for record in records)
+    assert cli.main([*arguments, "--tags"]) == 2
+    assert "--tags: tsv has no place for them; use --format jsonl or xmp" in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        cli.main([*arguments, "--tags", "2"])
+    assert end.value.code == 2
+    assert "'2': give a number from 0 to 1" in capsys.readouterr().err
 
 
-def test_nothing_is_written_into_what_a_nas_keeps(caption: Caption, tmp_path: Path) -> None:
-    folder = tmp_path / "photos"
-    for name in (
-        *("a.jpg", "sub/b.jpg", "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg", "#recycle/old.jpg"),
-        *("__MACOSX/a.jpg", "sub/@eaDir/b.jpg/SYNOPHOTO_THUMB_M.jpg"),
-    ):
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        noise(0).save(folder / name)
-    assert cli.main([*caption, "--quiet", "--format", "txt"]) == 0
-    assert written(folder) == ["a.txt", "sub/b.txt"]
-    assert cli.main([*caption, "--quiet", "--format", "xmp"]) == 0
-    assert written(folder, ".xmp") == ["a.jpg.xmp", "sub/b.jpg.xmp"]
+def test_a_model_without_a_lexicon_gives_no_tags(
+    model_file: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "captions.jsonl"
+    arguments = ["--model", str(model_file), "--output", str(output), "--tags"]
+    assert cli.main(["caption", str(photos), *arguments]) == 2
+    assert "this model has no lexicon" in capsys.readouterr().err
+    assert not output.exists()
+
+
+def test_captions_that_are_not_sure_enough_are_left_out(
+    tagging_model: CaptionModel, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    arguments = ["caption", str(photos), "--model", str(tagging_model.path), "--device", "cpu"]
+    assert cli.main([*arguments, "--min-confidence", "1"]) == 0
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err == "captioner: 0 captioned, 3 not sure enough, 0 failed\n"
+    assert cli.main([*arguments, "--min-confidence", "0"]) == 0
+    assert len(capsys.readouterr().out.splitlines()) == 3

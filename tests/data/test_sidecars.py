@@ -66,3 +66,48 @@ def test_sidecar_in_another_unicode_form(tmp_path: Path, image: str, text: str) 
     write(tmp_path / unicodedata.normalize(text, "Müller.jpg.txt"), "A man.")
     data = load_caption_data(tmp_path)
     assert captions(data) == {names[0]: ("A café.",), names[1]: ("A man.",)}
+
+
+@pytest.mark.parametrize(
+    ("names", "suffix", "expected"),
+    [
+        (
+            ["a.caption", "b.jpg.caption"],
+            None,
+            {"a.jpg": ("a.caption",), "b.jpg": ("b.jpg.caption",)},
+        ),
+        (["a.caption", "b.txt"], None, {"b.jpg": ("b.txt",)}),
+        (["a.caption", "b.txt"], ".caption", {"a.jpg": ("a.caption",)}),
+        (["a.words", ".captions.words.captioner"], None, {"a.jpg": ("a.words",)}),
+        (["a.words"], ".words", {"a.jpg": ("a.words",)}),
+    ],
+)
+def test_sidecars_of_another_suffix(
+    tmp_path: Path, names: list[str], suffix: str | None, expected: dict[str, tuple[str, ...]]
+) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    for name in names:
+        write(tmp_path / name, name)
+    data = load_caption_data(tmp_path, sidecar_suffix=suffix)
+    assert (data.format, captions(data)) == ("sidecar", expected)
+    without = sum(name not in expected for name in ("a.jpg", "b.jpg"))
+    assert len(data.warnings) == without
+    found = suffix or (".txt" if "b.txt" in names else Path(names[0]).suffix)
+    assert all(f"without a {found} beside it left out" in each for each in data.warnings)
+
+
+@pytest.mark.parametrize(
+    ("format", "suffix", "message"),
+    [
+        ("auto", ".words", "nothing to read as sidecar: no images with a .words of the same name"),
+        ("auto", "words", "sidecar_suffix is 'words'; give a dot and a name"),
+        ("jsonl", ".words", "sidecar_suffix: is for format 'sidecar', not for 'jsonl'"),
+    ],
+)
+def test_a_suffix_that_leads_to_nothing(
+    tmp_path: Path, format: str, suffix: str, message: str
+) -> None:
+    photos(tmp_path, "a.jpg")
+    write(tmp_path / "a.txt", "A dog.")
+    with pytest.raises(CaptionerError, match=message):
+        load_caption_data(tmp_path, format, sidecar_suffix=suffix)

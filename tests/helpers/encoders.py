@@ -31,3 +31,18 @@ def make_encoder(name: str) -> Encoder:
     encoder = Encoder(EncoderConfig(name=name, weights="none", image_size=64)).eval()
     trained_norms(encoder.backbone)
     return encoder
+
+
+def noise_images(side: int, count: int = 2) -> Tensor:
+    """Images of noise (count, 3, side, side), always the same."""
+    return torch.randn(count, 3, side, side, generator=torch.Generator().manual_seed(3))
+
+
+def batch_norms(module: nn.Module) -> dict[str, _BatchNorm]:
+    """The BatchNorms of a network, by name."""
+    return {name: m for name, m in module.named_modules() if isinstance(m, _BatchNorm)}
+
+
+def trained(encoder: Encoder) -> set[str]:
+    """Names of the backbone's parameters that are trained."""
+    return {name for name, p in encoder.backbone.named_parameters() if p.requires_grad}

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -135,3 +137,39 @@ def chain_log_probs(logits: Tensor, ids: Sequence[int]) -> list[float]:
         rows[t, last, word].item()
         for t, (last, word) in enumerate(zip([BOS, *ids], ids, strict=False))
     ]
+
+
+def brute_force(logits: Tensor, options: DecodingOptions) -> list[tuple[float, tuple[int, ...]]]:
+    """Every caption the options admit, best first."""
+    words = range(4, logits.shape[-1])
+    found = []
+    for length in range(1, options.max_length + 1):
+        for ids in itertools.product(words, repeat=length):
+            if not repeats(ids, options.no_repeat_ngram):
+                log_prob = sum(chain_log_probs(logits, [*ids, EOS]))
+                found.append((log_prob / (length + 1) ** options.length_penalty, ids))
+    return sorted(found, reverse=True)
+
+
+def check_invariants(found: list[Hypothesis], options: DecodingOptions) -> None:
+    for h in found:
+        assert 1 <= len(h.ids) <= options.max_length
+        assert len(h.log_probs) == len(h.ids) + h.finished
+        assert all(-math.inf < log_prob <= 0.0 for log_prob in h.log_probs)
+        assert h.log_prob == math.fsum(h.log_probs)
+        assert h.score == h.log_prob / len(h.log_probs) ** options.length_penalty
+        assert not {EOS, *SPECIAL} & set(h.ids)
+        assert not repeats(h.ids, options.no_repeat_ngram)
+    ranks = [(h.finished, h.score) for h in found]
+    assert ranks == sorted(ranks, reverse=True)
+    if not options.sample:
+        assert len({h.ids for h in found}) == len(found)
+
+
+def fixed_chain(size: int, steps: Sequence[dict[int, float]]) -> Tensor:
+    """One image whose next-word probabilities at each position do not depend on the last word."""
+    logits = torch.full((1, len(steps), size, size), -30.0)
+    for t, probabilities in enumerate(steps):
+        for word, probability in probabilities.items():
+            logits[0, t, :, word] = math.log(probability)
+    return logits

@@ -39,7 +39,7 @@ def test_the_command_writes_a_figure(
         assert image.format == "PNG" and image.width == WIDTH and image.height > 400
     before = Path("explain.png").read_bytes()
     assert run(tagging_model, photo) == 2
-    assert "explain.png is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert "explain.png already exists; pass --overwrite" in capsys.readouterr().err
     assert Path("explain.png").read_bytes() == before
     assert run(tagging_model, photo, "--overwrite", "--beam-size", "1") == 0
     assert Path("explain.png").read_bytes() != before

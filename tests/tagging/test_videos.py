@@ -6,6 +6,7 @@ import dataclasses
 import math
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -317,6 +318,8 @@ def test_sampling_options_reach_the_reader(tagging_model: CaptionModel, clip: Pa
     )
     assert [frame.frame_index for frame in video.frames] == [0, 10, 20, 30, 40]
     assert len(video.shots) == 1
-    # What looks different is another segment all the same.
-    assert len(video.segments) >= 3
+    # What looks different is another segment all the same, unless it is said to be the same.
+    texts = [segment.text for segment in video.segments]
+    assert len(texts) >= 2
+    assert all(before != after for before, after in pairwise(texts))
     assert np.isclose(video.segments[-1].end_s, 4.6)

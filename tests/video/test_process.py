@@ -1,44 +1,36 @@
-"""The real decoding process: what it sends, and what is left when it or its parent is killed."""
+"""Decoding in a process of its own: what comes when it dies, hangs or is left."""
 
 from __future__ import annotations
 
 import contextlib
 import gc
-import io
-import json
 import os
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
-from fractions import Fraction
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import av
 import numpy as np
 import pytest
-from PIL import Image
 
 import captioner
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
-from captioner.video.child import MAX_REASON, Out, serve
-from captioner.video.events import MAX_DATA, Ended, Event, Failed, Opened, Picture, receive
-from captioner.video.frames import VideoInfo
-from captioner.video.opening import READERS, open_video
+from captioner.video.events import Ended, Event, Failed, Picture
+from captioner.video.opening import READERS
 from captioner.video.process import JOBS_AHEAD, VideoProcess
-from captioner.video.sampling import Cut, SamplingOptions
+from captioner.video.sampling import SamplingOptions
+from helpers.video_events import SMALL, end_of, events, files, kinds
 from helpers.videos import (
-    MS,
     cut_off,
     damage,
     evenly,
     number_of,
     numbered,
     numbered_video,
-    photo,
     real_clip,
     write_header_only,
     write_photos,
@@ -49,30 +41,11 @@ from helpers.videos import (
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes in /proc")
 readers = pytest.mark.parametrize("reader", READERS)
 
-SMALL = ImageTransform(size=(64, 48))
+
 LARGE = ImageTransform(size=(256, 192))  # so many bytes that the child has to wait for the parent
+
+
 EVERY_FRAME = SamplingOptions(every_n_frames=1, shots=False)
-
-
-def files(*paths: Path) -> list[SourceFile]:
-    return [SourceFile(path, path.name) for path in paths]
-
-
-def events(
-    *paths: Path, options: SamplingOptions | None = None, transform: ImageTransform = SMALL
-) -> list[tuple[str, Event]]:
-    with VideoProcess(transform, options or SamplingOptions()) as process:
-        return [(file.name, event) for file, event in process.read(files(*paths))]
-
-
-def end_of(path: Path, **options: Any) -> Ended:
-    end = events(path, options=SamplingOptions(**options))[-1][1]
-    assert isinstance(end, Ended), end
-    return end
-
-
-def kinds(found: Iterable[tuple[str, Event]]) -> list[tuple[str, str]]:
-    return [(name, type(event).__name__) for name, event in found]
 
 
 def children(pid: int | None = None) -> list[int]:
@@ -114,72 +87,6 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_video(path, map(numbered, range(250)), evenly(250, 25))
 
 
-# --- what is sent --------------------------------------------------------------------------
-
-
-@readers
-def test_the_order_of_events(tmp_path: Path, reader: str) -> None:
-    pictures = [photo("cat")] * 30 + [photo("coffee")] * 45
-    path = write_video(tmp_path / "a.mp4", pictures, evenly(75, 25))
-    found = [event for _, event in events(path, options=SamplingOptions(reader=reader))]
-    assert found[0] == Opened(VideoInfo(160, 120, 0, 3.0))
-    assert found[-1] == Ended(3.0, 75, 25.0, False, 0, None)
-    assert found[3] == Cut(1.2)
-    times = [(each.time_s, each.frame_index) for each in found if isinstance(each, Picture)]
-    assert times == [(0.0, 0), (1.0, 25), (2.0, 50)]
-    assert kinds(enumerate(found)) == [
-        (0, "Opened"),
-        (1, "Picture"),
-        (2, "Picture"),
-        (3, "Cut"),
-        (4, "Picture"),
-        (5, "Ended"),
-    ]
-
-
-@readers
-@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-def test_pixels_are_those_of_the_transform(tmp_path: Path, reader: str, resize: str) -> None:
-    path = numbered_video(tmp_path / "a.mp4", 20, rotation=90)
-    transform = ImageTransform(size=(40, 56), resize=resize)
-    options = SamplingOptions(fps=5, shots=False, reader=reader)
-    sent = [
-        event.pixels
-        for _, event in events(path, options=options, transform=transform)
-        if isinstance(event, Picture)
-    ]
-    with open_video(path, reader) as video:
-        expected = [
-            transform.fit(Image.fromarray(frame.rgb())).tobytes()
-            for frame in video
-            if frame.index % 5 == 0
-        ]
-    assert sent == expected
-    assert len(sent) == 4
-
-
-def test_a_picture_that_stays_is_sent_once(tmp_path: Path) -> None:
-    pictures = [photo("cat")] * 75 + [photo("coffee")] * 50 + [photo("cat")] * 50
-    path = write_video(tmp_path / "a.mp4", pictures, evenly(175, 25))
-    sent = [event.pixels for _, event in events(path) if isinstance(event, Picture)]
-    assert [None if pixels is None else len(pixels) for pixels in sent] == [
-        *(3 * 64 * 48, None, None),
-        *(3 * 64 * 48, None),
-        *(3 * 64 * 48, None),
-    ]
-
-
-def test_a_slow_change_is_sent_again_and_again(tmp_path: Path) -> None:
-    # Each frame looks like the one before, but not like the one that was sent last.
-    greys = [np.full((48, 64, 3), 20 + 5 * index, np.uint8) for index in range(40)]
-    path = tmp_path / "a.mkv"
-    write_video(path, greys, evenly(40, 25), codec="ffv1", pixel_format="yuv444p")
-    sent = [each for _, each in events(path, options=EVERY_FRAME) if isinstance(each, Picture)]
-    fresh = [each.frame_index for each in sent if each.pixels is not None]
-    assert len(sent) == 40
-    assert fresh == list(range(0, 40, 2))
-
-
 @readers
 def test_several_files_with_bad_ones_between(tmp_path: Path, reader: str) -> None:
     good = [numbered_video(tmp_path / f"{name}.mp4", 3) for name in "abcdefg"]
@@ -209,92 +116,6 @@ def test_names_of_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     numbered_video(tmp_path / "x.mp4", 3).rename(bytes_name)
     found = events(*paths, bytes_name, Path("-c.mp4"))
     assert [kind for _, kind in kinds(found)] == ["Opened", "Picture", "Ended"] * 7
-
-
-# --- what is known at the end --------------------------------------------------------------
-
-
-# Suffix, timestamps, their unit, frames per second, whether the rate varies.
-RATES: list[tuple[str, Sequence[int], Fraction, float, bool]] = [
-    ("mp4", evenly(50, 25), MS, 25.0, False),
-    ("mkv", evenly(50, 25), MS, 25.0, False),
-    ("mp4", range(0, 60 * 1001, 1001), Fraction(1, 30000), 30000 / 1001, False),
-    # In whole milliseconds the distances are 33 and 34.
-    ("mkv", evenly(60, Fraction(30000, 1001)), MS, 59 / 1.969, False),
-    ("mp4", [*evenly(50, 25), *evenly(50, 50, start=2000)], MS, 99 / 2.98, True),
-    # One gap in a hundred distances is no rate that varies.
-    ("mp4", [*evenly(60, 25), *evenly(60, 25, start=3000)], MS, 119 / 5.36, False),
-    ("mp4", [0], MS, 25.0, False),
-    ("mp4", [0, 500], MS, 2.0, False),
-]
-
-
-@readers
-def test_rates(tmp_path: Path, reader: str) -> None:
-    paths = []
-    for number, (suffix, pts, time_base, _, _) in enumerate(RATES):
-        path = tmp_path / f"{number}.{suffix}"
-        paths.append(write_video(path, map(numbered, range(len(pts))), pts, time_base))
-    found = events(*paths, options=SamplingOptions(reader=reader))
-    ends = [event for _, event in found if isinstance(event, Ended)]
-    assert [end.frame_count for end in ends] == [len(pts) for _, pts, _, _, _ in RATES]
-    assert [end.average_fps for end in ends] == pytest.approx([fps for *_, fps, _ in RATES])
-    assert [end.is_vfr for end in ends] == [is_vfr for *_, is_vfr in RATES]
-    assert {(end.decode_failures, end.partial) for end in ends} == {(0, None)}
-
-
-def test_the_length_ends_with_the_last_frame(tmp_path: Path) -> None:
-    path = numbered_video(tmp_path / "a.mp4", 50)
-    assert end_of(path).duration_s == pytest.approx(2.0)
-    assert end_of(path, reader="opencv").duration_s == pytest.approx(2.0)
-    path = write_video(tmp_path / "b.mp4", map(numbered, range(3)), [0, 40, 1000])
-    assert end_of(path).duration_s >= 1.04
-    for name, frames, duration_s in (("bikes", 250, 10.0), ("carphone_pristine", 120, 4.004)):
-        end = end_of(real_clip(name))
-        assert (end.frame_count, end.is_vfr) == (frames, False)
-        assert end.duration_s == pytest.approx(duration_s, abs=0.001)
-
-
-@pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.flv"])
-def test_the_last_slide_stays_to_the_end(tmp_path: Path, name: str) -> None:
-    pts = [0, 10_000, 20_000, 30_000]
-    path = write_video(tmp_path / name, map(numbered, range(4)), pts, rate=Fraction(1, 10))
-    end = end_of(path)
-    assert (end.duration_s, end.partial) == (pytest.approx(40.0, abs=0.01), None)
-
-
-@readers
-def test_a_file_that_is_cut_off_is_partial(tmp_path: Path, reader: str) -> None:
-    options = {"container_options": {"movflags": "+faststart"}}
-    path = cut_off(numbered_video(tmp_path / "a.mp4", 100, **options), 0.6)
-    end = end_of(path, reader=reader)
-    assert 1.0 < end.duration_s < 3.0
-    assert end.duration_s == pytest.approx(end.frame_count / 25)
-    assert end.partial == f"it ends after {end.duration_s:.2f} s, and 4.00 s were announced"
-
-
-def test_damage_is_counted_and_does_not_make_the_rate_vary(tmp_path: Path) -> None:
-    path = damage(numbered_video(tmp_path / "a.mp4", 100), 0.4, 0.5)
-    end = end_of(path)
-    assert end.decode_failures > 0
-    assert end.frame_count < 100
-    assert (end.average_fps, end.is_vfr, end.partial) == (pytest.approx(25), False, None)
-    assert end.duration_s == pytest.approx(4.0)
-    # OpenCV gives up there without a word; what is missing gives it away.
-    end = end_of(path, reader="opencv")
-    assert (end.decode_failures, end.is_vfr) == (0, False)
-    assert end.partial == f"it ends after {end.duration_s:.2f} s, and 4.00 s were announced"
-
-
-def test_only_opencv_takes_longer_sound_for_a_missing_picture(tmp_path: Path) -> None:
-    path = numbered_video(tmp_path / "a.mkv", sound_s=3.0)
-    assert end_of(path).partial is None
-    assert (
-        end_of(path, reader="opencv").partial == "it ends after 0.80 s, and 3.08 s were announced"
-    )
-
-
-# --- a process that dies or hangs ----------------------------------------------------------
 
 
 def take_until_picture(stream: Iterator[tuple[SourceFile, Event]]) -> None:
@@ -425,31 +246,6 @@ def test_an_exception_ends_the_child_and_closes_its_pipes(long_video: Path) -> N
         time.sleep(0.02)
 
 
-@pytest.mark.parametrize(
-    "sent",
-    [
-        b"",
-        b'{"event": "alive", "bytes": 0}',  # without its end
-        b'{"event": "picture", "bytes": 10}\n123',
-        b"[1, 2]\n",
-        b"null\n",
-        b"words\n",
-        b"\xff\xfe\n",
-        b'{"event": "alive"}\n',
-        b'{"event": "alive", "bytes": "3"}\n123',
-        b'{"event": "alive", "bytes": -1}\n123',
-        json.dumps({"event": "picture", "bytes": MAX_DATA + 1}).encode() + b"\n",
-        b" " * 1_000_000 + b"\n",
-    ],
-)
-def test_what_is_no_message_ends_the_reading(sent: bytes) -> None:
-    assert receive(io.BytesIO(sent)) is None
-    message = {"event": "picture", "values": {"time_s": 1.0}, "bytes": 3}
-    stream = io.BytesIO(json.dumps(message).encode() + b"\nabc" + sent)
-    assert receive(stream) == (message, b"abc")
-    assert receive(stream) is None
-
-
 @pytest.mark.slow
 def test_a_long_video_without_frames_to_look_at_is_not_given_up(tmp_path: Path) -> None:
     path = tmp_path / "a.ts"
@@ -466,43 +262,6 @@ def test_a_long_video_without_frames_to_look_at_is_not_given_up(tmp_path: Path) 
     assert end.frame_count == 40 * 132
 
 
-@pytest.mark.parametrize(
-    ("error", "reason"),
-    [
-        (ValueError("29 is not a valid Type"), "ValueError: 29 is not a valid Type"),
-        (IndexError("list index\nout of range"), "IndexError: list index out of range"),
-        (MemoryError(), "MemoryError:"),
-        (KeyError("x" * 500), "KeyError: '" + "x" * 500),
-    ],
-)
-@pytest.mark.parametrize("late", [False, True])
-def test_an_error_that_nobody_has_foreseen_costs_one_video(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, reason: str, late: bool
-) -> None:
-    def fail(*_: object) -> Any:
-        raise error
-
-    path = numbered_video(tmp_path / "a.mp4", 50)
-    if late:
-        monkeypatch.setattr(ImageTransform, "fit", fail)
-    else:
-        monkeypatch.setattr("captioner.video.child.open_video", fail)
-    sent = io.BytesIO()
-    serve(path, SMALL, SamplingOptions(), Out(sent))
-    sent.seek(0)
-    messages = []
-    while (message := receive(sent)) is not None:
-        if message[0]["event"] != "alive":
-            messages.append(message[0])
-    assert [each["event"] for each in messages] == (["opened"] if late else []) + ["failed"]
-    assert messages[-1]["values"] == {
-        "code": "decoder_died",
-        "reason": f"its decoder failed: {reason}"[:MAX_REASON],
-    }
-
-
-# --- as a program --------------------------------------------------------------------------
-
 PROGRAM = """
 import sys, time
 from pathlib import Path
@@ -518,7 +277,6 @@ with VideoProcess(ImageTransform(size=(256, 192)), options) as process:
         print(file.name, type(event).__name__, flush=True)
         time.sleep(float(sys.argv[2]))
 """
-"""Arguments: reader, seconds to wait after each event, videos. It has no `if __name__ == ...`."""
 
 
 @pytest.fixture

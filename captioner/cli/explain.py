@@ -1,0 +1,51 @@
+"""`captioner explain`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options, shown
+from captioner.errors import CaptionerError
+
+EXPLAIN_EXAMPLES = """\
+examples:
+  captioner explain dog.jpg                               writes explain.png
+  captioner explain dog.jpg --output dog.png --beam-size 5
+
+The picture shows the photo, for each word of its caption the part of the photo that the decoder
+read from and the word's probability, and the captions that lost the search.
+"""
+
+
+def add_explain(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    parser.set_defaults(command=_explain)
+    parser.add_argument("image", type=Path, metavar="IMAGE", help="the photo")
+    parser.add_argument(
+        "--output",
+        type=Path,
+        default=Path("explain.png"),
+        metavar="FILE.png",
+        help="the picture to write (default: explain.png)",
+    )
+    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    add_decoding(parser)
+    add_model(parser, batch_size=1, workers=False)
+
+
+def _explain(args: argparse.Namespace) -> int:
+    from captioner.model.shipped import load_model
+    from captioner.pages.explain import explain, save_figure
+
+    output: Path = args.output
+    if output.suffix.lower() != ".png":
+        raise CaptionerError(f"output {shown(output)}: the picture is a PNG; end it in .png")
+    check_outputs([output], args.overwrite)
+    decoding_options(args)  # A mistake is told before the model is loaded.
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    options = decoding_options(args, model.decoding)
+    explanation = explain(model, args.image, options)
+    save_figure(explanation, output)
+    print(explanation.text)
+    return 0

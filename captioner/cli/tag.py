@@ -1,0 +1,213 @@
+"""`captioner tag`: parse, call, print."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections import Counter
+from contextlib import closing
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from captioner.cli.options import (
+    add_arguments,
+    add_decoding,
+    add_exclude,
+    add_model,
+    decoding_options,
+    list_of,
+    moment,
+    options_of,
+    say,
+    say_what_was_passed_over,
+    shown,
+)
+from captioner.errors import CaptionerError
+
+if TYPE_CHECKING:
+    from captioner.files.finding import SourceFile
+
+READERS = ("pyav", "opencv")  # as in video.opening, which loads NumPy; a test compares them
+SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
+
+FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("fps", float, "N", "look at N frames per second of video (default: 1)"),
+    ("every_n_frames", int, "N", "look at every Nth frame instead"),
+    (
+        "max_frames",
+        int,
+        "N",
+        "most frames of one video, spread over all of a longer one (default: no limit)",
+    ),
+    (
+        "time_limit_s",
+        float,
+        "S",
+        "give up a video whose decoder delivers nothing for S seconds (default: 60)",
+    ),
+)
+TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
+    ("min_confidence", float, "P", "least confidence of a tag, from 0 to 1 (default: 0.25)"),
+    ("min_coverage", float, "P", "least share of the time that a tag covers (default: 0.05)"),
+    ("max_tags", int, "N", "most tags of a video (default: 20)"),
+    ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
+)
+
+TAG_EXAMPLES = """\
+examples:
+  captioner tag clip.mp4 --output-dir tags                all formats: tags/clip.json, .srt, ...
+  captioner tag videos/ 'more/*.mkv' --output-dir tags    folders with all in them, patterns
+  captioner tag videos/ --output-dir tags --format json,vtt --fps 2
+  captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
+  captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
+  captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
+
+GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
+Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
+index.html leads to all pages. A page refers to its video, which stays where it is.
+Started again, the job goes on: a finished video is not done twice, one that was being worked on
+is done from its start, one that failed is tried again. A video that cannot be read is named on
+standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
+formats.
+"""
+
+
+def add_tag(parser: argparse.ArgumentParser) -> None:
+    """The options of the command."""
+    from captioner.tagging.writers import TAG_WRITERS
+
+    parser.set_defaults(command=_tag)
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
+    add_exclude(parser)
+    output = parser.add_argument_group("output")
+    output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
+    output.add_argument(
+        "--format",
+        type=list_of(list(TAG_WRITERS)),
+        default=tuple(TAG_WRITERS),
+        metavar="NAME[,NAME...]",
+        help="a file of each for every video (default: all). "
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
+    )
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--resume",
+        action="store_true",
+        help="leave finished videos in DIR as they are; this is what happens without it as well",
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="do all again and replace what is in DIR"
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
+    frames = parser.add_argument_group("frames")
+    add_arguments(frames, FRAME_ARGUMENTS)
+    for name, text in (
+        ("start", "look only at what is shown from here on: seconds, mm:ss or hh:mm:ss"),
+        ("end", "and only at what is shown before this. Times stay those of the whole video"),
+    ):
+        frames.add_argument(
+            f"--{name}",
+            dest=f"{name}_s",
+            type=moment,
+            default=argparse.SUPPRESS,
+            metavar="TIME",
+            help=text,
+        )
+    frames.add_argument(
+        "--shots",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="find the cuts, and look at every shot (default); without, all is one shot",
+    )
+    frames.add_argument(
+        "--reader",
+        choices=READERS,
+        default=argparse.SUPPRESS,
+        help="of the files: pyav (default) has exact times and counts damage; opencv for files "
+        "that pyav cannot read",
+    )
+    add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
+    add_decoding(parser)
+    add_model(parser, batch_size=16, workers=False)
+
+
+def _tag(args: argparse.Namespace) -> int:
+    from captioner.model.shipped import load_model
+    from captioner.tagging.job import TagJob, run_tag_job
+    from captioner.tagging.timeline import TagOptions
+    from captioner.video.opening import VIDEOS, find_videos
+    from captioner.video.sampling import SamplingOptions
+
+    start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
+    if end_s is not None and end_s <= start_s:
+        raise CaptionerError(f"--end {end_s:g}: give a time after --start {start_s:g}, in seconds")
+    job = TagJob(
+        output_dir=args.output_dir,
+        formats=args.format,
+        sampling=options_of(SamplingOptions, "frames", args),
+        tagging=options_of(TagOptions, "tags", args),
+        decoding=decoding_options(args),
+        batch_size=args.batch_size,
+        overwrite=args.overwrite,
+    )
+    files = list(find_videos(args.paths, args.exclude))
+    model = load_model(args.model, device=args.device, precision=args.precision)
+    job = replace(job, decoding=decoding_options(args, model.decoding))
+    if model.lexicon is None and not args.quiet:
+        say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
+    counts: Counter[str] = Counter()
+    with _VideoBars(len(files), args.quiet) as bars:
+        outcomes = run_tag_job(job, model, files, bars.frame)
+        with closing(outcomes):
+            for outcome in outcomes:
+                counts[outcome.status] += 1
+                bars.video()
+                if outcome.error is not None:
+                    partial = "only a part: " if outcome.status == "partial" else ""
+                    say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
+    if not args.quiet:
+        say("captioner: " + _counts_text(counts))
+    say_what_was_passed_over(args.paths, VIDEOS, args.exclude, wanted=not args.quiet)
+    return 1 if counts["failed"] else 0
+
+
+def _counts_text(counts: Counter[str]) -> str:
+    text = f"{counts['ok'] + counts['partial']} tagged"
+    if counts["partial"]:
+        text += f" ({counts['partial']} in part)"
+    if counts["done"]:
+        text += f", {counts['done']} finished before"
+    return f"{text}, {counts['failed']} failed"
+
+
+class _VideoBars:
+    """A bar over the videos and one over the seconds of the video that is being read."""
+
+    def __init__(self, videos: int, quiet: bool) -> None:
+        from tqdm import tqdm
+
+        hidden = quiet or not sys.stderr.isatty()
+        self._videos = tqdm(total=videos, unit=" videos", file=sys.stderr, disable=hidden)
+        self._seconds = tqdm(
+            unit=" s", file=sys.stderr, disable=hidden, leave=False, bar_format=SECONDS_BAR
+        )
+        self._file: Path | None = None
+
+    def frame(self, file: SourceFile, time_s: float, announced_s: float | None) -> None:
+        if file.path != self._file:
+            self._file = file.path
+            self._seconds.reset(total=None if announced_s is None else round(announced_s, 1))
+            self._seconds.set_description(shown(Path(file.path.name)), refresh=False)
+        self._seconds.n = round(time_s, 1)
+        self._seconds.update(0)
+
+    def video(self) -> None:
+        self._videos.update()
+
+    def __enter__(self) -> _VideoBars:
+        return self
+
+    def __exit__(self, *exc_info: object) -> None:
+        self._seconds.close()
+        self._videos.close()

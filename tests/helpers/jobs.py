@@ -1,0 +1,99 @@
+"""Caption jobs in processes that die, and what they leave behind."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from captioner.captioning import file_output
+from captioner.captioning import run as caption_run
+from captioner.files import journal
+
+
+def forked(work: Callable[[], int]) -> int:
+    """Do it in a forked process, and return its id."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    child = os.fork()
+    if child:
+        return child
+    code = 99
+    try:
+        quiet = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(quiet, 1)
+        os.dup2(quiet, 2)
+        code = work()
+    finally:
+        os._exit(code)
+
+
+def ended(child: int) -> int:
+    """The exit code of a process, or minus the signal that ended it."""
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def tree(place: Path) -> dict[str, bytes]:
+    """A file, or all files of a folder but the hidden ones, with what they hold."""
+    if place.is_file():
+        return {"": place.read_bytes()}
+    return {
+        path.relative_to(place).as_posix(): path.read_bytes()
+        for path in sorted(place.rglob("*"))
+        if path.is_file() and not path.name.startswith(".")
+    }
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.rglob(".*"))
+
+
+def names_in(output: Path) -> list[str]:
+    """The images of an output, in its order."""
+    text = output.read_text("utf-8")
+    if output.suffix == ".jsonl":
+        return [json.loads(line)["file_name"] for line in text.splitlines()]
+    if output.suffix == ".json":
+        return [item["image_id"] for item in json.loads(text)]
+    if output.suffix == ".tsv":
+        return [line.split("\t")[0] for line in text.splitlines()]
+    with output.open(encoding="utf-8", newline="") as file:
+        return [row["file_name"] for row in csv.DictReader(file)]
+
+
+def die_at(moment: int, half: bool) -> None:
+    """Let this process be killed at one of the moments at which something reaches the disk.
+
+    Args:
+        moment: which one, from 1.
+        half: whether half of what is to be written is written first; a renaming is then over.
+    """
+    write_at, rename = journal.write_at, os.replace
+    moments = 0
+
+    def is_over() -> bool:
+        nonlocal moments
+        moments += 1
+        return moments == moment
+
+    def deadly_write(file, offset, data, named):
+        if is_over():
+            if half:
+                write_at(file, offset, data[: len(data) // 2], named)
+            os.kill(os.getpid(), signal.SIGKILL)
+        write_at(file, offset, data, named)
+
+    def deadly_rename(here, there):
+        if is_over():
+            if half:
+                rename(here, there)
+            os.kill(os.getpid(), signal.SIGKILL)
+        rename(here, there)
+
+    caption_run.SYNC_S = 0.0  # every batch is written at once
+    journal.write_at = file_output.write_at = deadly_write
+    os.replace = deadly_rename
