@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import hypothesis
 import pytest
 from PIL import Image
 
@@ -37,6 +38,11 @@ if sys.platform == "win32":
 
 # Before torch is imported, here and in the programs that tests start: several run at once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+# How long an example takes says nothing on a busy machine.
+hypothesis.settings.register_profile("any machine", deadline=None)
+hypothesis.settings.load_profile("any machine")
 
 
 @pytest.fixture(scope="session", autouse=True)
