@@ -16,7 +16,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from captioner.cli.calibrate import CALIBRATE_EXAMPLES, add_calibrate
-from captioner.cli.caption import CAPTION_EXAMPLES, add_caption
+from captioner.cli.caption import add_caption
+from captioner.cli.caption_options import CAPTION_EXAMPLES
 from captioner.cli.evaluate import EVALUATE_EXAMPLES, add_evaluate
 from captioner.cli.explain import EXPLAIN_EXAMPLES, add_explain
 from captioner.cli.export import EXPORT_EXAMPLES, add_export

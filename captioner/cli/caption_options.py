@@ -1,0 +1,247 @@
+"""The options of `captioner caption`, with their help."""
+
+from __future__ import annotations
+
+import argparse
+
+from captioner.cli.options import (
+    SAMPLING_ARGUMENTS,
+    add_arguments,
+    add_decoding,
+    add_exclude,
+    add_model,
+    add_raw,
+    share,
+)
+
+PAGE = "html"
+"""A format that is none of the writers': the captions are kept as JSONL, and a page shows them."""
+
+TAG_CONFIDENCE = 0.25
+"""Of the tags, unless another is asked for."""
+
+CAPTION_EXAMPLES = """\
+examples:
+  captioner caption dog.jpg                               one line on standard output
+  captioner caption photos/ 'more/*.png'                  folders with all in them, patterns
+  captioner caption photos/ --exclude '*.png' --exclude drafts/   but not these
+  captioner caption photos/ --output captions.csv         one file; its suffix decides the format
+  captioner caption photos/ --output texts/ --format txt  a text file for each image
+  captioner caption photos/ --format txt --sidecar-suffix .caption --caption-prefix "sks, "
+  captioner caption photos/ --output report.html          a page to look at; opens in any browser
+  captioner caption photos/ --format xmp                  XMP sidecars beside the photos
+  captioner caption photos/ --output captions.csv --embed   also into the photos themselves
+  captioner caption new/ --output captions.csv --append   and others to the same file
+  captioner caption photos/ --format txt --missing-only   only photos without a text file
+  captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
+  captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
+  captioner caption photos/ --ban snow --no-repeat-ngram 2
+  captioner caption dog.jpg --prompt "two dogs"           go on from these words
+  captioner caption dog.jpg --must-include ball --must-include grass
+  captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
+
+Other files in a folder (raw photos, videos) are counted by kind, in one line at the end.
+
+HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
+and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
+(videos, what has no extra) are counted by kind, in one line at the end.
+
+Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
+tabs. An image that cannot be read is named on standard error, the others are captioned, and the
+exit code is 1.
+
+Stopped, killed or out of disk, the same command goes on: what is finished stays and is not looked
+into again; images that failed, changed or are new are captioned and put in their places. Other
+options, another model or other images are refused: --append adds other images at the end and
+touches nothing else, --overwrite starts anew (to go on after that, leave it out). Where that would
+replace text that people wrote or changed, it says in how many files and changes nothing: --yes
+replaces it, --missing-only leaves it and captions the images that have no caption yet. What is
+known of the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing
+can be added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this
+holds for them; `captioner report --help` tells of the page. Standard output keeps nothing: there,
+every run starts from the beginning.
+
+An XMP sidecar or an embedded description that another program has written or changed is never
+replaced, not even by --overwrite. Without --embed images are never touched. docs/formats.md
+explains all formats.
+"""
+
+
+def add_caption_options(parser: argparse.ArgumentParser) -> None:
+    """All options of the command, in the order of its help."""
+    parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
+    add_exclude(parser)
+    add_raw(parser)
+    parser.add_argument(
+        "--partial-images",
+        action="store_true",
+        help="caption images that are cut short as far as they go, instead of reporting an error; "
+        "jsonl and json mark them with partial: true",
+    )
+    output = parser.add_argument_group("output")
+    _add_output(output)
+    _add_contents(output)
+    _add_details(output)
+    _add_special(output)
+    _add_words(add_decoding(parser))
+    sampling = parser.add_argument_group("sampling")
+    sampling.add_argument(
+        "--sample",
+        action="store_true",
+        default=argparse.SUPPRESS,
+        help="draw the words at random instead of searching for the best caption",
+    )
+    add_arguments(sampling, SAMPLING_ARGUMENTS)
+    add_model(parser)
+
+
+def _add_output(output: argparse._ArgumentGroup) -> None:
+    """Where captions go, and what happens to what is there."""
+    from captioner.captioning.formats import WRITERS
+
+    output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
+    output.add_argument(
+        "--format",
+        choices=[*WRITERS, PAGE],
+        help="of the output; without it the suffix of PATH decides. "
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items())
+        + f"; {PAGE}: a page on which people look at, find and correct captions",
+    )
+    again = output.add_mutually_exclusive_group()
+    again.add_argument(
+        "--append",
+        action="store_true",
+        help="keep all that is in PATH, and add the images that are not yet in it",
+    )
+    again.add_argument(
+        "--overwrite", action="store_true", help="start anew, and replace what is there already"
+    )
+    again.add_argument(
+        "--missing-only",
+        action="store_true",
+        help="caption only images that have no caption yet, whoever wrote it: no text file or "
+        "sidecar, or no row in PATH, which keeps its bytes and gets rows in its own columns (jsonl "
+        "and csv)",
+    )
+    output.add_argument(
+        "--yes",
+        action="store_true",
+        help="with --overwrite: replace also what captioner has not written, or what was changed "
+        "since; without it such files are counted, and nothing is done",
+    )
+
+
+def _add_contents(output: argparse._ArgumentGroup) -> None:
+    """What is written about each image."""
+    output.add_argument(
+        "--candidates",
+        action="store_true",
+        help="with jsonl: the probability of every word of every caption",
+    )
+    output.add_argument(
+        "--min-confidence",
+        type=share,
+        default=0.0,
+        metavar="P",
+        help="leave out captions that are less sure, from 0 to 1 (default: 0)",
+    )
+    tags = output.add_mutually_exclusive_group()
+    tags.add_argument(
+        "--tags",
+        nargs="?",
+        type=share,
+        const=TAG_CONFIDENCE,
+        metavar="P",
+        help="with jsonl and xmp: what each image shows, as words that are right with a "
+        "probability of at least P (default: 0.25); xmp and --embed have them anyway, if the model "
+        "has any",
+    )
+    tags.add_argument(
+        "--no-tags", action="store_true", help="with xmp, html and --embed: the caption only"
+    )
+
+
+def _add_details(output: argparse._ArgumentGroup) -> None:
+    """How it is written."""
+    from captioner.captioning.sidecars import SidecarWriter
+
+    output.add_argument(
+        "--caption-prefix",
+        default="",
+        metavar="TEXT",
+        help="write this before every caption, in every format, such as the trigger words of a "
+        "LoRA; a space is added only where two words would run into each other",
+    )
+    output.add_argument(
+        "--caption-suffix", default="", metavar="TEXT", help="write this behind every caption"
+    )
+    output.add_argument(
+        "--sidecar-suffix",
+        default=SidecarWriter.suffix,
+        metavar="SUFFIX",
+        help="with txt: what the text files end in (default: .txt)",
+    )
+    output.add_argument(
+        "--csv-bom",
+        action="store_true",
+        help="with csv: begin with a byte order mark, by which Excel knows that it is UTF-8",
+    )
+
+
+def _add_special(output: argparse._ArgumentGroup) -> None:
+    """What single formats and image files get."""
+    from captioner.captioning.sidecars import XMP_NAMINGS
+
+    output.add_argument(
+        "--xmp-name",
+        choices=XMP_NAMINGS,
+        help="with xmp: darktable (default): a.jpg.xmp, as darktable and digiKam call them; "
+        "adobe: a.xmp",
+    )
+    output.add_argument(
+        "--no-attention",
+        action="store_true",
+        help="with html: do not show where the captioner looked, for which it reads images twice",
+    )
+    output.add_argument(
+        "--embed",
+        action="store_true",
+        help="also write the caption and the tags into the image files themselves: JPEG, PNG, WebP "
+        "and TIFF, through ExifTool, which has to be installed. A description that captioner has "
+        "not written stays; --no-tags: the caption only",
+    )
+    output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
+
+
+def _add_words(decoding: argparse._ArgumentGroup) -> None:
+    """What captions shall and shall not say."""
+    decoding.add_argument(
+        "--num-captions",
+        type=int,
+        default=argparse.SUPPRESS,
+        metavar="N",
+        help="captions for each image, best first; at most the beam size, except with --sample "
+        "(jsonl and tsv; default: 1)",
+    )
+    decoding.add_argument(
+        "--ban",
+        action="append",
+        default=argparse.SUPPRESS,
+        dest="banned_words",
+        metavar="WORD",
+        help="never say this word; may be given again",
+    )
+    decoding.add_argument(
+        "--prompt",
+        default=argparse.SUPPRESS,
+        metavar="TEXT",
+        help="begin every caption with these words; they count in --max-length",
+    )
+    decoding.add_argument(
+        "--must-include",
+        action="append",
+        default=argparse.SUPPRESS,
+        metavar="WORD",
+        help="say this very word somewhere; may be given again. The search then keeps the beam "
+        "size for each number of words said; not with --sample",
+    )
