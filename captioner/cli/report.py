@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.options import add_model, say, shown
+from captioner.cli.progress import image_bar
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -82,17 +82,12 @@ def _report(args: argparse.Namespace) -> int:
 
 def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
     """Write a page, with a progress bar and a summary; the exit code is 1 if pictures are gone."""
-    from tqdm import tqdm
-
     from captioner.pages.report import read_records, write_report
 
     records = read_records(job.captions)
-    hidden = quiet or not sys.stderr.isatty()
     try:
-        with tqdm(
-            total=len(records), desc="report", unit=" images", file=sys.stderr, disable=hidden
-        ) as bar:
-            summary = write_report(job, model, bar.update, records)
+        with image_bar(len(records), quiet, "report") as count:
+            summary = write_report(job, model, count, records)
     except KeyboardInterrupt:
         say("captioner: what was looked at is kept: run the same command again and it goes on")
         raise
