@@ -5,9 +5,10 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.options import add_data, add_model, check_outputs, say, shown
+from captioner.cli.options import add_data, add_model, check_outputs, say
 from captioner.cli.progress import image_bar
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 CALIBRATE_EXAMPLES = """\
 example:

@@ -20,11 +20,11 @@ from captioner.cli.options import (
     say,
     say_what_was_passed_over,
     share,
-    shown,
 )
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
@@ -336,7 +336,7 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
     )
     if not is_page:
         if args.no_attention:
-            raise CaptionerError("--no-attention is of pages only: add --output report.html")
+            raise CaptionerError("--no-attention applies to pages only: add --output report.html")
         return None
     if output is None or (output.exists() and not (output.is_file() or output.is_dir())):
         raise CaptionerError(

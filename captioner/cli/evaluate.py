@@ -12,9 +12,9 @@ from captioner.cli.options import (
     check_outputs,
     decoding_options,
     say,
-    shown,
 )
 from captioner.cli.progress import image_bar
+from captioner.files.escaping import shown
 from captioner.text.options import EXTRA_METRICS, TOKENIZERS, ScoringOptions
 
 EVALUATE_EXAMPLES = """\

@@ -6,8 +6,9 @@ import argparse
 from collections import Counter
 from contextlib import closing
 
-from captioner.cli.options import add_arguments, add_exclude, add_model, options_of, say, shown
+from captioner.cli.options import add_arguments, add_exclude, add_model, options_of, say
 from captioner.cli.progress import with_progress
+from captioner.files.escaping import shown
 
 FILL_EXAMPLES = """\
 examples:

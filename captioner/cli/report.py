@@ -6,8 +6,9 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_model, say, shown
+from captioner.cli.options import add_model, say
 from captioner.cli.progress import image_bar
+from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -55,7 +56,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace a file that is no report of these captions",
+        help="replace a file that is not a report of these captions",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_model(parser)
@@ -89,7 +90,7 @@ def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
         with image_bar(len(records), quiet, "report") as count:
             summary = write_report(job, model, count, records)
     except KeyboardInterrupt:
-        say("captioner: what was looked at is kept: run the same command again and it goes on")
+        say("captioner: finished images are kept: run the same command again to resume")
         raise
     for name, reason in summary.unseen:
         say(f"captioner: {shown(Path(name))}: {reason}")
