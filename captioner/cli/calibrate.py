@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
-from captioner.cli.options import add_data, add_model, check_outputs, say, shown
+from captioner.cli.options import add_data, add_model, check_outputs, say
+from captioner.cli.progress import image_bar
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 CALIBRATE_EXAMPLES = """\
 example:
@@ -34,8 +35,6 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from captioner.data.datasets import joined, load_caption_data
     from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
     from captioner.evaluation.calibration_fit import check_installed
@@ -60,8 +59,7 @@ def _calibrate(args: argparse.Namespace) -> int:
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon; it is built from the training captions")
-    hidden = args.quiet or not sys.stderr.isatty()
-    with tqdm(total=total, unit=" images", file=sys.stderr, disable=hidden) as bar:
+    with image_bar(total, args.quiet) as count:
         result = calibrate(
             model,
             data,
@@ -69,7 +67,7 @@ def _calibrate(args: argparse.Namespace) -> int:
             args.limit,
             batch_size=args.batch_size,
             workers=args.workers,
-            on_image=bar.update,
+            on_image=count,
         )
     save_calibrated(model, args.output)
     if args.report is not None:

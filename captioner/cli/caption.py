@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
@@ -12,13 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
-from captioner.cli.options import decoding_options, say, say_what_was_passed_over, shown
+from captioner.cli.options import decoding_options, say, say_what_was_passed_over
+from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
-    from captioner.captioning.batches import CaptionRecord
-    from captioner.captioning.job import CaptionJob, CaptionRun
+    from captioner.captioning.job import CaptionJob
     from captioner.decoding.options import DecodingOptions
     from captioner.model.caption_model import CaptionModel
     from captioner.pages.report import ReportJob
@@ -71,7 +71,11 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
         try:
             for path, problem in run.embed_finished():
                 _count_embedding(counts, path, problem)
-            for record in _with_progress(records, run, args.quiet):
+            done = run.done + run.kept
+            bar = with_progress(
+                records, args.quiet, to_stdout=not job.is_kept, total=run.total, done=done
+            )
+            for record in bar:
                 counts[record.status] += 1
                 if record.error is not None:
                     say(f"captioner: {shown(record.path)}: {record.error}")
@@ -137,7 +141,7 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
     )
     if not is_page:
         if args.no_attention:
-            raise CaptionerError("--no-attention is of pages only: add --output report.html")
+            raise CaptionerError("--no-attention applies to pages only: add --output report.html")
         return None
     if output is None or (output.exists() and not (output.is_file() or output.is_dir())):
         raise CaptionerError(
@@ -247,18 +251,3 @@ def _check_candidates(candidates: bool, num_captions: int, format: str) -> None:
             f"--num-captions {num_captions}: {format} holds one caption for each image; use "
             "--format jsonl or tsv"
         )
-
-
-def _with_progress(
-    records: Iterable[CaptionRecord], run: CaptionRun, quiet: bool
-) -> Iterable[CaptionRecord]:
-    # Captions and a bar on the same terminal would overwrite each other.
-    to_screen = not run.job.is_kept and sys.stdout.isatty()
-    if quiet or not sys.stderr.isatty() or to_screen:
-        return records
-    from tqdm import tqdm
-
-    bar: Iterable[CaptionRecord] = tqdm(
-        records, unit=" images", file=sys.stderr, total=run.total, initial=run.done + run.kept
-    )
-    return bar

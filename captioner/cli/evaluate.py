@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 
 from captioner.cli.options import (
@@ -13,8 +12,9 @@ from captioner.cli.options import (
     check_outputs,
     decoding_options,
     say,
-    shown,
 )
+from captioner.cli.progress import image_bar
+from captioner.files.escaping import shown
 from captioner.text.options import EXTRA_METRICS, TOKENIZERS, ScoringOptions
 
 EVALUATE_EXAMPLES = """\
@@ -66,8 +66,6 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 
 def _evaluate(args: argparse.Namespace) -> int:
-    from tqdm import tqdm
-
     from captioner.captioning.coco_ids import choose_coco_ids
     from captioner.data.datasets import load_caption_data
     from captioner.evaluation.evaluate import evaluate, save_json
@@ -91,8 +89,7 @@ def _evaluate(args: argparse.Namespace) -> int:
         )
     model = load_model(args.model, device=args.device, precision=args.precision)
     options = decoding_options(args, model.decoding)
-    hidden = args.quiet or not sys.stderr.isatty()
-    with tqdm(total=len(examples), unit=" images", file=sys.stderr, disable=hidden) as bar:
+    with image_bar(len(examples), args.quiet) as count:
         result = evaluate(
             model,
             examples,
@@ -106,7 +103,7 @@ def _evaluate(args: argparse.Namespace) -> int:
             scoring=scoring,
             batch_size=args.batch_size,
             workers=args.workers,
-            on_image=bar.update,
+            on_image=count,
         )
     print(result.table())
     if args.output is not None:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options, shown
+from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 EXPLAIN_EXAMPLES = """\
 examples:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.options import add_decoding, check_outputs, decoding_options, shown
+from captioner.cli.options import add_decoding, check_outputs, decoding_options
+from captioner.files.escaping import shown
 
 EXPORT_EXAMPLES = """\
 example:

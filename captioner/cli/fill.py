@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections import Counter
-from collections.abc import Iterable
 from contextlib import closing
-from typing import TYPE_CHECKING
 
 from captioner.cli.options import (
     add_arguments,
@@ -16,11 +13,9 @@ from captioner.cli.options import (
     add_raw,
     options_of,
     say,
-    shown,
 )
-
-if TYPE_CHECKING:
-    from captioner.captioning.fill import FillRecord
+from captioner.cli.progress import with_progress
+from captioner.files.escaping import shown
 
 FILL_EXAMPLES = """\
 examples:
@@ -81,7 +76,7 @@ def _fill(args: argparse.Namespace) -> int:
     counts: Counter[str] = Counter()
     records = fill_images(model, files, args.sentence, options)
     with FILL_WRITERS[args.format]() as writer, closing(records):
-        for record in _with_progress(records, args.quiet):
+        for record in with_progress(records, args.quiet, to_stdout=True):
             writer.write(record.to_dict(), record.path)
             counts["ok" if record.error is None else "failed"] += 1
             if record.error is not None:
@@ -89,13 +84,3 @@ def _fill(args: argparse.Namespace) -> int:
     if not args.quiet:
         say(f"captioner: {counts['ok']} filled in, {counts['failed']} failed")
     return 1 if counts["failed"] else 0
-
-
-def _with_progress(records: Iterable[FillRecord], quiet: bool) -> Iterable[FillRecord]:
-    # Lines and a bar on the same terminal would overwrite each other.
-    if quiet or not sys.stderr.isatty() or sys.stdout.isatty():
-        return records
-    from tqdm import tqdm
-
-    bar: Iterable[FillRecord] = tqdm(records, unit=" images", file=sys.stderr)
-    return bar

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
     from captioner.decoding.options import DecodingOptions
@@ -297,13 +298,6 @@ def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
 
 
 # --- lines ---------------------------------------------------------------------------------
-
-
-def shown(path: str | Path) -> str:
-    """The path on one line: a name may hold line ends and what would steer a terminal."""
-    return "".join(
-        char if char.isprintable() else char.encode("unicode_escape").decode() for char in str(path)
-    )
 
 
 def shown_lines(text: object) -> str:

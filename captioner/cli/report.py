@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_model, say, shown
+from captioner.cli.options import add_model, say
+from captioner.cli.progress import image_bar
+from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -55,7 +56,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     output.add_argument(
         "--overwrite",
         action="store_true",
-        help="replace a file that is no report of these captions",
+        help="replace a file that is not a report of these captions",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
     add_model(parser)
@@ -82,19 +83,14 @@ def _report(args: argparse.Namespace) -> int:
 
 def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
     """Write a page, with a progress bar and a summary; the exit code is 1 if pictures are gone."""
-    from tqdm import tqdm
-
     from captioner.pages.report import read_records, write_report
 
     records = read_records(job.captions)
-    hidden = quiet or not sys.stderr.isatty()
     try:
-        with tqdm(
-            total=len(records), desc="report", unit=" images", file=sys.stderr, disable=hidden
-        ) as bar:
-            summary = write_report(job, model, bar.update, records)
+        with image_bar(len(records), quiet, "report") as count:
+            summary = write_report(job, model, count, records)
     except KeyboardInterrupt:
-        say("captioner: what was looked at is kept: run the same command again and it goes on")
+        say("captioner: finished images are kept: run the same command again to resume")
         raise
     for name, reason in summary.unseen:
         say(f"captioner: {shown(Path(name))}: {reason}")

@@ -21,9 +21,9 @@ from captioner.cli.options import (
     options_of,
     say,
     say_what_was_passed_over,
-    shown,
 )
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
     from captioner.files.finding import SourceFile

@@ -26,7 +26,7 @@ from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_sho
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
-READER_VERSION = 2
+READER_VERSION = 3
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
 version is not mixed with what is computed from these. 2: colours by profiles and by what PNG says
 of them, deep TIFFs."""

@@ -121,7 +121,7 @@ def check_report(job: ReportJob) -> None:
         raise cannot_read(output, error) from None
     if _generator(job).encode() not in start:
         raise CaptionerError(
-            f"output {shown(output)} exists, and is no report of these captions: --overwrite "
+            f"output {shown(output)} exists, and is not a report of these captions: --overwrite "
             "replaces it; or name another --output"
         )
 

@@ -7,23 +7,18 @@ import time
 from bisect import bisect_right
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
-from pathlib import Path
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
 import pytorch_lightning as pl
 import torch
-from PIL import Image, ImageDraw, ImageFont
-from pytorch_lightning.loggers import TensorBoardLogger
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
@@ -31,8 +26,10 @@ from captioner.networks.features import ImageFeatures
 from captioner.text.metrics import score_captions
 from captioner.text.tokenizer import PAD_ID
 from captioner.training.batches import Batch
-from captioner.training.callbacks import WeightAverage
+from captioner.training.checkpoint_check import check_checkpoint
 from captioner.training.datamodule import CaptionDataModule, load_weights
+from captioner.training.optimizer import adamw, warmup_and_cosine
+from captioner.training.provenance import provenance
 from captioner.training.self_critical import (
     CaptionReward,
     advantages,
@@ -40,9 +37,9 @@ from captioner.training.self_critical import (
     draw_samples,
     policy_loss,
 )
+from captioner.training.tensorboard import SampleImages
 
 OBJECTIVES = ("cross_entropy", "self_critical", "language")
-SAMPLE_SIDE = 512  # pixels: the longest side of the pictures in TensorBoard
 
 
 class CaptionTask(pl.LightningModule):
@@ -72,7 +69,7 @@ class CaptionTask(pl.LightningModule):
             along half a cosine to 0.
         val_beam_size: beam of the validation captions.
         val_length_penalty: their length normalisation; see ``DecodingOptions.length_penalty``.
-        sample_captions: how many validation pictures TensorBoard shows with their captions.
+        sample_captions: how many validation images TensorBoard shows with their captions.
         seed: of dropout; the command line links it to ``seed_everything``.
 
     Raises:
@@ -102,37 +99,15 @@ class CaptionTask(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        if objective not in OBJECTIVES:
-            raise CaptionerError(
-                f"model.objective={objective!r}: choose one of {', '.join(OBJECTIVES)}"
-            )
-        if samples < 2:
-            raise CaptionerError(
-                f"model.samples={samples}: must be at least 2, each is compared with the others"
-            )
-        if objective == "self_critical" and init_from is None:
-            raise CaptionerError(
-                "model.objective=self_critical improves a model that can caption: name one, or a "
-                "checkpoint of `captioner fit`, with model.init_from"
-            )
-        for name, rate in (
-            ("lr_encoder", lr_encoder),
-            ("lr_decoder", lr_decoder),
-            ("temperature", temperature),
-        ):
-            if not rate > 0:
-                raise CaptionerError(f"model.{name}={rate}: must be above 0")
-        for name, value in (
-            ("weight_decay", weight_decay),
-            ("sample_captions", sample_captions),
-            ("bleu_weight", bleu_weight),
-            ("cross_entropy_weight", cross_entropy_weight),
-        ):
-            if value < 0:
-                raise CaptionerError(f"model.{name}={value}: must be at least 0")
-        for name, share in (("label_smoothing", label_smoothing), ("warmup_share", warmup_share)):
-            if not 0 <= share < 1:
-                raise CaptionerError(f"model.{name}={share}: must be at least 0 and below 1")
+        _check_objective(objective, init_from, samples)
+        _check_above_zero(lr_encoder=lr_encoder, lr_decoder=lr_decoder, temperature=temperature)
+        _check_not_negative(
+            weight_decay=weight_decay,
+            sample_captions=sample_captions,
+            bleu_weight=bleu_weight,
+            cross_entropy_weight=cross_entropy_weight,
+        )
+        _check_shares(label_smoothing=label_smoothing, warmup_share=warmup_share)
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
         self.objective, self.samples, self.temperature = objective, samples, temperature
@@ -314,20 +289,22 @@ class CaptionTask(pl.LightningModule):
         self._evaluate_batch(batch, "test")
 
     def on_validation_epoch_start(self) -> None:
-        """Look at the clock."""
+        """Start the clock, and forget the captions of before."""
         self._validation_began = time.perf_counter()
+        self._said.clear()
+
+    def on_test_epoch_start(self) -> None:
+        """Forget the captions of before."""
+        self._said.clear()
 
     def on_validation_epoch_end(self) -> None:
-        """Score the captions and show some."""
+        """Score the captions."""
         self._score("val", "dev")
-        self._show_samples()
-        self._said.clear()
         self._validated_s += time.perf_counter() - self._validation_began
 
     def on_test_epoch_end(self) -> None:
         """Score the captions."""
         self._score("test", "test")
-        self._said.clear()
 
     def _evaluate_batch(self, batch: Batch, split: str) -> None:
         name = "val" if split == "dev" else split
@@ -362,20 +339,9 @@ class CaptionTask(pl.LightningModule):
         for key, value in means.items():
             self.log(f"{name}/{key}", value, prog_bar=key == "cider_d")
 
-    def _show_samples(self) -> None:
-        loggers = [each for each in self.loggers if isinstance(each, TensorBoardLogger)]
-        if not loggers or self.trainer.sanity_checking:
-            return
-        for example in self.data.examples["dev"][: self.sample_captions]:
-            if example.image_id not in self._said:
-                continue
-            image = read_image(example.path, min_side=SAMPLE_SIDE)
-            image.thumbnail((SAMPLE_SIDE, SAMPLE_SIDE))
-            picture = np.asarray(captioned_picture(image, self._said[example.image_id]))
-            for logger in loggers:
-                logger.experiment.add_image(
-                    f"captions/{example.image_id}", picture, self.global_step, dataformats="HWC"
-                )
+    def configure_callbacks(self) -> list[pl.Callback]:
+        """Some of the captions with their images, for TensorBoard."""
+        return [SampleImages(self.sample_captions, self._said)]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a rate for each part, warm-up and half a cosine, step by step.
@@ -383,26 +349,20 @@ class CaptionTask(pl.LightningModule):
         Raises:
             CaptionerError: when nothing says how long the training is.
         """
-        groups = [
-            *_parameter_groups(self.model.encoder, self.lr_encoder, self.weight_decay),
-            *_parameter_groups(self.model.decoder, self.lr_decoder, self.weight_decay),
-        ]
-        optimizer = torch.optim.AdamW(groups, betas=(0.9, 0.98))
+        optimizer = adamw(
+            self.model.encoder,
+            self.model.decoder,
+            lr_encoder=self.lr_encoder,
+            lr_decoder=self.lr_decoder,
+            weight_decay=self.weight_decay,
+        )
         steps = self.trainer.estimated_stepping_batches
         if not math.isfinite(steps):
             raise CaptionerError(
                 "trainer.max_epochs=-1 sets no end, which the learning rate's schedule needs; give "
                 "a number of epochs"
             )
-        total = int(steps)
-        warmup = max(1, round(self.warmup_share * total))
-
-        def factor(step: int) -> float:
-            if step < warmup:
-                return (step + 1) / warmup
-            return 0.5 * (1 + math.cos(math.pi * (step - warmup) / max(1, total - warmup)))
-
-        schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+        schedule = warmup_and_cosine(optimizer, int(steps), self.warmup_share)
         return {
             "optimizer": optimizer,
             "lr_scheduler": {"scheduler": schedule, "interval": "step"},
@@ -420,112 +380,52 @@ class CaptionTask(pl.LightningModule):
         Raises:
             CaptionerError: when it is no captioner's or does not fit the configuration.
         """
-        if "captioner" not in checkpoint:
-            raise CaptionerError("the checkpoint was not written by `captioner fit`")
-        saved = checkpoint["captioner"]
-        # Word ids would mean other words.
-        if saved["tokenizer"] != self.model.tokenizer.to_dict():
-            raise CaptionerError(
-                f"the checkpoint's vocabulary ({len(saved['tokenizer']['words'])} words) is not "
-                f"that of the data ({len(self.model.tokenizer.words)} words); use the data and "
-                "the data.min_count that it was trained with"
-            )
-        for part, here in (("encoder", self.encoder_config), ("decoder", self.decoder_config)):
-            for name, value in asdict(here).items():
-                value = list(value) if isinstance(value, tuple) else value  # as JSON has it
-                there = saved[part].get(name, value)
-                if there != value and name not in ("weights", "dropout"):
-                    raise CaptionerError(
-                        f"the checkpoint was trained with model.{part}.{name}={there}, the "
-                        f"configuration says {value}; use the config.yaml of its run"
-                    )
-        if self.encoder_config.frozen and not self._has_encoder_of(checkpoint["state_dict"]):
-            raise CaptionerError(
-                "the checkpoint's encoder has other weights than model.encoder.weights="
-                f"{self.encoder_config.weights}, which the features of the images come from; "
-                "give those that it was trained with"
-            )
-
-    def _has_encoder_of(self, state: Mapping[str, Tensor]) -> bool:
-        return all(
-            torch.equal(tensor.cpu(), state[f"model.encoder.{name}"].cpu())
-            for name, tensor in self.model.encoder.state_dict().items()
-        )
+        check_checkpoint(checkpoint, self.model, self.encoder_config, self.decoder_config)
 
     def _provenance(self) -> dict[str, Any]:
-        scores = {
-            name: round(float(value), 6)
-            for name, value in self.trainer.callback_metrics.items()
-            if name.startswith("val/")
-        }
-        return {
-            "data": self._describe_data(),
-            # RUN/checkpoints/best.ckpt; the folders above are one machine's.
-            "init_from": "/".join(Path(self.init_from).parts[-3:]) if self.init_from else None,
-            "epoch": self.current_epoch,
-            "steps": self.global_step,
-            "batch_size": self.data.batch_size,
-            "objective": self.objective,
-            **self._objective_options(),
-            "average_decay": self._average_decay(),
-            "label_smoothing": self.label_smoothing,
-            "lr_encoder": self.lr_encoder,
-            "lr_decoder": self.lr_decoder,
-            "seed": self.seed,
-            "validation": scores,
-        }
-
-    def _describe_data(self) -> dict[str, Any]:
-        described = [
-            {"name": data.name, "format": data.format, "images": dict(data.splits)}
-            for data in self.data.data.values()
-        ]
-        if len(described) == 1:
-            return described[0]
-        return {
-            "sources": [
-                {**each, "name": source.name, "weight": source.weight, "style": source.style}
-                for each, source in zip(described, self.data.sources, strict=True)
-            ]
-        }
-
-    def _objective_options(self) -> dict[str, Any]:
-        if self.objective != "self_critical":
-            return {}
-        names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
-        return {name: getattr(self, name) for name in names}
-
-    def _average_decay(self) -> float:
-        callbacks = self.trainer.callbacks  # type: ignore[attr-defined]
-        return sum(each.decay for each in callbacks if isinstance(each, WeightAverage))
+        objective: dict[str, Any] = {"objective": self.objective}
+        if self.objective == "self_critical":
+            names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
+            objective |= {name: getattr(self, name) for name in names}
+        others = ("label_smoothing", "lr_encoder", "lr_decoder", "seed")
+        return provenance(
+            self.trainer,
+            self.data,
+            self.init_from,
+            objective,
+            {name: getattr(self, name) for name in others},
+        )
 
 
-def captioned_picture(image: Image.Image, text: str) -> Image.Image:
-    """The picture with its caption written below it."""
-    font = ImageFont.load_default(size=14)
-    lines = _wrap(text, font, image.width - 8)
-    sheet = Image.new("RGB", (image.width, image.height + 18 * len(lines) + 6), "white")
-    sheet.paste(image)
-    ImageDraw.Draw(sheet).text((4, image.height + 2), "\n".join(lines), fill="black", font=font)
-    return sheet
+def _check_objective(objective: str, init_from: str | None, samples: int) -> None:
+    if objective not in OBJECTIVES:
+        raise CaptionerError(
+            f"model.objective={objective!r}: choose one of {', '.join(OBJECTIVES)}"
+        )
+    if samples < 2:
+        raise CaptionerError(
+            f"model.samples={samples}: must be at least 2, each is compared with the others"
+        )
+    if objective == "self_critical" and init_from is None:
+        raise CaptionerError(
+            "model.objective=self_critical improves a model that can caption: name one, or a "
+            "checkpoint of `captioner fit`, with model.init_from"
+        )
 
 
-def _wrap(text: str, font: Any, width: int) -> list[str]:
-    lines = [""]
-    for word in text.split():
-        longer = f"{lines[-1]} {word}".strip()
-        if font.getlength(longer) <= width or not lines[-1]:
-            lines[-1] = longer
-        else:
-            lines.append(word)
-    return lines
+def _check_above_zero(**values: float) -> None:
+    for name, value in values.items():
+        if not value > 0:
+            raise CaptionerError(f"model.{name}={value}: must be above 0")
 
 
-def _parameter_groups(part: nn.Module, rate: float, weight_decay: float) -> list[dict[str, Any]]:
-    """Matrices with weight decay, vectors (biases, scales) without."""
-    trained = [parameter for parameter in part.parameters() if parameter.requires_grad]
-    groups = [
-        {"params": [p for p in trained if p.ndim > 1], "lr": rate, "weight_decay": weight_decay},
-        {"params": [p for p in trained if p.ndim <= 1], "lr": rate, "weight_decay": 0.0},
-    ]
-    return [group for group in groups if group["params"]]
+def _check_not_negative(**values: float) -> None:
+    for name, value in values.items():
+        if value < 0:
+            raise CaptionerError(f"model.{name}={value}: must be at least 0")
+
+
+def _check_shares(**values: float) -> None:
+    for name, value in values.items():
+        if not 0 <= value < 1:
+            raise CaptionerError(f"model.{name}={value}: must be at least 0 and below 1")

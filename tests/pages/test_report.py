@@ -276,7 +276,7 @@ def test_a_model_without_a_lexicon_gives_no_tags(
         (["caption", "Fotos ü", "--format", "html"], "add --output report.html"),
         (["caption", "Fotos ü", "--format", "html", "--output", "-"], "add --output report.html"),
         (["caption", "Fotos ü", "--output", "page.html"], "--overwrite replaces it"),
-        (["caption", "Fotos ü", "--no-attention"], "--no-attention is of pages only"),
+        (["caption", "Fotos ü", "--no-attention"], "--no-attention applies to pages only"),
     ],
 )
 def test_what_cannot_be_done_is_named(
@@ -310,7 +310,7 @@ def test_overwrite_replaces_what_is_no_report(run: Run, photos: Path) -> None:
     # The page of other captions is another page.
     run("caption", photos, "--output", "c.jsonl")
     code, err = run("report", "c.jsonl", "--output", "page.html")
-    assert code == 2 and "is no report of these captions" in err
+    assert code == 2 and "is not a report of these captions" in err
 
 
 def test_where_nothing_can_be_written(

@@ -23,15 +23,14 @@ from captioner.data.datasets import load_caption_data
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.evaluate import evaluate
-from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import export_checkpoint, load_checkpoint
-from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
 from captioner.networks.features import ImageFeatures
-from captioner.text.tokenizer import PAD_ID, Tokenizer
+from captioner.text.tokenizer import PAD_ID
 from captioner.training.datamodule import CaptionDataModule
 from captioner.training.lightning_cli import main
-from captioner.training.task import CaptionTask, _parameter_groups, captioned_picture
+from captioner.training.task import CaptionTask
+from captioner.training.tensorboard import captioned_image
 
 ROOT = Path(__file__).parents[2]
 IMAGES, EPOCHS, STEPS = 300, 18, 15  # 240 of the pictures to train, 16 at once
@@ -291,21 +290,9 @@ def test_tensorboard_shows_pictures_with_what_was_said(run: Path, shapes: Path) 
     shown = events.Images(f"captions/{examples[0].image_id}")
     assert [image.step for image in shown] == [STEPS * epoch for epoch in range(1, EPOCHS + 1)]
     text = model.caption([examples[0].path], AS_LEARNT)[0].text
-    expected = captioned_picture(Image.open(examples[0].path).convert("RGB"), text)
+    expected = captioned_image(Image.open(examples[0].path).convert("RGB"), text)
     picture = Image.open(io.BytesIO(shown[-1].encoded_image_string)).convert("RGB")
     assert np.array_equal(np.asarray(picture), np.asarray(expected))
-
-
-def test_a_caption_is_written_below_its_picture() -> None:
-    image = Image.new("RGB", (200, 100), "red")
-    short, long = captioned_picture(image, "a dog"), captioned_picture(image, "a dog " * 20)
-    assert (short.size, long.size[0]) == ((200, 124), 200)
-    assert long.height > short.height
-    for sheet in (short, long):
-        pixels = np.asarray(sheet)
-        assert np.all(pixels[:100] == (255, 0, 0))
-        assert pixels[100:].min() < 50 < 250 < pixels[100:].max()  # black on white
-        assert np.all(pixels[100:, -2:] == 255)  # nothing runs over the edge
 
 
 def test_the_checkpoint_tells_where_it_comes_from(run: Path) -> None:
@@ -323,16 +310,6 @@ def test_the_checkpoint_tells_where_it_comes_from(run: Path) -> None:
 
 
 # --- the steps -----------------------------------------------------------------------------
-
-
-@pytest.fixture
-def task() -> CaptionTask:
-    torch.manual_seed(0)
-    encoder = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64, trainable=1)
-    decoder = DecoderConfig(hidden_size=16, embed_size=16, heads=2)
-    task = CaptionTask(encoder, decoder, label_smoothing=0.2)
-    task.model = CaptionModel.build(encoder, decoder, Tokenizer(["a", "dog", "runs"]))
-    return task
 
 
 def test_the_loss_is_the_mean_over_the_words_and_leaves_padding_out(task: CaptionTask) -> None:
@@ -358,18 +335,6 @@ def test_labels_are_smoothed_in_training_only(task: CaptionTask) -> None:
         task.train(mode)
         expected = functional.cross_entropy(logits, targets.flatten(), label_smoothing=smoothing)
         assert torch.allclose(task.loss(features, captions), expected, atol=1e-6)
-
-
-def test_only_matrices_of_trained_parts_decay(task: CaptionTask) -> None:
-    groups = _parameter_groups(task.model.encoder, 0.1, 0.5)
-    assert [(g["lr"], g["weight_decay"]) for g in groups][0] == (0.1, 0.5)
-    for group in [*groups, *_parameter_groups(task.model.decoder, 0.2, 0.5)]:
-        assert all(p.requires_grad for p in group["params"])
-        assert {p.ndim > 1 for p in group["params"]} == {group["weight_decay"] > 0}
-    trained = {id(p) for p in task.model.encoder.parameters() if p.requires_grad}
-    assert {id(p) for group in groups for p in group["params"]} == trained
-    everything = list(task.model.encoder.parameters())
-    assert 0 < len(trained) < len(everything)
 
 
 def test_the_rate_rises_and_falls_to_nothing(run: Path) -> None:
@@ -450,42 +415,3 @@ def test_training_stops_when_the_score_no_longer_rises(shapes: Path, tmp_path: P
 def test_options_are_checked(options: dict[str, Any], message: str) -> None:
     with pytest.raises(CaptionerError, match=message):
         CaptionTask(**options)
-
-
-def changed(checkpoint: dict[str, Any], change: Callable[[dict[str, Any]], None]) -> dict[str, Any]:
-    copy = {**checkpoint, "captioner": {**checkpoint["captioner"]}}
-    change(copy)
-    return copy
-
-
-def test_a_checkpoint_of_another_model_is_refused(task: CaptionTask) -> None:
-    description = task.model.description()
-    state = {f"model.{name}": tensor for name, tensor in task.model.state_dict().items()}
-    task.on_load_checkpoint({"captioner": description, "state_dict": state})  # its own is accepted
-    with pytest.raises(CaptionerError, match="was not written by `captioner fit`"):
-        task.on_load_checkpoint({"state_dict": state})
-    words = Tokenizer(["a", "cat"]).to_dict()
-    with pytest.raises(CaptionerError, match=r"vocabulary \(2 words\) is not that .* \(3 words\)"):
-        task.on_load_checkpoint({"captioner": {**description, "tokenizer": words}})
-    for part, name, value in (
-        ("encoder", "trainable", "all"),
-        ("encoder", "image_size", 96),
-        ("decoder", "cell", "gru"),
-    ):
-        other = {**description, part: {**description[part], name: value}}
-        with pytest.raises(
-            CaptionerError, match=rf"trained with model\.{part}\.{name}={value}, the"
-        ):
-            task.on_load_checkpoint({"captioner": other})
-
-
-def test_a_checkpoint_with_another_frozen_encoder_is_refused(task: CaptionTask) -> None:
-    task.encoder_config = EncoderConfig(name="timm/test_resnet", weights="none", image_size=64)
-    task.model = CaptionModel.build(task.encoder_config, task.decoder_config, task.model.tokenizer)
-    description = task.model.description()
-    state = {f"model.{name}": t.clone() for name, t in task.model.state_dict().items()}
-    task.on_load_checkpoint({"captioner": description, "state_dict": state})
-    name = next(name for name in state if name.startswith("model.encoder."))
-    state[name] += 1e-3
-    with pytest.raises(CaptionerError, match=r"other weights than model\.encoder\.weights=none"):
-        task.on_load_checkpoint({"captioner": description, "state_dict": state})
