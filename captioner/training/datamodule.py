@@ -71,10 +71,10 @@ class CaptionDataModule(pl.LightningDataModule):
         cache_dir: where features of a frozen encoder are kept; default ``~/.cache/captioner``.
         workers: processes that read images; 0 reads in the main process.
         seed: of shuffling and augmentation; the command line links it to ``seed_everything``.
+        sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
 
     Raises:
         CaptionerError: when an option has a value that cannot be used.
-        sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
     """
 
     def __init__(
