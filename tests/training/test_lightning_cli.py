@@ -116,12 +116,20 @@ def test_the_stages_of_the_world_train_one_after_the_other(
 ) -> None:
     monkeypatch.chdir(world)
     before: list[str] = []
-    for stage in ("words", "frozen", "finetune", "decoder", "self_critical"):
+    for stage in (
+        "words",
+        "frozen",
+        "finetune",
+        "decoder",
+        "finetune_again",
+        "self_critical",
+    ):
         path = ROOT / "configs" / f"world_{stage}.yaml"
         config = yaml.safe_load(path.read_text())
         run = tmp_path / stage
         options = [*TINY, *SMALL_GRAPH, *QUIET, *before, f"--data.cache_dir={tmp_path / 'cache'}"]
         options += ["--trainer.max_epochs=1", "--trainer.val_check_interval=1.0"]
+        options += ["--trainer.check_val_every_n_epoch=1"]
         options += ["--trainer.accelerator=cpu", "--data.batch_size=8", f"--run_dir={run}"]
         assert cli.main(["fit", "--config", str(path), *options]) == 0
         before = [f"--model.init_from={run / 'checkpoints' / 'best.ckpt'}"]
