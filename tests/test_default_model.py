@@ -73,9 +73,11 @@ def test_it_is_one_file_of_at_most_60_mb_with_all_it_needs_inside():
     assert description["encoder"]["name"] == "timm/tf_efficientnet_lite2"
     assert description["transform"]["resize"] == "squash"
     assert description["decoder"]["styles"] == ["people", "machine", "web"]
-    assert description["provenance"]["objective"] == "cross_entropy"
-    sources = description["provenance"]["data"]["sources"]
-    assert [source["name"] for source in sources] == ["people", "flickr8k"]
+    assert description["decoding"] == {"length_penalty": 1.0, "tag_weight": 0.15}
+    runs = description["provenance"]["averaged"]
+    assert [run["objective"] for run in runs] == ["self_critical", "self_critical"]
+    for run in runs:
+        assert [source["name"] for source in run["data"]["sources"]] == ["people", "flickr8k"]
     words = description["tokenizer"]["words"]
     assert sizes["decoder.embedding.weight"][0] == len(words) + 4
     assert f"| {len(words)} words" in card()
