@@ -78,7 +78,7 @@ CELL_ROWS = (
 )
 OTHER_ROWS = (
     Experiment(
-        "no-attention", "the picture is the first input only", {"model.decoder.attention": "none"}
+        "no-attention", "the image is the first input only", {"model.decoder.attention": "none"}
     ),
     Experiment("one-head", "one attention head instead of eight", {"model.decoder.heads": 1}),
     Experiment("two-layers", "two recurrent layers", {"model.decoder.layers": 2}),

@@ -1,8 +1,8 @@
-"""What it costs to read the largest pictures that are allowed: seconds and megabytes.
+"""What it costs to read the largest images that are allowed: seconds and megabytes.
 
     python benchmarks/largest_images.py [--pixels 178000000] [NAME ...]
 
-Pictures of as many pixels as `captioner.images.reading` takes are made in every format, in the
+Images of as many pixels as `captioner.images.reading` takes are made in every format, in the
 kinds that cost most there, and each is read in a process of its own. Compare the rows, not the
 seconds: other work on the machine counts.
 """
@@ -29,7 +29,7 @@ Maker = Callable[[Path, int, int], None]
 
 
 def texture(width: int, height: int, mode: str = "RGB") -> Image.Image:
-    """Not the simplest picture, but one that compresses well."""
+    """Not the simplest image, but one that compresses well."""
     rng = np.random.default_rng(0)
     tile = Image.fromarray(rng.integers(0, 256, (12, 16, 3), dtype=np.uint8)).resize((500, 375))
     image = Image.new(mode, (width, height))
@@ -64,7 +64,7 @@ def animated_webp(path: Path, width: int, height: int) -> None:
 
 
 def many_scans_jpeg(path: Path, width: int, height: int) -> None:
-    """The picture's first scan, then the last one of a progressive file over and over."""
+    """The image's first scan, then the last one of a progressive file over and over."""
     Image.new("L", (width, height), 99).save(path, "JPEG", progressive=True)
     data = path.read_bytes()
     at = data.rindex(b"\xff\xda")

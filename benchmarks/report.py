@@ -1,10 +1,10 @@
-"""How long the report of many pictures takes to make, to open and to use, in Chromium.
+"""How long the report of many images takes to make, to open and to use, in Chromium.
 
-    python benchmarks/report.py                          # 10,000 pictures, without attention
+    python benchmarks/report.py                          # 10,000 images, without attention
     python benchmarks/report.py --attention              # with it, by the default model
     python benchmarks/report.py --images 50000 --keep /tmp/report
 
-Needs Chromium and Playwright (see CONTRIBUTING.md). Captions and pictures are made up; there are
+Needs Chromium and Playwright (see CONTRIBUTING.md). Captions and images are made up; there are
 as many files as records.
 """
 
@@ -30,7 +30,7 @@ from captioner.pages.report import ReportJob, write_report
 
 WORDS = ["a", "man", "dog", "child", "woman", "red", "ball", "runs", "jumps", "in", "on", "the"]
 WORDS += ["of", "grass", "snow", "water", "street", "with"]
-DIFFERENT = 40  # pictures; the rest are further names of them
+DIFFERENT = 40  # images; the rest are further names of them
 
 # Scrolls from the top to the end, a window's height in each frame, and takes the frames' times.
 SCROLL = """
@@ -56,13 +56,13 @@ SEARCH = """
 """
 
 
-def make_pictures(folder: Path, count: int) -> Path:
-    """Records of so many pictures, and the pictures; returns the JSONL file."""
+def make_images(folder: Path, count: int) -> Path:
+    """Records of so many images, and the images; returns the JSONL file."""
     chance = random.Random(0)
     for index in range(min(DIFFERENT, count)):
         coarse = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
-        picture = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
-        picture.save(folder / f"{index:06d}.jpg")
+        image = Image.fromarray(coarse).resize((640, 480), Image.Resampling.BICUBIC)
+        image.save(folder / f"{index:06d}.jpg")
     for index in range(DIFFERENT, count):
         os.link(folder / f"{index % DIFFERENT:06d}.jpg", folder / f"{index:06d}.jpg")
     captions = folder / "captions.jsonl"
@@ -101,10 +101,10 @@ def measure(page: Page, path: Path, count: int) -> dict[str, float]:
     times["open, until cards are there"] = 1000 * (time.perf_counter() - start)
     # Playwright's own way of waiting needs `eval`, which the page forbids.
     while not page.evaluate("[...document.images].some((each) => each.naturalWidth)"):
-        assert time.perf_counter() - start < 60, "no picture appears"
+        assert time.perf_counter() - start < 60, "no image appears"
         time.sleep(0.01)
-    times["open, until a picture is there"] = 1000 * (time.perf_counter() - start)
-    assert f"{count:,} pictures" in (page.locator("#count").text_content() or "")
+    times["open, until an image is there"] = 1000 * (time.perf_counter() - start)
+    assert f"{count:,} images" in (page.locator("#count").text_content() or "")
     frames = sorted(page.evaluate(SCROLL))
     times["scroll, median frame"] = frames[len(frames) // 2]
     times["scroll, 95th percentile"] = frames[int(0.95 * len(frames))]
@@ -123,11 +123,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     with tempfile.TemporaryDirectory() as temporary, sync_playwright() as playwright:
         folder = args.keep or Path(temporary)
         folder.mkdir(parents=True, exist_ok=True)
-        job = ReportJob(make_pictures(folder, args.images), folder / "report.html", workers=2)
+        job = ReportJob(make_images(folder, args.images), folder / "report.html", workers=2)
         model = load_model() if args.attention else None
         start = time.perf_counter()
         write_report(job, model)
-        print(f"{args.images:,} pictures, page of {job.output.stat().st_size / 1e6:.1f} MB")
+        print(f"{args.images:,} images, page of {job.output.stat().st_size / 1e6:.1f} MB")
         print(f"{'make':32}{time.perf_counter() - start:9.1f} s")
         start = time.perf_counter()
         write_report(job, model)

@@ -1,4 +1,4 @@
-"""Pictures of the HTML pages and figures for the documents, made from the example files.
+"""Images of the HTML pages and figures for the documents, made from the example files.
 
     python benchmarks/screenshots.py                 # all into docs/images
     python benchmarks/screenshots.py report-dark     # only this one
@@ -33,7 +33,7 @@ def run(*arguments: str | Path) -> None:
 
 
 def open_page(browser: Browser, path: Path, width: int, height: int, **options: Any) -> Page:
-    """A page in a window of this size, with its pictures loaded."""
+    """A page in a window of this size, with its images loaded."""
     page = browser.new_page(viewport={"width": width, "height": height}, **options)
     page.goto(path.absolute().as_uri(), wait_until="load")
     # Playwright's own way of waiting needs `eval`, which the pages forbid.
@@ -128,7 +128,7 @@ def videos(browser: Browser, folder: Path, output: Path) -> None:
     page.screenshot(path=output)
 
 
-# The name of a picture -> what makes it, given a folder for its files.
+# The name of an image -> what makes it, given a folder for its files.
 SHOTS: dict[str, Callable[[Browser, Path, Path], None]] = {
     "report": report,
     "report-dark": report_dark,

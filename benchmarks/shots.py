@@ -37,7 +37,7 @@ FPS = 25
 TOLERANCE_S = 0.1
 MS = Fraction(1, 1000)
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 Span = tuple[float, float]  # first and last moment of a cut, a fade or a dissolve, in seconds
 
 
@@ -56,12 +56,12 @@ class Clip:
 
     kind: str
     name: str
-    frames: list[Picture] = field(default_factory=list)
+    frames: list[Pixels] = field(default_factory=list)
     times_s: list[float] = field(default_factory=list)
     cuts: list[Span] = field(default_factory=list)
     crf: int = 20
 
-    def add(self, frames: Iterable[Picture], fps: float = FPS) -> Clip:
+    def add(self, frames: Iterable[Pixels], fps: float = FPS) -> Clip:
         """Show frames at this rate behind those that are there."""
         for frame in frames:
             self.times_s.append(self.end_s)
@@ -93,9 +93,7 @@ class Camera:
         )
         self._noise = np.random.default_rng(seed)
 
-    def view(
-        self, x: float = 0.5, y: float = 0.5, zoom: float = 1.2, angle: float = 0.0
-    ) -> Picture:
+    def view(self, x: float = 0.5, y: float = 0.5, zoom: float = 1.2, angle: float = 0.0) -> Pixels:
         """What the camera sees, uint8 (height, width, 3)."""
         photo = self._photo
         width = min(photo.width, photo.height * SIZE[0] / SIZE[1]) / zoom
@@ -107,31 +105,31 @@ class Camera:
         box = (left, top, left + width, top + height)
         return np.asarray(photo.resize(SIZE, Image.Resampling.BILINEAR, box=box))
 
-    def grainy(self, picture: Picture, sigma: float) -> Picture:
-        """The picture with a sensor's noise."""
-        noise = self._noise.normal(0, sigma, picture.shape)
-        return np.clip(picture + noise, 0, 255).astype(np.uint8)
+    def grainy(self, image: Pixels, sigma: float) -> Pixels:
+        """The image with a sensor's noise."""
+        noise = self._noise.normal(0, sigma, image.shape)
+        return np.clip(image + noise, 0, 255).astype(np.uint8)
 
-    def still(self, count: int, **view: float) -> list[Picture]:
+    def still(self, count: int, **view: float) -> list[Pixels]:
         """The same view, so many times."""
         return [self.view(**view)] * count
 
     def path(
         self, count: int, *ends: dict[str, float], shake: float = 0.0, sigma: float = 0.0
-    ) -> Iterator[Picture]:
-        """Move from one view to another, evenly; a hand shakes by so much of the picture."""
+    ) -> Iterator[Pixels]:
+        """Move from one view to another, evenly; a hand shakes by so much of the image."""
         start, end = ends
         for index in range(count):
             share = index / max(1, count - 1)
             at = {key: start[key] + share * (end[key] - start[key]) for key in start}
             for key in ("x", "y"):
                 at[key] = at.get(key, 0.5) + shake * float(self._noise.normal())
-            picture = self.view(**at)
-            yield self.grainy(picture, sigma) if sigma else picture
+            image = self.view(**at)
+            yield self.grainy(image, sigma) if sigma else image
 
 
-def mixed(a: Sequence[Picture], b: Sequence[Picture]) -> Iterator[Picture]:
-    """A dissolve from pictures to others, in equal steps."""
+def mixed(a: Sequence[Pixels], b: Sequence[Pixels]) -> Iterator[Pixels]:
+    """A dissolve from images to others, in equal steps."""
     for index, (old, new) in enumerate(zip(a, b, strict=True), start=1):
         share = index / (len(a) + 1)
         yield np.uint8(old * (1 - share) + new * share)
@@ -166,7 +164,7 @@ def _end(random: np.random.Generator) -> dict[str, float]:
     return {"x": float(x), "y": float(y), "zoom": float(zoom)}
 
 
-def _shots(clip: Clip, shots: Iterable[Iterable[Picture]], fps: float = FPS) -> Clip:
+def _shots(clip: Clip, shots: Iterable[Iterable[Pixels]], fps: float = FPS) -> Clip:
     for number, frames in enumerate(shots):
         if number:
             clip.cut()
@@ -220,7 +218,7 @@ def _fades(random: np.random.Generator) -> Iterator[Clip]:
         for steps in (5, 12, 25, 37):
             for is_moving in (False, True):
                 clip = Clip(kind, f"{steps} frames" + ", moving" * is_moving)
-                last: list[Picture] = []
+                last: list[Pixels] = []
                 for camera in _cameras(random, 4):
                     start = _end(random)
                     end = _end(random) if is_moving else start
@@ -258,7 +256,7 @@ def _pans(random: np.random.Generator) -> Iterator[Clip]:
 
 
 def _stutters(random: np.random.Generator) -> Iterator[Clip]:
-    """Moving pictures of which each is stored several times, or stays for a moment."""
+    """Moving images of which each is stored several times, or stays for a moment."""
     kind = "repeated frames"
     for times in (2, 3, 5):
         for camera in _cameras(random, 2):
@@ -393,8 +391,8 @@ def write(clip: Clip, path: Path) -> Path:
         stream: Any = container.add_stream("libx264", rate=FPS, options=options)
         (stream.width, stream.height), stream.pix_fmt = SIZE, "yuv420p"
         stream.codec_context.time_base = stream.time_base = MS
-        for picture, time_s in zip(clip.frames, clip.times_s, strict=True):
-            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(picture), format="rgb24")
+        for image, time_s in zip(clip.frames, clip.times_s, strict=True):
+            frame = av.VideoFrame.from_ndarray(np.ascontiguousarray(image), format="rgb24")
             frame.pts, frame.time_base = round(time_s / MS), MS
             container.mux(stream.encode(frame))
         container.mux(stream.encode())

@@ -68,9 +68,9 @@ def make_clip(path: Path, seconds: int) -> Path:
             shift = index % (SHOT_S * FPS) / (SHOT_S * FPS)
             width, height = photo.width * 0.7, photo.width * 0.7 * SIZE[1] / SIZE[0]
             left, top = shift * (photo.width - width), (photo.height - height) / 2
-            picture = photo.resize(SIZE, box=(left, top, left + width, top + height))
+            image = photo.resize(SIZE, box=(left, top, left + width, top + height))
             # Like a sensor's: without it a decoder has next to nothing to do.
-            grainy = np.roll(noise, index * 7, axis=1) // 2 + np.asarray(picture) // 12 * 11
+            grainy = np.roll(noise, index * 7, axis=1) // 2 + np.asarray(image) // 12 * 11
             for packet in stream.encode(av.VideoFrame.from_ndarray(grainy, format="rgb24")):
                 container.mux(packet)
         for packet in stream.encode():

@@ -9,7 +9,7 @@ all words at once    as `captioner train` does: attention behind the recurrence,
                      an image shared by its captions, padding spared the output layer
 word by word         the same decoder called for one word after the other, as decoders with
                      attention inside the recurrence have to
-of each caption      that, with every caption a picture of its own, as the usual scripts have it
+of each caption      that, with every caption an image of its own, as the usual scripts have it
 """
 
 from __future__ import annotations

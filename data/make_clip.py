@@ -41,8 +41,8 @@ def make_clip(path: Path, shots: Sequence[tuple[str, int]] = SHOTS) -> None:
         for name, frames in shots:
             with Image.open(EXAMPLES / f"{name}.jpg") as file:
                 photo = file.convert("RGB")
-            for picture in camera(photo, frames):
-                for packet in stream.encode(av.VideoFrame.from_image(picture)):
+            for image in camera(photo, frames):
+                for packet in stream.encode(av.VideoFrame.from_image(image)):
                     container.mux(packet)
         for packet in stream.encode():
             container.mux(packet)

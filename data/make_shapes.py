@@ -1,9 +1,9 @@
-"""Draw a toy captioning set: coloured shapes, each picture with the one caption it allows.
+"""Draw a toy captioning set: coloured shapes, each image with the one caption it allows.
 
-python data/make_shapes.py shapes            # 600 pictures of 64x64 pixels into shapes/
+python data/make_shapes.py shapes            # 600 images of 64x64 pixels into shapes/
 
 A captioner with a small untrained CNN learns this set within minutes on a CPU, so it shows that a
-change to the model or the training still learns. With one caption per picture a perfect model
+change to the model or the training still learns. With one caption per image a perfect model
 reaches a CIDEr-D of exactly 10: every caption has at least four words, so no n-gram order is empty.
 """
 
@@ -29,7 +29,7 @@ COLOURS = {
     "purple": (140, 48, 168),
     "black": (24, 24, 24),
 }
-RADII = {"small": (0.08, 0.10), "large": (0.16, 0.18)}  # fractions of the picture's side
+RADII = {"small": (0.08, 0.10), "large": (0.16, 0.18)}  # fractions of the image's side
 SHAPES = ("circle", "square", "triangle")
 OPPOSITE = {"above": "below", "to the left of": "to the right of"}
 TEMPLATES = ("{first} {relation} {second}", "{second} {opposite} {first}", "{first} and {second}")
@@ -39,8 +39,8 @@ RECORD = "shapes.json"
 
 EPILOG = """\
 writes
-  OUT/metadata.jsonl    one line per picture: file_name, captions, split (train/dev/test 80/10/10)
-  OUT/images/00000.png  the pictures
+  OUT/metadata.jsonl    one line per image: file_name, captions, split (train/dev/test 80/10/10)
+  OUT/images/00000.png  the images
   OUT/shapes.json       the options, by which a second run knows that the set is already there
 
 captions
@@ -48,7 +48,7 @@ captions
                "a large blue square above a small green triangle"
                "a large blue square to the left of a small green triangle"
                the upper or the left shape comes first; a perfect model reaches CIDEr-D 10
-  2 or 3       more wordings of the same picture; the best possible score is then below 10
+  2 or 3       more wordings of the same image; the best possible score is then below 10
 
 examples
   python data/make_shapes.py shapes
@@ -79,7 +79,7 @@ class Options:
 
 @dataclass(frozen=True)
 class Shape:
-    """One shape; centre and radius as fractions of the picture's side."""
+    """One shape; centre and radius as fractions of the image's side."""
 
     kind: str
     colour: str
@@ -148,7 +148,7 @@ def make_set(out: Path, options: Options) -> None:
     (out / "images").mkdir()
     with (out / "metadata.jsonl").open("w", encoding="utf-8", newline="\n") as lines:
         for index in range(options.images):
-            # Seeded by picture: a larger set begins with the pictures of a smaller one.
+            # Seeded by image: a larger set begins with the images of a smaller one.
             rng = random.Random(f"{options.seed}:{index}")
             shapes, relation = draw_scene(rng)
             name = f"images/{index:05d}.png"
@@ -163,14 +163,14 @@ def make_set(out: Path, options: Options) -> None:
 
 
 def is_the_same_set(out: Path, options: Options) -> bool:
-    """Whether a finished run with these options made `out`, and all its pictures are there."""
+    """Whether a finished run with these options made `out`, and all its images are there."""
     try:
         made = json.loads((out / RECORD).read_text(encoding="utf-8"))
-        pictures = sum(1 for _ in (out / "images").glob("*.png"))
+        images = sum(1 for _ in (out / "images").glob("*.png"))
         lines = (out / "metadata.jsonl").read_bytes().count(b"\n")
     except (OSError, ValueError):
         return False
-    return made == asdict(options) and pictures == lines == options.images
+    return made == asdict(options) and images == lines == options.images
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -181,10 +181,10 @@ def main(args: Sequence[str] | None = None) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("out", metavar="OUT", type=Path, help="folder to make; new or empty")
-    parser.add_argument("--images", type=int, default=600, help="pictures (default: 600)")
+    parser.add_argument("--images", type=int, default=600, help="images (default: 600)")
     parser.add_argument("--seed", type=int, default=0, help="another seed, another set (default 0)")
     parser.add_argument("--size", type=int, default=64, help="side in pixels (default: 64)")
-    parser.add_argument("--captions", type=int, default=1, help="per picture, 1 to 3 (default: 1)")
+    parser.add_argument("--captions", type=int, default=1, help="per image, 1 to 3 (default: 1)")
     given = parser.parse_args(args)
     out: Path = given.out.absolute()
     part = out.with_name(f".{out.name}.{os.getpid()}.part")
@@ -204,7 +204,7 @@ def main(args: Sequence[str] | None = None) -> int:
         parser.error(str(error))
     finally:
         shutil.rmtree(part, ignore_errors=True)
-    print(f"{given.out}: {options.images} pictures with {options.captions} caption(s) each")
+    print(f"{given.out}: {options.images} images with {options.captions} caption(s) each")
     return 0
 
 

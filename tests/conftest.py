@@ -64,7 +64,7 @@ def one_thread() -> Iterator[None]:
 
 @pytest.fixture(scope="session")
 def make_shapes() -> Callable[[Path, int], Path]:
-    """Make a toy set of so many pictures in a new folder, with the script users run."""
+    """Make a toy set of so many images in a new folder, with the script users run."""
     script = Path(__file__).parents[1] / "data" / "make_shapes.py"
     spec = importlib.util.spec_from_file_location("make_shapes", script)
     assert spec is not None and spec.loader is not None

@@ -83,7 +83,7 @@ def test_it_is_one_file_of_at_most_60_mb_with_all_it_needs_inside():
     assert f"| {len(words)} words" in card()
 
 
-def test_its_tags_are_calibrated_on_pictures_that_it_was_not_trained_on():
+def test_its_tags_are_calibrated_on_images_that_it_was_not_trained_on():
     with safe_open(WEIGHTS, framework="pt") as file:
         description = json.loads(file.metadata()["model"])
     lexicon = Lexicon.from_dict(description["lexicon"], description["tokenizer"]["words"])

@@ -34,7 +34,7 @@ def shapes(tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("made") / "new" / "shapes"
     done = run(out, "--images", 60)
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == f"{out}: 60 pictures with 1 caption(s) each\n"
+    assert done.stdout == f"{out}: 60 images with 1 caption(s) each\n"
     return out
 
 
@@ -59,7 +59,7 @@ def test_a_perfect_model_reaches_the_maximum(shapes: Path) -> None:
     assert score == pytest.approx(10.0, abs=1e-9)
 
 
-def test_captions_say_what_the_picture_shows(shapes: Path) -> None:
+def test_captions_say_what_the_image_shows(shapes: Path) -> None:
     ranges = {"red": (150, 0, 0), "green": (0, 110, 0), "blue": (0, 0, 150)}
     seen = 0
     for example in load_caption_data(shapes).examples:
@@ -149,7 +149,7 @@ def test_a_folder_with_something_else_is_left_alone(shapes: Path, tmp_path: Path
     assert (tmp_path / "file").read_text() == "mine"
 
 
-def test_a_set_that_lost_a_picture_is_not_the_same_set(tmp_path: Path) -> None:
+def test_a_set_that_lost_an_image_is_not_the_same_set(tmp_path: Path) -> None:
     assert run(tmp_path / "s", "--images", 10).returncode == 0
     (tmp_path / "s/images/00004.png").unlink()
     assert run(tmp_path / "s", "--images", 10).returncode == 2

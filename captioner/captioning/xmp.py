@@ -1,4 +1,4 @@
-"""XMP sidecars: the caption and the tags of one picture, as photo programs read them.
+"""XMP sidecars: the caption and the tags of one image, as photo programs read them.
 
 Adobe's XMP specification (ISO 16684-1) says how RDF is written: a description is a language
 alternative, keywords are a bag. The alternative text is IPTC's (Photo Metadata Standard 2021.1).
@@ -37,7 +37,7 @@ _STAMP = re.compile(rb'(x:xmptk="captioner [^"<\n]* crc32 )([0-9a-f]{8})(?=")')
 
 
 def render_xmp(text: str, tags: Iterable[str] = ()) -> str:
-    """The whole sidecar of a picture.
+    """The whole sidecar of an image.
 
     Args:
         text: its caption, which becomes ``dc:description`` and the IPTC alternative text.

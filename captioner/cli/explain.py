@@ -14,7 +14,7 @@ examples:
   captioner explain dog.jpg                               writes explain.png
   captioner explain dog.jpg --output dog.png --beam-size 5
 
-The picture shows the photo, for each word of its caption the part of the photo that the decoder
+The image shows the photo, for each word of its caption the part of the photo that the decoder
 read from and the word's probability, and the captions that lost the search.
 """
 
@@ -28,7 +28,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         type=Path,
         default=Path("explain.png"),
         metavar="FILE.png",
-        help="the picture to write (default: explain.png)",
+        help="the image to write (default: explain.png)",
     )
     parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
     add_decoding(parser)
@@ -41,7 +41,7 @@ def _explain(args: argparse.Namespace) -> int:
 
     output: Path = args.output
     if output.suffix.lower() != ".png":
-        raise CaptionerError(f"output {shown(output)}: the picture is a PNG; end it in .png")
+        raise CaptionerError(f"output {shown(output)}: the image is a PNG; end it in .png")
     check_outputs([output], args.overwrite)
     decoding_options(args)  # A mistake is told before the model is loaded.
     model = load_model(args.model, device=args.device, precision=args.precision)

@@ -27,7 +27,7 @@ examples:
 The sentence is the last argument. Each ___ stands for exactly one word of the model's vocabulary;
 the words before and behind it both count: what is compared is the probability of the whole
 sentence, to its end, and the probabilities are those of the fillings among each other. A sentence
-that does not fit the picture at all is filled in too.
+that does not fit the image at all is filled in too.
 
 With one blank every word is tried, and the probabilities are exact. From the second blank on, the
 K most probable beginnings of the sentence go on (--beam-size), and how much of the probability

@@ -24,10 +24,10 @@ examples:
 The page is report.html, with a folder report_files beside it: keep them together, and they can be
 moved, sent or put on a server. It opens in any browser and asks nothing of a network. Search, sort,
 filter, correct captions, save them as JSONL or CSV; a click on a word of a caption shows where the
-captioner looked when it said it. For that, every picture is read again by the model of the
+captioner looked when it said it. For that, every image is read again by the model of the
 captions; with another one, the page says so.
 
-Pictures are looked for where the captions were made, otherwise beside CAPTIONS.jsonl, or in
+Images are looked for where the captions were made, otherwise beside CAPTIONS.jsonl, or in
 --images. One that is gone leaves a card that says why, and the exit code is 1. Run again, the page
 is made anew and what is there already is used; corrections that were made on it stay.
 """
@@ -47,7 +47,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.html",
         help="the page (default: report.html)",
     )
-    output.add_argument("--images", type=Path, metavar="DIR", help="folder of the pictures")
+    output.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
     output.add_argument(
         "--no-attention",
         action="store_true",
@@ -82,7 +82,7 @@ def _report(args: argparse.Namespace) -> int:
 
 
 def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
-    """Write a page, with a progress bar and a summary; the exit code is 1 if pictures are gone."""
+    """Write a page, with a progress bar and a summary; the exit code is 1 if images are gone."""
     from captioner.pages.report import read_records, write_report
 
     records = read_records(job.captions)
@@ -98,5 +98,5 @@ def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
         for note in summary.notes:
             say(f"captioner: {note}")
         gone = f", {len(summary.unseen)} not found or not read" if summary.unseen else ""
-        say(f"captioner: {shown(job.output)}: {summary.pictures} pictures{gone}")
+        say(f"captioner: {shown(job.output)}: {summary.images} images{gone}")
     return 1 if summary.unseen else 0

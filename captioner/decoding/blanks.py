@@ -3,7 +3,7 @@
 A recurrent decoder says a sentence from left to right, so the words behind a blank are known to
 it only through the sentences that it would make. They are therefore all tried: every word in the
 first blank, run through all that follows, to the end of the sentence. By the chain rule the
-probability of a filling, given the picture and the words on both sides, is
+probability of a filling, given the image and the words on both sides, is
 
     P(words in the blanks | the others) = P(whole sentence) / sum over all fillings of the same.
 
@@ -45,7 +45,7 @@ class Filling:
     Attributes:
         words: one for each blank.
         text: the whole sentence.
-        probability: of these words, given the picture and the other words of the sentence, among
+        probability: of these words, given the image and the other words of the sentence, among
             all the fillings that were considered.
         log_prob: natural logarithm of the whole sentence's probability, end of sentence included.
     """
@@ -58,7 +58,7 @@ class Filling:
 
 @dataclass(frozen=True)
 class FillResult:
-    """The blanks of one sentence, filled for one picture.
+    """The blanks of one sentence, filled for one image.
 
     Attributes:
         fillings: the most probable ones, best first.
@@ -95,7 +95,7 @@ def parse_blanks(sentence: str) -> tuple[str | None, ...]:
     if len(pieces) == 1:
         raise CaptionerError(
             f"sentence {sentence!r}: there is no blank in it; write ___ for a word to be found, "
-            "and the sentence behind the pictures"
+            "and the sentence behind the images"
         )
     words: list[str | None] = list(tokenize(pieces[0]))
     for piece in pieces[1:]:
@@ -149,7 +149,7 @@ def search_fillings(
     never: Sequence[int],
     device: torch.device | str,
 ) -> Fillings:
-    """Fill the blanks of one sentence for one picture.
+    """Fill the blanks of one sentence for one image.
 
     Exact with one blank: all words are tried. From the second blank on, the `beam_size` most
     probable sentences begun go on, and the probability of the others is added up.

@@ -62,7 +62,7 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11", VIDEO),  # ASF: WMV
     (0, b".RMF", VIDEO),
     (0, b"\0\0\1\xba", VIDEO),  # MPEG, with sound
-    (0, b"\0\0\1\xb3", VIDEO),  # MPEG, pictures only
+    (0, b"\0\0\1\xb3", VIDEO),  # MPEG, video only
     (4, b"moov", VIDEO),
     (4, b"mdat", VIDEO),
     (4, b"wide", VIDEO),
@@ -78,7 +78,7 @@ _BRANDS = {  # of ISO base media files
     b"jp2 ": "JPEG 2000",
     b"M4A ": "sound",
 }
-# Starts of coded pictures: parameter sets of H.264 and of HEVC (their first byte behind 0 0 0 1).
+# Starts of bare video streams: parameter sets of H.264 and HEVC (their first byte after 0 0 0 1).
 _ANNEX_B = {0x67, 0x27, 0x09, 0x40, 0x42, 0x44, 0x46}
 
 

@@ -1,7 +1,7 @@
 """Limits on image files: how long and how often they are read, and in how many parts they lie.
 
 A few kilobytes can keep a decoder busy for hours: directories whose entries all lead to the same
-data, endless lists of empty parts, a picture drawn anew in every one of ten thousand scans. All of
+data, endless lists of empty parts, an image drawn anew in every one of ten thousand scans. All of
 them read while they work, so that is where they are stopped.
 """
 

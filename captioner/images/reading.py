@@ -48,7 +48,7 @@ MAX_READINGS = 8
 
 MAX_SCANS = 100
 """Scans in a JPEG file. Progressive ones have about ten, and every one goes over the whole
-picture: a file of a few megabytes could keep the decoder busy for hours."""
+image: a file of a few megabytes could keep the decoder busy for hours."""
 
 MAX_PARTS = 1_000_000
 """Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
@@ -383,7 +383,7 @@ def _orientation(image: Image.Image, default: int) -> int:
     try:
         value = image.getexif().get(_ORIENTATION_TAG, default)
     except (*_DECODE_ERRORS, TypeError):
-        return default  # A damaged EXIF block is no reason to refuse the picture.
+        return default  # A damaged EXIF block is no reason to refuse the image.
     return value if isinstance(value, int) else default
 
 

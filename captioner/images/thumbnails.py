@@ -1,4 +1,4 @@
-"""Small pictures of a video's segments, from the frames that the model looks at anyway."""
+"""Small images of a video's segments, from the frames that the model looks at anyway."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from PIL import Image
 from captioner.images.transform import ImageTransform
 
 LONG_SIDE = 240
-"""Most pixels of the longer side. The model's pictures, from which they are made, have few more."""
+"""Most pixels of the longer side. The model's images, from which they are made, have few more."""
 
 SMALL_SIDE = 112
-"""The same, of the pictures of a video that has too many for large ones."""
+"""The same, of the images of a video that has too many for large ones."""
 
 MOST_BYTES = 4_000_000
-"""Of all pictures of a video together: a page holds them."""
+"""Of all images of a video together: a page holds them."""
 
 
 class Filmstrip:
@@ -26,7 +26,7 @@ class Filmstrip:
     so far is kept, and it is compressed when the segment is over.
 
     Args:
-        transform: by which the model's pictures were made.
+        transform: by which the model's images were made.
     """
 
     def __init__(self, transform: ImageTransform) -> None:
@@ -42,7 +42,7 @@ class Filmstrip:
         """Take the next frame.
 
         Args:
-            pixels: the model's picture of it, RGB; None if it looks like the frame before.
+            pixels: the model's image of it, RGB; None if it looks like the frame before.
             confidence: of its caption.
             starts_segment: whether a segment begins with it.
             size: (width, height) of the video.
@@ -54,7 +54,7 @@ class Filmstrip:
             self._surest, self._confidence = self._latest, confidence
 
     def finish(self, size: tuple[int, int]) -> tuple[bytes, ...]:
-        """The pictures of all segments, in their order."""
+        """The images of all segments, in their order."""
         self._finish(size)
         return tuple(self._done)
 
@@ -64,16 +64,16 @@ class Filmstrip:
         self._surest = None
 
 
-def within(pictures: Sequence[bytes], importance: Sequence[float]) -> list[bytes | None]:
-    """The pictures of a video so that they stay within MOST_BYTES together.
+def within(images: Sequence[bytes], importance: Sequence[float]) -> list[bytes | None]:
+    """The images of a video so that they stay within MOST_BYTES together.
 
     Args:
-        pictures: JPEG files.
+        images: JPEG files.
         importance: of each. If even small ones are too many, the least important are None.
     """
-    if sum(map(len, pictures)) <= MOST_BYTES:
-        return list(pictures)
-    small = [_smaller(picture) for picture in pictures]
+    if sum(map(len, images)) <= MOST_BYTES:
+        return list(images)
+    small = [_smaller(data) for data in images]
     kept: list[bytes | None] = [None] * len(small)
     left = MOST_BYTES
     for place in sorted(range(len(small)), key=lambda place: (-importance[place], place)):
@@ -86,26 +86,26 @@ def within(pictures: Sequence[bytes], importance: Sequence[float]) -> list[bytes
 
 def _thumbnail(pixels: bytes, transform: ImageTransform, size: tuple[int, int]) -> bytes:
     """A JPEG in the shape of the video: the model sees it squashed, cut or with a margin."""
-    picture = Image.frombytes("RGB", transform.size, pixels)
+    image = Image.frombytes("RGB", transform.size, pixels)
     width, height = transform.size
     if transform.resize == "pad":
         scale = min(width / size[0], height / size[1])
         inside = max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
         left, top = (width - inside[0]) // 2, (height - inside[1]) // 2
-        picture = picture.crop((left, top, left + inside[0], top + inside[1]))
-    shape = picture.size if transform.resize == "crop" else size
+        image = image.crop((left, top, left + inside[0], top + inside[1]))
+    shape = image.size if transform.resize == "crop" else size
     scale = min(LONG_SIDE, max(transform.size)) / max(shape)
     wanted = max(1, round(shape[0] * scale)), max(1, round(shape[1] * scale))
-    return _jpeg(picture.resize(wanted, Image.Resampling.BICUBIC))
+    return _jpeg(image.resize(wanted, Image.Resampling.BICUBIC))
 
 
-def _smaller(picture: bytes) -> bytes:
-    with Image.open(io.BytesIO(picture)) as image:
+def _smaller(data: bytes) -> bytes:
+    with Image.open(io.BytesIO(data)) as image:
         image.thumbnail((SMALL_SIDE, SMALL_SIDE))
         return _jpeg(image)
 
 
-def _jpeg(picture: Image.Image) -> bytes:
+def _jpeg(image: Image.Image) -> bytes:
     data = io.BytesIO()
-    picture.save(data, "JPEG", quality=72, optimize=True)
+    image.save(data, "JPEG", quality=72, optimize=True)
     return data.getvalue()

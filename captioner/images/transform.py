@@ -1,4 +1,4 @@
-"""The one way a picture becomes a tensor, in training and in use alike."""
+"""The one way an image becomes a tensor, in training and in use alike."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ INTERPOLATIONS = {
 
 @dataclass(frozen=True)
 class ImageTransform:
-    """Resize and normalise an RGB picture; it travels with the model in its file.
+    """Resize and normalise an RGB image; it travels with the model in its file.
 
     Args:
         size: ``(width, height)`` of the network's input, in pixels.
@@ -77,14 +77,14 @@ class ImageTransform:
             raise ValueError(f"std={self.std}: give one number a channel, three above 0")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turn an RGB picture into the network's input, float32 of shape (3, height, width).
+        """Turn an RGB image into the network's input, float32 of shape (3, height, width).
 
         Raises:
-            CaptionerError: when the picture is not of mode RGB.
+            CaptionerError: when the image is not of mode RGB.
         """
         if image.mode != "RGB":
             raise CaptionerError(
-                f"a picture of mode {image.mode} cannot be transformed; make it RGB with "
+                f"an image of mode {image.mode} cannot be transformed; make it RGB with "
                 "captioner.images.reading.to_rgb"
             )
         return self.normalize(self.fit(image))
@@ -95,7 +95,7 @@ class ImageTransform:
         return DECODE_MARGIN * max(self.size)
 
     def fit(self, image: Image.Image) -> Image.Image:
-        """Bring an RGB picture to ``size`` in the way ``resize`` says."""
+        """Bring an RGB image to ``size`` in the way ``resize`` says."""
         method = INTERPOLATIONS[self.interpolation]
         if image.size == self.size:
             return image
@@ -106,7 +106,7 @@ class ImageTransform:
         return image.resize(self.size, method)
 
     def _pad(self, image: Image.Image, method: Image.Resampling) -> Image.Image:
-        # Not ImageOps.pad: a very thin picture gets no pixel from it, or raises in older versions.
+        # Not ImageOps.pad: a very thin image gets no pixel from it, or raises in older versions.
         scale = min(self.size[0] / image.width, self.size[1] / image.height)
         width, height = max(1, round(image.width * scale)), max(1, round(image.height * scale))
         colour = tuple(round(255 * mean) for mean in self.mean)
@@ -116,7 +116,7 @@ class ImageTransform:
         return padded
 
     def normalize(self, image: Image.Image) -> Tensor:
-        """Scale the pixels of an RGB picture of the right size; float32 (3, height, width)."""
+        """Scale the pixels of an RGB image of the right size; float32 (3, height, width)."""
         import torch  # Here: a process that only decodes and resizes videos goes without it.
 
         # In NumPy: torch would start its threads for so little, in every thread that reads images.

@@ -3,7 +3,7 @@
 The caption is read again with the words given (teacher forcing): the hidden state that says a word
 has read those before it, and attends to the grid (Lu et al. 2017, section 2.2, eq. 6 to 8). Such
 maps show what the decoder read from, not what made it choose the word; a CNN's cell has seen far
-more of the picture than its own square.
+more of the image than its own square.
 """
 
 from __future__ import annotations
@@ -57,14 +57,14 @@ class CaptionAttention:
 def attend(
     model: CaptionModel, features: ImageFeatures, captions: Sequence[Sequence[str]]
 ) -> list[CaptionAttention]:
-    """Read one caption of each picture again.
+    """Read one caption of each image again.
 
     Args:
         model: the captioner, in evaluation mode as it is loaded.
-        features: of B pictures: ``model.encode(pixels)``.
+        features: of B images: ``model.encode(pixels)``.
         captions: B captions, each the words of the tokenizer; one may be empty.
     """
-    assert len(captions) == len(features.grid), "a caption for each picture"
+    assert len(captions) == len(features.grid), "a caption for each image"
     if not captions:
         return []
     ids = [[model.tokenizer.id_of(word) for word in words] for words in captions]
@@ -117,19 +117,19 @@ def _of_one(
 
 
 def grid_window(transform: ImageTransform, size: tuple[int, int]) -> Window:
-    """Which part of a picture the grid lies over, in shares of its width and height.
+    """Which part of an image the grid lies over, in shares of its width and height.
 
     Args:
         transform: the model's.
-        size: ``(width, height)`` of the picture.
+        size: ``(width, height)`` of the image.
 
     Returns:
-        ``(left, top, width, height)``: (0, 0, 1, 1) where the whole picture is squashed to the
+        ``(left, top, width, height)``: (0, 0, 1, 1) where the whole image is squashed to the
         network's input, less where its edges are cut off, more where it is padded.
     """
     if transform.resize == "squash":
         return 0.0, 0.0, 1.0, 1.0
-    # Pixels of the network's input for each of the picture's, the same in both directions.
+    # Pixels of the network's input for each of the image's, the same in both directions.
     scales = transform.size[0] / size[0], transform.size[1] / size[1]
     scale = max(scales) if transform.resize == "crop" else min(scales)
     width, height = (side / scale / own for side, own in zip(transform.size, size, strict=True))

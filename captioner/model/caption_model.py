@@ -49,17 +49,17 @@ from captioner.text.tokenizer import BOS_ID, EOS_ID, SPECIAL_WORDS, Tokenizer
 
 
 class CaptionModel(nn.Module):
-    """A picture in, sentences out.
+    """An image in, sentences out.
 
     Args:
         encoder: the CNN; its transform becomes the model's unless ``transform`` is given.
         decoder: the recurrent decoder; its vocabulary is the tokenizer's.
         tokenizer: the words.
-        transform: how a picture becomes the encoder's input.
+        transform: how an image becomes the encoder's input.
         provenance: where the weights come from, JSON primitives.
         lexicon: which words make which tags; None for a model that makes none.
         tag_calibration: how far its tags can be trusted; None where nobody has measured it.
-        familiarity: which pictures are like those it learnt from; None where nobody has measured.
+        familiarity: which images are like those it learnt from; None where nobody has measured.
         tag_head: classifier of the lexicon's first lemmas; None for a model without one.
     """
 
@@ -126,7 +126,7 @@ class CaptionModel(nn.Module):
         return file_sha256(self.path)
 
     def encode(self, pixels: Tensor) -> ImageFeatures:
-        """Features of pictures (B, 3, height, width), float32, computed in ``self.precision``.
+        """Features of images (B, 3, height, width), float32, computed in ``self.precision``.
 
         Without gradients: they are those of a copy that computes faster (`FastEncoder`).
         """
@@ -148,11 +148,11 @@ class CaptionModel(nn.Module):
         images: Sequence[str | Path | Image.Image | np.ndarray],
         options: DecodingOptions | None = None,
     ) -> list[CaptionResult]:
-        """Caption pictures: paths, Pillow images or arrays (H, W, 3), in one batch.
+        """Caption images: paths, Pillow images or arrays (H, W, 3), in one batch.
 
         Raises:
-            captioner.images.reading.ImageError: when a picture cannot be read.
-            CaptionerError: when ``images`` is no sequence of pictures, or the options' words do
+            captioner.images.reading.ImageError: when an image cannot be read.
+            CaptionerError: when ``images`` is no sequence of images, or the options' words do
                 not suit the model; see :func:`captioner.decoding.constraints.find_constraints`.
         """
         pixels = self._pixels(images, "caption")
@@ -161,10 +161,10 @@ class CaptionModel(nn.Module):
     def _pixels(
         self, images: Sequence[str | Path | Image.Image | np.ndarray], method: str
     ) -> Tensor | None:
-        """The pictures as this model looks at them (B, 3, height, width), None if there is none."""
+        """The images as this model looks at them (B, 3, height, width), None if there is none."""
         single = isinstance(images, np.ndarray) and images.ndim < 4
         if single or isinstance(images, (str, Path, Image.Image)):
-            raise CaptionerError(f"{method} takes a list of pictures: write {method}([picture])")
+            raise CaptionerError(f"{method} takes a list of images: write {method}([image])")
         if len(images) == 0:
             return None
         pixels = [
@@ -180,7 +180,7 @@ class CaptionModel(nn.Module):
         sentence: str,
         options: FillOptions | None = None,
     ) -> list[FillResult]:
-        """Find the words that are missing in a sentence, for each of some pictures.
+        """Find the words that are missing in a sentence, for each of some images.
 
         Args:
             images: paths, Pillow images or arrays (H, W, 3).
@@ -189,8 +189,8 @@ class CaptionModel(nn.Module):
             options: how they are searched for.
 
         Raises:
-            captioner.images.reading.ImageError: when a picture cannot be read.
-            CaptionerError: when ``images`` is no sequence of pictures, the sentence has no blank,
+            captioner.images.reading.ImageError: when an image cannot be read.
+            CaptionerError: when ``images`` is no sequence of images, the sentence has no blank,
                 or a word of it is not in the vocabulary.
         """
         options = options or FillOptions()
@@ -236,7 +236,7 @@ class CaptionModel(nn.Module):
         self.decoder.style_numbers(options.style, 1)
 
     def read(self, path: str | Path) -> Tensor:
-        """Read a picture as this model looks at it: float32 (3, height, width).
+        """Read an image as this model looks at it: float32 (3, height, width).
 
         Raises:
             captioner.images.reading.ImageError: when it cannot be read.
@@ -244,10 +244,10 @@ class CaptionModel(nn.Module):
         return self.transform(read_image(path, min_side=self.transform.min_side))
 
     def read_partial(self, path: str | Path) -> tuple[Tensor, bool]:
-        """Read a picture as `read` does, one that is cut short as far as it goes.
+        """Read an image as `read` does, one that is cut short as far as it goes.
 
         Returns:
-            What `read` returns, and whether the picture is cut short.
+            What `read` returns, and whether the image is cut short.
 
         Raises:
             captioner.images.reading.ImageError: when nothing of it can be read.
@@ -264,7 +264,7 @@ class CaptionModel(nn.Module):
         *,
         fixed_shape: bool = False,
     ) -> list[CaptionResult]:
-        """Caption transformed pictures (B, 3, height, width); see :meth:`caption_features`."""
+        """Caption transformed images (B, 3, height, width); see :meth:`caption_features`."""
         with evaluating(self):
             features = self.encode(pixels)
             return self.caption_features(features, options, streams, fixed_shape=fixed_shape)
@@ -278,12 +278,12 @@ class CaptionModel(nn.Module):
         *,
         fixed_shape: bool = False,
     ) -> list[CaptionResult]:
-        """Caption pictures whose features are known already.
+        """Caption images whose features are known already.
 
         Args:
-            features: of B pictures, of any float type and on any device.
+            features: of B images, of any float type and on any device.
             options: how captions are searched for.
-            streams: for sampling, a number for each picture, such as its place in a folder:
+            streams: for sampling, a number for each image, such as its place in a folder:
                 the same number and seed draw the same captions in whatever batch.
             fixed_shape: give an image the same numbers in its row of every batch of one size; see
                 :func:`captioner.decoding.search.decode`.

@@ -138,7 +138,7 @@ def _average(
     """The first model with the mean of all weights (a "soup", Wortsman et al. 2022).
 
     It works for models that were trained on from one and the same, as several runs of one
-    configuration with other seeds are: between their weights the loss does not rise. The pictures'
+    configuration with other seeds are: between their weights the loss does not rise. The images'
     size is the first one's.
     """
     dropout = first.decoder.config.dropout

@@ -1,8 +1,8 @@
-"""How like the pictures that a captioner learnt from is a new one?
+"""How like the images that a captioner learnt from is a new one?
 
-A captioner says something of every picture, and says it with much the same certainty of a retina
-scan as of a dog on a lawn. What it cannot know shows earlier, in the CNN's features: those of a
-picture from another world lie far from those of the training pictures.
+A captioner says something of every image, and says it with much the same certainty of a retina
+scan as of a dog on a lawn. What it cannot know shows earlier, in the CNN's features: those of an
+image from another world lie far from those of the training images.
 """
 
 from __future__ import annotations
@@ -17,24 +17,24 @@ from captioner.errors import CaptionerError
 
 COMPONENTS = 32
 """Directions with a variance of their own; see :meth:`Familiarity.fit`."""
-LEAST_PICTURES = 10
-"""Training pictures for each such direction, at least."""
+IMAGES_PER_COMPONENT = 10
+"""Training images for each such direction, at least."""
 
 
 class Familiarity(nn.Module):
-    """The distance of a picture's features from the training pictures', as a share of others.
+    """The distance of an image's features from the training images', as a share of others.
 
     The pooled features, scaled to length 1, are taken for a Gaussian whose covariance has K
     directions of its own and one variance for all others (probabilistic PCA, Tipping and Bishop
     1999, section 3), and the distance is Mahalanobis' (Lee et al. 2018, section 2.1, with one
-    class). The held-out pictures' distances say how far is far.
+    class). The held-out images' distances say how far is far.
 
     Args:
-        mean: (D,) of the training pictures' scaled features.
+        mean: (D,) of the training images' scaled features.
         basis: (K, D), orthonormal directions.
         variances: (K,), along them.
         other_variance: (1,), along any other direction.
-        distances: (M,), rising, of pictures that the captioner was not trained on.
+        distances: (M,), rising, of images that the captioner was not trained on.
 
     Raises:
         CaptionerError: when the shapes do not belong together or a value is impossible.
@@ -67,26 +67,26 @@ class Familiarity(nn.Module):
 
     @classmethod
     def fit(cls, learnt: Tensor, held_out: Tensor) -> Familiarity:
-        """Measure the training pictures, and by them the held-out ones.
+        """Measure the training images, and by them the held-out ones.
 
         Args:
-            learnt: (N, D) pooled features of the pictures that the captioner was trained on.
-            held_out: (M, D) of pictures like them that it was not trained on.
+            learnt: (N, D) pooled features of the images that the captioner was trained on.
+            held_out: (M, D) of images like them that it was not trained on.
 
         Raises:
-            CaptionerError: there are fewer than two training pictures or no other.
+            CaptionerError: there are fewer than two training images or no other.
         """
         if len(learnt) < 2 or not len(held_out):
             raise CaptionerError(
-                f"familiarity: {len(learnt)} training pictures and {len(held_out)} others; it "
+                f"familiarity: {len(learnt)} training images and {len(held_out)} others; it "
                 "takes at least two and one"
             )
         scaled = functional.normalize(learnt.double(), dim=1)
         mean = scaled.mean(dim=0)
-        count = min(COMPONENTS, len(learnt) // LEAST_PICTURES, learnt.shape[1] - 1)
+        count = min(COMPONENTS, len(learnt) // IMAGES_PER_COMPONENT, learnt.shape[1] - 1)
         variances, directions = torch.linalg.eigh((scaled - mean).T.cov())  # rising
         rest = len(variances) - count
-        # Equal pictures have no spread, and nothing is 0 standard deviations away from them.
+        # Equal images have no spread, and nothing is 0 standard deviations away from them.
         other = variances[:rest].mean().clamp(min=1e-9)
         # In the precision that the file keeps them in: the distances are to be of the same basis.
         basis = directions[:, rest:].T.flip(0).half().float()
@@ -115,13 +115,13 @@ class Familiarity(nn.Module):
         return (along.square() / self.variances).sum(dim=1) + across / self.other_variance
 
     def forward(self, pooled: Tensor) -> Tensor:
-        """The share (B,) of the held-out pictures that are at least as far away, in (0, 1].
+        """The share (B,) of the held-out images that are at least as far away, in (0, 1].
 
-        0.5 is a picture as any other, 0.01 one of the strangest hundredth. The picture itself is
+        0.5 is an image as any other, 0.01 one of the strangest hundredth. The image itself is
         counted among them, so that no share is 0 (Vovk et al. 2005, "conformal p-value").
 
         Args:
-            pooled: (B, D) features of pictures.
+            pooled: (B, D) features of images.
         """
         distance = self.distance(pooled)
         farther = len(self.distances) - torch.searchsorted(self.distances, distance)

@@ -1,4 +1,4 @@
-"""Tags: what a picture's captions and the tag classifier name, and how likely it is to be right.
+"""Tags: what an image's captions and the tag classifier name, and how likely it is to be right.
 
 The captions say the words, the lexicon knows their lemmas, the classifier has its own opinion, and
 the calibration turns it all into a probability. Nothing here needs a tagger or a dictionary.
@@ -20,10 +20,10 @@ if TYPE_CHECKING:
 FEATURES = ("bias", "said", "mass", "word", "caption", "early", "word_early", "seen", "said_seen")
 """What :meth:`Evidence.features` returns, in this order."""
 EVIDENCE_CAPTIONS = 3
-"""Captions of a picture that are decoded for its tags, as for the calibration."""
+"""Captions of an image that are decoded for its tags, as for the calibration."""
 
 FAMILIAR = 0.02
-"""Of pictures less familiar than this share of held-out ones, confidence falls in proportion."""
+"""Of images less familiar than this share of held-out ones, confidence falls in proportion."""
 
 SEEN_AT_LEAST = 0.1
 """What the tag classifier finds less probable is no tag, unless a caption says it."""
@@ -33,7 +33,7 @@ CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit h
 
 @dataclass(frozen=True)
 class Tag:
-    """Something that a picture shows.
+    """Something that an image shows.
 
     Attributes:
         name: a lemma: "dog", "run", "red".
@@ -52,7 +52,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for one lemma in one picture.
+    """What speaks for one lemma in one image.
 
     Attributes:
         mass: share in [0, 1] of the captions' probability that belongs to those that say it; 0
@@ -86,7 +86,7 @@ class TagCalibration:
 
     Attributes:
         weights: one for each of :data:`FEATURES`.
-        fitted_on: which pictures and captions the weights were fitted on, JSON primitives.
+        fitted_on: which images and captions the weights were fitted on, JSON primitives.
 
     Raises:
         CaptionerError: the weights are not as many finite numbers as there are features.
@@ -141,15 +141,15 @@ class TagCalibration:
 def tags_of(
     result: CaptionResult, lexicon: Lexicon, calibration: TagCalibration | None = None
 ) -> tuple[Tag, ...]:
-    """The tags of a picture, by falling confidence, then by name.
+    """The tags of an image, by falling confidence, then by name.
 
     Args:
-        result: the picture's captions, decoded as for the calibration (beam 3): every caption that
+        result: the image's captions, decoded as for the calibration (beam 3): every caption that
             was considered counts as evidence.
         lexicon: of the model that said them.
         calibration: of that model. With it the confidence is the probability that at least one of
-            the people who describe such a picture uses a word with this lemma: of the tags with
-            confidence 0.8, four in five are right. That holds for pictures like those it was fitted
+            the people who describe such an image uses a word with this lemma: of the tags with
+            confidence 0.8, four in five are right. That holds for images like those it was fitted
             on; of others it is lowered, see :func:`trust`. Without it the confidence is a raw
             score, the captions' share times the word's own probability or, if higher, the tag
             classifier's, which orders tags and means no more.
@@ -169,7 +169,7 @@ def caption_confidence(
     """The share of the best caption's content words that are right, as far as can be expected.
 
     The mean over its lemmas of the probability that at least one of the people who describe such
-    a picture uses a word with that lemma, times :func:`trust`; in [0, 1], 0 for a caption without
+    an image uses a word with that lemma, times :func:`trust`; in [0, 1], 0 for a caption without
     content.
     """
     evidence = evidence_of(result, lexicon)
@@ -179,10 +179,10 @@ def caption_confidence(
 
 
 def trust(result: CaptionResult) -> float:
-    """How far a calibration holds for a picture, in [0, 1]: 1 for one like those it was fitted on.
+    """How far a calibration holds for an image, in [0, 1]: 1 for one like those it was fitted on.
 
-    The calibration knows nothing of pictures from another world. Where only a share below
-    :data:`FAMILIAR` of the held-out pictures is as far from the training pictures, it is that share
+    The calibration knows nothing of images from another world. Where only a share below
+    :data:`FAMILIAR` of the held-out images is as far from the training images, it is that share
     by FAMILIAR; 1 for a model that cannot tell.
     """
     return 1.0 if result.familiarity is None else min(1.0, result.familiarity / FAMILIAR)

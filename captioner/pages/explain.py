@@ -165,7 +165,7 @@ def _draw_words(
     """A map for every word, in rows; returns where they end."""
     attention = explanation.attention
     if attention.weights is None:
-        note = "This captioner has no attention: it reads every word from the whole picture."
+        note = "This captioner has no attention: it reads every word from the whole image."
         y = _write(draw, (MARGIN, y), note, 20, QUIET, 120)
     tile = explanation.image.copy()
     tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)

@@ -19,7 +19,7 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
-# Pictures and films: files beside the page (`'self'`, where a server shows it), or made in it.
+# Images and films: files beside the page (`'self'`, where a server shows it), or made in it.
 _MEDIA = "'self' file: data: blob:"
 
 

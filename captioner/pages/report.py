@@ -22,7 +22,7 @@ from captioner.files.journal import journal_beside, sources_of
 from captioner.files.writing import cannot_read, check_folder, check_no_folder, replace_file
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.render import render_page
-from captioner.pages.report_pictures import Look, Lookout, Picture
+from captioner.pages.report_images import Look, Lookout, ReportImage
 from captioner.text.tokenizer import tokenize
 from captioner.version import __version__
 
@@ -31,7 +31,7 @@ SAME_PROB = 0.02
 model's caption: half precision changes it by a hundredth at most."""
 
 MOST_WORDS = 100
-"""Of a longer text, which is no caption of ours, no word is looked for in the picture."""
+"""Of a longer text, which is no caption of ours, no word is looked for in the image."""
 
 LARGEST = 2**53 - 1
 """The greatest whole number of JavaScript (ECMA-262, Number.MAX_SAFE_INTEGER)."""
@@ -48,10 +48,10 @@ class ReportJob:
             `captioner.captioning.batches.CaptionRecord.to_dict`, or others with ``file_name`` and
             ``text``.
         output: the page; its folder is called the same, with ``_files`` behind.
-        images: the folder of the pictures; None finds them as the captions' journal says, and
+        images: the folder of the images; None finds them as the captions' journal says, and
             otherwise beside the captions.
-        batch_size: pictures that the model sees at once.
-        workers: threads that read pictures while the model works.
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works.
         overwrite: whether the page may take the place of any other file.
     """
 
@@ -79,13 +79,13 @@ class ReportSummary:
     """What a page shows.
 
     Attributes:
-        pictures: how many.
+        images: how many.
         unseen: names of those without a thumbnail, with the reason; without those of which the
             captions say that they cannot be read.
         notes: what the page says at its head.
     """
 
-    pictures: int
+    images: int
     unseen: Sequence[tuple[str, str]]
     notes: Sequence[str]
 
@@ -107,7 +107,7 @@ def check_report(job: ReportJob) -> None:
     if job.folder.exists() and not job.folder.is_dir():
         raise CaptionerError(f"{shown(job.folder)} is a file: the report needs a folder there")
     if job.images is not None and not job.images.is_dir():
-        raise CaptionerError(f"images {shown(job.images)} is no folder: name that of the pictures")
+        raise CaptionerError(f"images {shown(job.images)} is no folder: name that of the images")
     if os.path.realpath(output) == os.path.realpath(job.captions):
         raise CaptionerError(f"output {shown(output)} is the captions' file: name another")
     if not output.exists() or job.overwrite:
@@ -129,15 +129,15 @@ def check_report(job: ReportJob) -> None:
 def write_report(
     job: ReportJob,
     model: CaptionModel | None = None,
-    on_picture: Callable[[], object] = lambda: None,
+    on_image: Callable[[], object] = lambda: None,
     records: Sequence[Record] | None = None,
 ) -> ReportSummary:
-    """Look at the pictures and write the page; interrupted and started again, it goes on.
+    """Look at the images and write the page; interrupted and started again, it goes on.
 
     Args:
         job: what is to be shown.
         model: by which the attention of each caption's words is found; None shows none.
-        on_picture: called after each picture.
+        on_image: called after each image.
         records: what `read_records` gave of the job's captions, if it was called already.
 
     Raises:
@@ -148,14 +148,14 @@ def write_report(
     state = Path(os.path.realpath(job.captions))
     about, sources = sources_of(journal_beside(state))
     finder = _Finder(job, {} if job.images is not None else sources)
-    pictures = [_picture(record, finder, model is not None) for record in records]
+    images = [_image_of(record, finder, model is not None) for record in records]
     looks = []
     with Lookout(job.folder, model, job.batch_size, job.workers) as lookout:
-        for look in lookout.look(pictures):
+        for look in lookout.look(images):
             looks.append(look)
-            on_picture()
+            on_image()
         notes = _notes(about, model, records, looks)
-        replace_file(job.output, _page(job, model, records, pictures, looks, notes))
+        replace_file(job.output, _page(job, model, records, images, looks, notes))
         lookout.tidy()  # only now: the page that was there showed what was there
     unseen = [
         (record["file_name"], look.problem or "")
@@ -225,12 +225,12 @@ def _words(record: Record) -> tuple[tuple[str, ...], bool]:
     return words if len(words) <= MOST_WORDS else (), False
 
 
-# --- pictures ------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class _Finder:
-    """Where the pictures are."""
+    """Where the images are."""
 
     job: ReportJob
     sources: Mapping[str, tuple[str, str]]
@@ -252,15 +252,15 @@ class _Finder:
         return (self.job.images or self.job.captions.parent).joinpath(*inside.parts)
 
 
-def _picture(record: Record, finder: _Finder, with_words: bool) -> Picture:
+def _image_of(record: Record, finder: _Finder, with_words: bool) -> ReportImage:
     if record.get("error") is not None:
-        return Picture(None, problem=str(record["error"]))
+        return ReportImage(None, problem=str(record["error"]))
     path = finder.find(record["file_name"])
     if path is None:
-        problem = "its name leads out of the folder of the pictures, or no file can have it"
-        return Picture(None, problem=problem)
+        problem = "its name leads out of the folder of the images, or no file can have it"
+        return ReportImage(None, problem=problem)
     partial = record.get("partial") is True
-    return Picture(path, _words(record)[0] if with_words else (), partial=partial)
+    return ReportImage(path, _words(record)[0] if with_words else (), partial=partial)
 
 
 # --- the page ------------------------------------------------------------------------------
@@ -285,7 +285,7 @@ def _notes(
             "probabilities beside them, are those of the report's model."
         )
     if model.decoder.config.attention == "none":
-        notes.append("The model attends to no part of the picture: no word shows where it looked.")
+        notes.append("The model attends to no part of the image: no word shows where it looked.")
     return notes
 
 
@@ -311,8 +311,8 @@ def _generator(job: ReportJob) -> str:
     return f"captioner report {job.key}"
 
 
-def _item(record: Record, picture: Picture, look: Look) -> dict[str, Any]:
-    """A picture as the page's script reads it; see ``itemOf`` there."""
+def _item(record: Record, image: ReportImage, look: Look) -> dict[str, Any]:
+    """An image as the page's script reads it; see ``itemOf`` there."""
     item: dict[str, Any] = {"r": record}
     if _has_large(record):
         item["x"] = _around_text(record)
@@ -323,7 +323,7 @@ def _item(record: Record, picture: Picture, look: Look) -> dict[str, Any]:
     if look.attention is not None:
         item |= look.attention
         if not _words(record)[1]:
-            item["w"] = picture.words
+            item["w"] = image.words
     return item
 
 
@@ -349,12 +349,12 @@ def _page(
     job: ReportJob,
     model: CaptionModel | None,
     records: Sequence[Record],
-    pictures: Sequence[Picture],
+    images: Sequence[ReportImage],
     looks: Sequence[Look],
     notes: Sequence[str],
 ) -> str:
     failed = sum(record.get("error") is not None for record in records)
-    about = [f"{len(records):,} pictures"] + ([f"{failed:,} could not be read"] if failed else [])
+    about = [f"{len(records):,} images"] + ([f"{failed:,} could not be read"] if failed else [])
     about.append(f"captioner {__version__}")
     if model is not None:
         about.append(f"model {model.sha256[:12]}")
@@ -369,6 +369,6 @@ def _page(
             "name": shown(job.captions.stem),
             "thumbnails": f"{quote(os.fsencode(job.folder.name))}/thumbnails/",
             "grid": None if model is None else list(model.encoder.grid_shape),
-            "items": [_item(*each) for each in zip(records, pictures, looks, strict=True)],
+            "items": [_item(*each) for each in zip(records, images, looks, strict=True)],
         },
     )

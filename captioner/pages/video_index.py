@@ -1,6 +1,6 @@
 """The pages of a batch of videos: one for each, and ``index.html`` with all of them.
 
-The index shows whatever the batch's ledger knows. Beside it, in ``index_files``, lies a picture of
+The index shows whatever the batch's ledger knows. Beside it, in ``index_files``, lies an image of
 each video: JPEG files that are not called so, lest a search of the folder should find them.
 """
 
@@ -77,7 +77,7 @@ class TagPages:
     def data(
         self, file: SourceFile, page: Path, record: Line, thumbnails: Sequence[bytes]
     ) -> dict[str, Any]:
-        """What the page of a video shows; also keeps its picture for the index."""
+        """What the page of a video shows; also keeps its image for the index."""
         weights = [
             (segment["end"] - segment["start"]) * segment["confidence"]
             for segment in record["segments"]
@@ -107,9 +107,9 @@ class TagPages:
         if data is None or data["video"]["file_name"] != file.name:
             return False
         replace_file(page, render({**data, "src": video}))
-        picture = next((each for each in data["thumbnails"] if each), None)
-        if picture is not None and not poster.is_file():
-            self._keep_poster(file, b64decode(picture))
+        image = next((each for each in data["thumbnails"] if each), None)
+        if image is not None and not poster.is_file():
+            self._keep_poster(file, b64decode(image))
         return True
 
     def href(self, page: Path) -> str:
@@ -126,7 +126,7 @@ class TagPages:
 
         Args:
             lines: of the ledger, in the order of the videos.
-            is_last: whether no video will follow: it is always time then, and pictures that
+            is_last: whether no video will follow: it is always time then, and images that
                 nothing needs any more are removed.
 
         Raises:
@@ -183,7 +183,7 @@ class TagPages:
         digest = blake2b(file_name.encode(), digest_size=16).hexdigest()
         return self._folder / f"{digest}.thumb"
 
-    def _keep_poster(self, file: SourceFile, picture: bytes) -> None:
+    def _keep_poster(self, file: SourceFile, image: bytes) -> None:
         path = self._poster(file.name)
         # Of the same name in every run, so that one left by a killed run is written over.
-        replace_bytes(path, [picture], temporary=path.with_name(f".{path.name}.part"))
+        replace_bytes(path, [image], temporary=path.with_name(f".{path.name}.part"))

@@ -1,6 +1,6 @@
 """A page for one video: a player, its shots, segments and tags over time, a transcript.
 
-The page is one file, the small pictures in it; the video stays where it is and is referred to. What
+The page is one file, the small images in it; the video stays where it is and is referred to. What
 the page shows is in its data block, from which it can be made again (`read_data`): see
 ``templates/video.js`` for what it does with them.
 """

@@ -140,8 +140,8 @@ class VideoTag:
             the confidence of a tag means.
         coverage: share of the video's time that its spans cover, in [0, 1].
         score: confidence * coverage * log(1 / frequency), by which tags are ranked: what the
-            frames show, weighted against words that any picture's captions have (tf-idf, Salton
-            and Buckley 1988). Frequency is the word's share of the training pictures.
+            frames show, weighted against words that any image's captions have (tf-idf, Salton
+            and Buckley 1988). Frequency is the word's share of the training images.
         spans: where it holds, in the order of time.
     """
 

@@ -36,7 +36,7 @@ from captioner.tagging.timeline import (
     VideoTag,
     build_timeline,
 )
-from captioner.video.events import Ended, Event, Failed, Opened, Picture
+from captioner.video.events import ChosenFrame, Ended, Event, Failed, Opened
 from captioner.video.frames import VideoError, VideoInfo
 from captioner.video.process import VideoProcess
 from captioner.video.sampling import Cut, SamplingOptions
@@ -179,7 +179,7 @@ def tag_videos(
             tags were calibrated.
         batch_size: frames that the model sees at once.
         on_progress: called after each frame that was read.
-        thumbnails: also make a small picture of each segment.
+        thumbnails: also make a small image of each segment.
 
     Raises:
         ValueError: batch_size is too small; raised by the call itself.
@@ -212,7 +212,7 @@ def _tag_videos(
                 open_videos.append(_OpenVideo(file, captioner.model, thumbnails, sampling.start_s))
             video = open_videos[-1]
             video.take(event)
-            if isinstance(event, Picture):
+            if isinstance(event, ChosenFrame):
                 if event.pixels is not None:
                     captioner.add(video, event.pixels)
                 if on_progress is not None:
@@ -226,7 +226,7 @@ def _tag_videos(
 
 
 class _Captioner:
-    """Collects pictures of whatever video and captions them when a batch is full."""
+    """Collects images of whatever video and captions them when a batch is full."""
 
     def __init__(self, model: CaptionModel, decoding: DecodingOptions, batch_size: int) -> None:
         self.model = model
@@ -236,8 +236,8 @@ class _Captioner:
 
     def add(self, video: _OpenVideo, pixels: bytes) -> None:
         transform = self.model.transform
-        picture = Image.frombytes("RGB", transform.size, pixels)
-        self._batch.append((video, transform.normalize(picture)))
+        image = Image.frombytes("RGB", transform.size, pixels)
+        self._batch.append((video, transform.normalize(image)))
         if len(self._batch) == self._batch_size:
             self.flush()
 
@@ -245,10 +245,10 @@ class _Captioner:
     def flush(self) -> None:
         if not self._batch:
             return
-        pictures = torch.stack([picture for _, picture in self._batch])
-        missing = self._batch_size - len(pictures)
-        pictures = functional.pad(pictures, (0, 0, 0, 0, 0, 0, 0, missing))  # one shape for all
-        features = self.model.encode(pictures)
+        images = torch.stack([image for _, image in self._batch])
+        missing = self._batch_size - len(images)
+        images = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))  # one shape for all
+        features = self.model.encode(images)
         results = self.model.caption_features(features, self._decoding, fixed_shape=True)
         looks = _unit(features)
         for (video, _), result, look in zip(self._batch, results, looks, strict=False):
@@ -275,7 +275,7 @@ class _OpenVideo:
         self._model = model
         self._filmstrip = Filmstrip(model.transform) if thumbnails else None
         self._cuts_s: list[float] = []
-        self._waiting: deque[tuple[Picture, int]] = deque()  # with the number of their shot
+        self._waiting: deque[tuple[ChosenFrame, int]] = deque()  # with the number of their shot
         self._frames: list[CaptionedFrame] = []
         self._result: tuple[CaptionResult, tuple[Tag, ...]] | None = None
         self._segment_sum: np.ndarray[Any, Any] | None = None  # of the looks of its frames (D,)
@@ -286,7 +286,7 @@ class _OpenVideo:
             self.info = event.info
         elif isinstance(event, Cut):
             self._cuts_s.append(event.time_s)
-        elif isinstance(event, Picture):
+        elif isinstance(event, ChosenFrame):
             self._waiting.append((event, len(self._cuts_s)))
             if len(self._waiting) == 1 and event.pixels is None:
                 self._settle()
@@ -294,7 +294,7 @@ class _OpenVideo:
             self.end = event
 
     def take_result(self, result: CaptionResult, look: np.ndarray[Any, Any]) -> None:
-        """The caption of the first picture that waits for one, and its unit features (D,)."""
+        """The caption of the first image that waits for one, and its unit features (D,)."""
         lexicon = self._model.lexicon
         tags = () if lexicon is None else tags_of(result, lexicon, self._model.tag_calibration)
         self._result, self._look = (result, tags), look
@@ -303,17 +303,17 @@ class _OpenVideo:
             self._settle()
 
     def _settle(self) -> None:
-        """Turn the first waiting picture into a frame with the latest caption."""
+        """Turn the first waiting image into a frame with the latest caption."""
         assert self._result is not None and self._look is not None
-        picture, shot = self._waiting.popleft()
+        image, shot = self._waiting.popleft()
         (result, tags), best = self._result, self._result[0].candidates[0]
         starts_segment = self._starts_segment(shot, self._look)
         if self._filmstrip is not None:
-            self._filmstrip.add(picture.pixels, result.confidence, starts_segment, self._size)
+            self._filmstrip.add(image.pixels, result.confidence, starts_segment, self._size)
         self._frames.append(
             CaptionedFrame(
-                time_s=picture.time_s,
-                frame_index=picture.frame_index,
+                time_s=image.time_s,
+                frame_index=image.frame_index,
                 shot=shot,
                 starts_segment=starts_segment,
                 text=result.text,
@@ -321,7 +321,7 @@ class _OpenVideo:
                 confidence=result.confidence,
                 avg_logprob=best.log_prob / len(best.word_probs),
                 tags=tags,
-                until_s=picture.until_s,
+                until_s=image.until_s,
             )
         )
 
@@ -376,16 +376,16 @@ class _OpenVideo:
         )
 
     def _thumbnails(self, segments: Iterable[Segment]) -> tuple[bytes, ...]:
-        """A picture of each segment; the filmstrip has one of each part that became one of them."""
+        """An image of each segment; the filmstrip has one of each part that became one of them."""
         if self._filmstrip is None:
             return ()
-        pictures = self._filmstrip.finish(self._size)
+        images = self._filmstrip.finish(self._size)
         parts = list(accumulate(int(frame.starts_segment) for frame in self._frames))
         surest = (
             max(segment.frames, key=lambda position: self._frames[position].confidence)
             for segment in segments
         )
-        return tuple(pictures[parts[position] - 1] for position in surest)
+        return tuple(images[parts[position] - 1] for position in surest)
 
 
 # --- as JSON primitives --------------------------------------------------------------------

@@ -185,7 +185,7 @@ class HtmlTagWriter(TagWriter):
     """A page with a player, the tags over time and a transcript.
 
     The record's ``page`` is `captioner.pages.video_page.page_data`, which also knows where the
-    video is and has pictures; without it there is neither a player nor a picture.
+    video is and has images; without it there is neither a player nor an image.
     """
 
     format = "html"

@@ -24,13 +24,13 @@ from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, Tokenizer, tokenize
 class Batch(NamedTuple):
     """Some images with all their captions.
 
-    ``pictures``: pixels (B, 3, height, width), or what is kept of the encoder's frozen part,
+    ``images``: pixels (B, 3, height, width), or what is kept of the encoder's frozen part,
     float16: grids (B, R, D) of a frozen one, else maps (B, h, w, C). ``captions``: (B, C, T + 1)
     int64: start symbol, words, end symbol, padding. ``indices``: (B,) int64, the images' places in
     their split. ``styles``: (B,) int64, of the captions.
     """
 
-    pictures: Tensor
+    images: Tensor
     captions: Tensor
     indices: Tensor
     styles: Tensor
@@ -109,7 +109,7 @@ class RandomView:
     """Augmentation that keeps captions true: crops, and mirroring unless they name a side.
 
     Args:
-        min_area: smallest share of the picture's area that a crop keeps.
+        min_area: smallest share of the image's area that a crop keeps.
         seed: of the whole run; every view is drawn from it, the epoch and the image.
     """
 
@@ -156,7 +156,7 @@ class KeptViews:
 class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
     """Images of one source in one split, with their captions as word ids.
 
-    An item is asked for by (epoch, index), or by an index alone for epoch 0. It holds the picture,
+    An item is asked for by (epoch, index), or by an index alone for epoch 0. It holds the image,
     or what is kept of the encoder's frozen part where ``cache`` is given, the captions' ids between
     start and end symbol, the index, and the number of the captions' style.
 
@@ -203,9 +203,9 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int, int]:
         epoch, index = (0, key) if isinstance(key, int) else key
-        return self._picture(epoch, index), self._captions(epoch, index), index, self.style
+        return self._pixels(epoch, index), self._captions(epoch, index), index, self.style
 
-    def _picture(self, epoch: int, index: int) -> Tensor:
+    def _pixels(self, epoch: int, index: int) -> Tensor:
         if self.cache is not None:
             row = index * self.views + (epoch + index) % self.views
             return torch.from_numpy(np.array(self.cache[row]))  # float16
@@ -253,11 +253,11 @@ def _caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
 
 def collate(items: Sequence[tuple[Tensor, list[list[int]], int, int]]) -> Batch:
     """Pad captions to the longest, and images with fewer captions with empty ones."""
-    pictures, captions, indices, styles = zip(*items, strict=True)
+    images, captions, indices, styles = zip(*items, strict=True)
     most = max(len(texts) for texts in captions)
     longest = max(len(ids) for texts in captions for ids in texts)
     padded = torch.full((len(items), most, longest), PAD_ID)
     for row, texts in enumerate(captions):
         for column, ids in enumerate(texts):
             padded[row, column, : len(ids)] = torch.tensor(ids)
-    return Batch(torch.stack(pictures), padded, torch.tensor(indices), torch.tensor(styles))
+    return Batch(torch.stack(images), padded, torch.tensor(indices), torch.tensor(styles))

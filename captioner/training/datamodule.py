@@ -60,12 +60,12 @@ class CaptionDataModule(pl.LightningDataModule):
             ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one.
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
-        augment: train on random views instead of the whole picture. Their features cannot be kept:
+        augment: train on random views instead of the whole image. Their features cannot be kept:
             with a frozen encoder too, it then works in every step, unless ``views`` says otherwise.
         views: with ``augment``, draw this many views of each image once and keep what the frozen
             part of the encoder gives for them; epochs take turns. 0: new views in every epoch.
             Without ``augment``, 1 keeps what the frozen part gives for the whole image.
-        min_area: smallest share of the picture that such a view shows.
+        min_area: smallest share of the image that such a view shows.
         dev_fraction: share of the images held out for validation where the data has no dev split.
             Which ones depends on their names alone, so that runs with other seeds compare.
         cache_dir: where features of a frozen encoder are kept; default ``~/.cache/captioner``.

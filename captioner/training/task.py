@@ -161,14 +161,14 @@ class CaptionTask(pl.LightningModule):
             # Weights that were drawn at random: those that the cached features come from.
             self.model.encoder.load_state_dict(data.encoder_weights)
 
-    def features(self, pictures: Tensor) -> ImageFeatures:
+    def features(self, images: Tensor) -> ImageFeatures:
         """Features of pixels, or of what is kept of the encoder's frozen part; see ``Batch``."""
-        if pictures.ndim == 3:
-            return ImageFeatures.from_grid(pictures.float())
-        if pictures.dtype is torch.float16:
-            kept: ImageFeatures = self.model.encoder.finish(pictures.float())
+        if images.ndim == 3:
+            return ImageFeatures.from_grid(images.float())
+        if images.dtype is torch.float16:
+            kept: ImageFeatures = self.model.encoder.finish(images.float())
             return kept
-        features: ImageFeatures = self.model.encoder(pictures)
+        features: ImageFeatures = self.model.encoder(images)
         return features
 
     def loss(
@@ -261,7 +261,7 @@ class CaptionTask(pl.LightningModule):
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch of teacher forcing, or of samples and their rewards."""
-        features, images = self.features(batch.pictures), len(batch.indices)
+        features, images = self.features(batch.images), len(batch.indices)
         if self.objective != "self_critical":
             loss = self.loss(features, batch.captions, batch.styles)
         else:
@@ -308,7 +308,7 @@ class CaptionTask(pl.LightningModule):
 
     def _evaluate_batch(self, batch: Batch, split: str) -> None:
         name = "val" if split == "dev" else split
-        features = self.features(batch.pictures)
+        features = self.features(batch.images)
         loss = self.loss(features, batch.captions, batch.styles)
         self.log(f"{name}/loss", loss, batch_size=len(batch.indices))
         features = ImageFeatures(features.grid.float(), features.pooled.float())

@@ -72,7 +72,7 @@ def _gif_colours(flags: int) -> int:
 
 
 def _png_moves(file: IO[bytes]) -> bool:
-    """The chunk acTL, before the first data of the picture, says how many frames there are."""
+    """The chunk acTL, before the first data of the image, says how many frames there are."""
     file.seek(8)
     for _ in range(MAX_PARTS):
         head = file.read(8)
@@ -117,6 +117,6 @@ def webp_frames(image: Image.Image) -> Iterator[tuple[Pixels, float]]:
     for frame in ImageSequence.Iterator(image):
         clear = frame.convert("RGBA")
         lasts_s = frame.info.get("duration", 0) / 1000
-        picture = Image.new("RGB", clear.size, "white")
-        picture.paste(clear, mask=clear.getchannel("A"))
-        yield np.asarray(picture), lasts_s if lasts_s > SHORTEST_S else USUAL_S
+        flat = Image.new("RGB", clear.size, "white")
+        flat.paste(clear, mask=clear.getchannel("A"))
+        yield np.asarray(flat), lasts_s if lasts_s > SHORTEST_S else USUAL_S

@@ -33,7 +33,7 @@ MAX_REASON = 200  # characters of an error that nobody has foreseen
 
 REPEAT_SIDE = 32
 REPEAT_DIFFERENCE = 8
-"""A picture repeats the last one if, scaled to REPEAT_SIDE squared greys, none differs by more."""
+"""An image repeats the last one if, scaled to REPEAT_SIDE squared greys, none differs by more."""
 
 
 def main() -> None:
@@ -103,15 +103,15 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
         if isinstance(found, Cut):
             out.send("cut", asdict(found))
             continue
-        picture = transform.fit(Image.fromarray(found.rgb()))
-        signature = _signature(picture)
+        image = transform.fit(Image.fromarray(found.rgb()))
+        signature = _signature(image)
         repeats = last is not None and int(np.abs(signature - last).max()) <= REPEAT_DIFFERENCE
         if not repeats:
             last = signature
         out.send(
-            "picture",
+            "frame",
             {"time_s": found.time_s, "frame_index": found.index, "until_s": found.until_s},
-            b"" if repeats else picture.tobytes(),
+            b"" if repeats else image.tobytes(),
         )
     ended = measure.ended(video, options.end_s)
     if last is None:
@@ -120,8 +120,8 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
     out.send("ended", asdict(ended))
 
 
-def _signature(picture: Image.Image) -> np.ndarray[Any, Any]:
-    grey = picture.convert("L").resize((REPEAT_SIDE, REPEAT_SIDE), Image.Resampling.BOX)
+def _signature(image: Image.Image) -> np.ndarray[Any, Any]:
+    grey = image.convert("L").resize((REPEAT_SIDE, REPEAT_SIDE), Image.Resampling.BOX)
     return np.asarray(grey, dtype=np.int16)
 
 

@@ -1,4 +1,4 @@
-"""From a decoded frame to the sRGB picture that a player shows, with PyAV.
+"""From a decoded frame to the sRGB image that a player shows, with PyAV.
 
 FFmpeg's scaler turns what is stored into RGB by the matrix that the file names. This module adds
 what it leaves to the player: which matrix is meant where the file names none, high dynamic range
@@ -84,7 +84,7 @@ def guessed_colours(colours: Colours, width: int, height: int) -> Colours:
 
 
 class FrameConverter:
-    """Turns decoded frames into pictures.
+    """Turns decoded frames into images.
 
     Args:
         declared: colours that the container states, for frames that say nothing themselves.
@@ -132,10 +132,10 @@ class FrameConverter:
         table = _table_for(colours)
         if table is None and not is_clear:
             return pixels
-        picture = Image.fromarray(pixels)
+        image = Image.fromarray(pixels)
         if table is not None:
-            picture = picture.filter(table)
-        return np.asarray(_over_white(picture))
+            image = image.filter(table)
+        return np.asarray(_over_white(image))
 
 
 def _has_alpha(pixel_format: Any) -> bool:
@@ -143,11 +143,11 @@ def _has_alpha(pixel_format: Any) -> bool:
     return pixel_format.has_palette or any(each.is_alpha for each in pixel_format.components)
 
 
-def _over_white(picture: Image.Image) -> Image.Image:
-    if picture.mode == "RGB":
-        return picture
-    result = Image.new("RGB", picture.size, "white")
-    result.paste(picture, mask=picture.getchannel("A"))
+def _over_white(image: Image.Image) -> Image.Image:
+    if image.mode == "RGB":
+        return image
+    result = Image.new("RGB", image.size, "white")
+    result.paste(image, mask=image.getchannel("A"))
     return result
 
 

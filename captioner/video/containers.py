@@ -34,7 +34,7 @@ def open_container(path: Path) -> Any:
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    """The largest stream of images that is not a cover; VideoError if there is none."""
+    """The largest video stream that is not a cover image; VideoError if there is none."""
     from av.stream import Disposition
 
     streams = [
@@ -43,11 +43,11 @@ def video_stream(container: Any, path: Path) -> Any:
         if not stream.disposition & Disposition.attached_pic  # a music file's cover
     ]
     if not streams:
-        held = "only sound" if container.streams.audio else "no pictures"
+        held = "only sound" if container.streams.audio else "no video"
         raise VideoError("no_video_stream", f"it holds {held}", path)
     streams = [stream for stream in streams if stream.codec_context is not None]
     if not streams:
-        raise VideoError("no_decoder", "no decoder for its pictures", path)
+        raise VideoError("no_decoder", "no decoder for its video stream", path)
     stream = max(streams, key=lambda each: each.width * each.height)
     stream.thread_type = "AUTO"
     return stream
@@ -101,7 +101,7 @@ def not_opened(path: Path) -> VideoError:
 
 
 ENCRYPTION = "encryption_info"  # FFmpeg puts it beside each packet that needs a key
-_PROTECTED = ("encv", "drmi")  # what MP4 calls pictures under protection
+_PROTECTED = ("encv", "drmi")  # what MP4 calls encrypted video
 _ENCRYPTED = re.compile(
     # Matroska's ContentEncryption with its algorithm, and ASF's two objects of that name.
     rb"\x50\x35.{1,12}\x47\xe1|\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"

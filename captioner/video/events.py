@@ -22,14 +22,14 @@ class Opened:
 
 
 @dataclass(frozen=True)
-class Picture:
+class ChosenFrame:
     """A frame that was chosen.
 
     Attributes:
         time_s: when it is shown, in seconds since the first frame.
         frame_index: its number among the frames that could be decoded.
         pixels: what the model's transform made of it, RGB, height * width * 3 bytes; None if it
-            looks the same as the picture before, whose caption is its caption.
+            looks the same as the image before, whose caption is its caption.
         until_s: when the next frame is shown, likewise; None if that is not known.
     """
 
@@ -70,7 +70,7 @@ class Failed:
     reason: str
 
 
-Event = Opened | Picture | Cut | Ended | Failed
+Event = Opened | ChosenFrame | Cut | Ended | Failed
 
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
@@ -92,8 +92,8 @@ def event_of(header: dict[str, Any], data: bytes) -> Event | None:
     kind, values = header["event"], header.get("values", {})
     if kind == "opened":
         return Opened(VideoInfo(**values))
-    if kind == "picture":
-        return Picture(**values, pixels=data or None)
+    if kind == "frame":
+        return ChosenFrame(**values, pixels=data or None)
     if kind == "cut":
         return Cut(**values)
     if kind == "ended":

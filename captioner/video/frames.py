@@ -19,7 +19,7 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import printable
 
 READING = 3
-"""Rises when the same files give other pictures, times or cuts than before: results do not mix."""
+"""Rises when the same files give other images, times or cuts than before: results do not mix."""
 
 LONGEST_GAP_S = 3600.0
 """Longest time that a frame is believed to be shown, unless the video is announced to be longer."""
@@ -30,9 +30,9 @@ MAX_PIXEL_ASPECT = 8
 """Pixels that are announced to be more oblong than that are taken for square ones."""
 
 MAX_WIDTH = 16_384
-"""Pixels to which a picture may be widened because its stored ones are not square."""
+"""Pixels to which an image may be widened because its stored ones are not square."""
 
-Picture = np.ndarray[Any, np.dtype[np.uint8]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 class VideoError(CaptionerError):
@@ -60,9 +60,9 @@ class VideoInfo:
     """What the container says before anything is decoded; only the size is certain.
 
     Attributes:
-        width: of the picture as it is shown, in square pixels.
+        width: of the image as it is shown, in square pixels.
         height: likewise.
-        rotation: degrees clockwise by which stored pictures are turned to be shown: 0, 90, 180
+        rotation: degrees clockwise by which stored images are turned to be shown: 0, 90, 180
             or 270. It is applied already, after mirroring where the file asks for that too.
         announced_s: length of the video in seconds according to the container; None if it does
             not say.
@@ -82,7 +82,7 @@ class VideoInfo:
 
 
 class Frame(ABC):
-    """One decoded picture. It is converted only when asked for: most frames are looked at by none.
+    """One decoded image. It is converted only when asked for: most frames are looked at by none.
 
     Attributes:
         index: 0, 1, 2, ... in the order of showing, of the frames that could be decoded.
@@ -98,11 +98,11 @@ class Frame(ABC):
         self.until_s: float | None = None
 
     @abstractmethod
-    def rgb(self) -> Picture:
-        """The picture as it is shown, upright: (height, width, 3) in the order RGB."""
+    def rgb(self) -> Pixels:
+        """The image as it is shown, upright: (height, width, 3) in the order RGB."""
 
     @abstractmethod
-    def thumbnail(self, width: int, height: int) -> Picture:
+    def thumbnail(self, width: int, height: int) -> Pixels:
         """A small copy as it is stored, not turned: (height, width, 3) in the order BGR."""
 
 
@@ -200,7 +200,7 @@ def plausible(seconds: float | None) -> float | None:
 
 
 def shown_width(width: int, pixel_aspect: Fraction | float | None) -> int:
-    """The width in pixels as high as they are wide, of pictures whose pixels need not be so.
+    """The width in pixels as high as they are wide, of images whose pixels need not be so.
 
     Args:
         width: of what is stored.

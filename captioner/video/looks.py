@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from captioner.video.frames import Frame, Picture
+from captioner.video.frames import Frame, Pixels
 
 THUMBNAIL_SIZE = (160, 90)
 """(width, height) in pixels of what is compared, whatever the shape of the video: that of the
@@ -49,7 +49,7 @@ class Look:
         self.time_s = frame.time_s
         self.until_s = float("inf")
         self.change = 0.0
-        self._thumbnail: Picture = frame.thumbnail(*THUMBNAIL_SIZE)
+        self._thumbnail: Pixels = frame.thumbnail(*THUMBNAIL_SIZE)
         if before is not None:
             before.until_s = self.time_s
             self.change = float(np.mean(cv2.absdiff(self._thumbnail, before._thumbnail)))

@@ -21,7 +21,7 @@ from captioner.video.containers import (
 from captioner.video.frames import (
     Clock,
     Frame,
-    Picture,
+    Pixels,
     Video,
     VideoError,
     VideoInfo,
@@ -49,35 +49,35 @@ class ImageFrame(Frame):
     """A frame whose pixels are there, BGR."""
 
     def __init__(
-        self, index: int, time_s: float, picture: Picture, shown_size: tuple[int, int]
+        self, index: int, time_s: float, image: Pixels, shown_size: tuple[int, int]
     ) -> None:
         super().__init__(index, time_s, None)
-        self._picture = picture
+        self._image = image
         self._shown_size = shown_size
 
-    def rgb(self) -> Picture:
+    def rgb(self) -> Pixels:
         """See `Frame.rgb`."""
         import cv2
 
-        height, width = self._picture.shape[:2]
-        shown = self._picture
+        height, width = self._image.shape[:2]
+        shown = self._image
         if (width, height) != self._shown_size:
             shown = np.asarray(cv2.resize(shown, self._shown_size), dtype=np.uint8)
-        picture: Picture = np.ascontiguousarray(shown[:, :, ::-1])
-        return picture
+        image: Pixels = np.ascontiguousarray(shown[:, :, ::-1])
+        return image
 
-    def thumbnail(self, width: int, height: int) -> Picture:
+    def thumbnail(self, width: int, height: int) -> Pixels:
         """See `Frame.thumbnail`."""
         import cv2
 
-        small = cv2.resize(self._picture, (width, height), interpolation=cv2.INTER_AREA)
+        small = cv2.resize(self._image, (width, height), interpolation=cv2.INTER_AREA)
         return np.asarray(small, dtype=np.uint8)
 
 
 def _opencv_size(
     shape: Sequence[int], rotation: int, pixel_aspect: float | None
 ) -> tuple[int, int]:
-    """(width, height) at which pictures are shown that OpenCV has turned already."""
+    """(width, height) at which images are shown that OpenCV has turned already."""
     height, width = shape[:2]
     if rotation % 180:
         return width, shown_width(height, pixel_aspect)
@@ -85,10 +85,10 @@ def _opencv_size(
 
 
 class OpenCvVideo(Video):
-    """OpenCV turns pictures upright itself; its clock is the timestamp, its counts are guesses.
+    """OpenCV turns images upright itself; its clock is the timestamp, its counts are guesses.
 
     What it does not do: it decodes no AV1, ends in silence at what it cannot decode, turns
-    mirrored pictures wrongly, takes a sound file's cover for a video, brings all frames to one
+    mirrored images wrongly, takes a sound file's cover for a video, brings all frames to one
     size, cannot open names that are not UTF-8, takes the longest stream's length for the video's
     in Matroska, takes what has no container for 25 frames a second, and shows high dynamic range
     and BT.709 as if they were BT.601, and transparent pixels in the colour that lies behind.
@@ -128,15 +128,15 @@ class OpenCvVideo(Video):
 
     def __iter__(self) -> Iterator[Frame]:
         clock = Clock(self._rate, self.info.announced_s)
-        index, picture = 0, self._first
+        index, image = 0, self._first
         self._first = None
-        while picture is not None:
+        while image is not None:
             stamp_ms = self._capture.get(self._cv2.CAP_PROP_POS_MSEC)
             # Zero also stands for a stamp that is not known.
             stamp = Fraction(stamp_ms) / 1000 if index == 0 or stamp_ms != 0 else None
-            yield ImageFrame(index, float(clock.time(stamp)), picture, self._shown_size)
-            read, picture = self._capture.read()
-            index, picture = index + 1, picture if read else None
+            yield ImageFrame(index, float(clock.time(stamp)), image, self._shown_size)
+            read, image = self._capture.read()
+            index, image = index + 1, image if read else None
 
     def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
         """See `Video.measured_s`."""

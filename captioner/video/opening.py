@@ -78,7 +78,7 @@ def open_video(path: str | Path, reader: str = "pyav") -> Video:
         reader: ``pyav`` or ``opencv``.
 
     Raises:
-        VideoError: there is no picture to be had from it; its ``code`` says why.
+        VideoError: there is no image to be had from it; its ``code`` says why.
         ValueError: an unknown reader.
     """
     path = Path(path)

@@ -5,7 +5,7 @@ and not the batch: the process is ended, the file gets an error, and a new proce
 next one. It also decodes on one core while the model works on another.
 
 The two talk over the child's standard input and output. In go lines of JSON: first the settings,
-then one line for each video. Out come messages: a line of JSON and, for pictures, so many bytes
+then one line for each video. Out come messages: a line of JSON and, for images, so many bytes
 of pixels as it says. No pickle: what a hostile video might do to the child ends there.
 """
 
@@ -30,7 +30,7 @@ from captioner.video.events import Ended, Event, Failed, event_of, receive
 from captioner.video.sampling import SamplingOptions
 
 JOBS_AHEAD = 4  # videos that the child knows of, so that it never waits for the next one
-PICTURES_AHEAD = 64  # messages read ahead: about 10 MB of pictures of 224x224 pixels
+MESSAGES_AHEAD = 64  # messages read ahead: about 10 MB of images of 224x224 pixels
 _START = """
 import json, sys
 sys.path[:] = json.loads(sys.argv[1])
@@ -43,7 +43,7 @@ class VideoProcess:
     """Reads videos in a child process. Use it as a context, so that the child ends with it.
 
     Args:
-        transform: of the model; the child resizes pictures with it.
+        transform: of the model; the child resizes images with it.
         options: which frames are looked at.
     """
 
@@ -55,7 +55,7 @@ class VideoProcess:
     def read(self, files: Iterable[SourceFile]) -> Iterator[tuple[SourceFile, Event]]:
         """The events of all videos, one after the other, in the order of the files.
 
-        Each ends with `Ended` or `Failed`; after `Opened` and pictures a `Failed` means that the
+        Each ends with `Ended` or `Failed`; after `Opened` and images a `Failed` means that the
         rest could not be read.
         """
         asked: deque[SourceFile] = deque()
@@ -132,7 +132,7 @@ class _Child:
         assert self._process.stdin is not None and self._process.stdout is not None
         self._stdin = self._process.stdin
         self.messages: queue.Queue[tuple[dict[str, Any], bytes] | None] = queue.Queue(
-            PICTURES_AHEAD
+            MESSAGES_AHEAD
         )
         self._closed = threading.Event()
         self._send({"transform": transform.to_dict(), "sampling": asdict(options)})

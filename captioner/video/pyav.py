@@ -25,7 +25,7 @@ from captioner.video.containers import (
 from captioner.video.frames import (
     Clock,
     Frame,
-    Picture,
+    Pixels,
     Video,
     VideoError,
     VideoInfo,
@@ -45,20 +45,20 @@ class _PyAvFrame(Frame):
         self._frame = frame
         self._video = video
 
-    def rgb(self) -> Picture:
+    def rgb(self) -> Pixels:
         frame = self._frame
         width = shown_width(frame.width, self._video.pixel_aspect)
-        picture = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
+        image = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
         is_mirrored, turns = self._video.orientation
         if is_mirrored:
-            picture = picture[:, ::-1]
-        return np.ascontiguousarray(np.rot90(picture, -turns))  # NumPy counts counterclockwise
+            image = image[:, ::-1]
+        return np.ascontiguousarray(np.rot90(image, -turns))  # NumPy counts counterclockwise
 
-    def thumbnail(self, width: int, height: int) -> Picture:
-        picture = self._converted(lambda: self._video.small.rgb(self._frame, width, height))
-        return np.ascontiguousarray(picture[:, :, ::-1])
+    def thumbnail(self, width: int, height: int) -> Pixels:
+        image = self._converted(lambda: self._video.small.rgb(self._frame, width, height))
+        return np.ascontiguousarray(image[:, :, ::-1])
 
-    def _converted(self, convert: Callable[[], Picture]) -> Picture:
+    def _converted(self, convert: Callable[[], Pixels]) -> Pixels:
         import av
 
         try:
@@ -70,7 +70,7 @@ class _PyAvFrame(Frame):
         try:
             return convert()
         except av.error.FFmpegError as error:
-            reason = f"its pictures of the format {self._frame.format.name} cannot be converted"
+            reason = f"its frames of the pixel format {self._frame.format.name} cannot be converted"
             raise VideoError("no_decoder", reason, self._video.path) from error
 
 
@@ -84,7 +84,7 @@ def _reformat() -> Callable[..., Any]:
 def _alpha_decoder(stream: Any) -> Any:
     """A decoder that sees transparency where the usual one does not; None where that is no matter.
 
-    WebM keeps it beside the pictures of VP8 and VP9, and FFmpeg's own decoders leave it there.
+    WebM keeps it beside the frames of VP8 and VP9, and FFmpeg's own decoders leave it there.
     """
     import av
 
@@ -103,7 +103,7 @@ def _orientation(frame: Any) -> tuple[bool, int]:
     """Whether a frame is mirrored left to right first, then its quarter turns clockwise.
 
     To be asked of one frame only: PyAV's list of side data and its frame hold each other, and so
-    the picture stays in memory until Python looks for such circles.
+    the image stays in memory until Python looks for such circles.
     """
     from av.sidedata.sidedata import Type
 
@@ -118,7 +118,7 @@ def _orientation(frame: Any) -> tuple[bool, int]:
 
 
 def _side_data(frame: Any) -> Mapping[Any, Any]:
-    """What a frame carries besides its picture, of the kinds that PyAV knows.
+    """What a frame carries besides its image, of the kinds that PyAV knows.
 
     FFmpeg knows more (of spatial video, EXIF), and PyAV then refuses all with a ValueError.
     """
@@ -159,7 +159,7 @@ class PyAvVideo(Video):
         try:
             self._stream = video_stream(self._container, path)
             self._decoder = _alpha_decoder(self._stream) or self._stream.codec_context
-            # What the container states; a decoder writes over it what the pictures state.
+            # What the container states; a decoder writes over it what the frames state.
             declared = Colours.of(self._stream.codec_context)
             may_be_unset = self._stream.codec_context.name == "rawvideo"
             self.full = FrameConverter(declared, _reformat(), may_be_unset=may_be_unset)
@@ -234,7 +234,7 @@ class PyAvVideo(Video):
                     return
             for frame in frames:
                 if frame.is_corrupt:
-                    # A decoder paints over what is missing: a picture of nothing that was filmed.
+                    # A decoder paints over what is missing: an image of nothing that was filmed.
                     self.decode_failures += 1
                     continue
                 self._failures_in_a_row = 0

@@ -11,7 +11,7 @@ from captioner.video.shots import find_cuts
 
 SETTLE_S = 0.25
 """A shot without a regular sample is shown by its frame so long after the cut, when a fade and the
-coarse pictures that encoders make of a new scene are over; or by its last one if it is shorter."""
+coarse frames that encoders make of a new scene are over; or by its last one if it is shorter."""
 
 
 @dataclass(frozen=True)

@@ -11,7 +11,7 @@ from PIL import Image
 
 from captioner.video import animations
 from captioner.video.containers import no_frames, not_opened
-from captioner.video.frames import Frame, Picture, Video, VideoInfo, plausible
+from captioner.video.frames import Frame, Pixels, Video, VideoInfo, plausible
 from captioner.video.opencv import ImageFrame
 
 
@@ -40,7 +40,7 @@ class WebPVideo(Video):
                 alive()
         return plausible(total_s)
 
-    def _next(self) -> tuple[Picture, float] | None:
+    def _next(self) -> tuple[Pixels, float] | None:
         try:
             return next(self._frames, None)
         except _PILLOW_ERRORS:
@@ -52,9 +52,9 @@ class WebPVideo(Video):
         index, time_s, found = 0, 0.0, self._first
         self._first = None
         while found is not None:
-            picture, lasts_s = found
-            height, width = picture.shape[:2]
-            bgr = np.ascontiguousarray(picture[:, :, ::-1])
+            image, lasts_s = found
+            height, width = image.shape[:2]
+            bgr = np.ascontiguousarray(image[:, :, ::-1])
             frame = ImageFrame(index, time_s, bgr, (width, height))
             frame.duration_s = lasts_s
             yield frame

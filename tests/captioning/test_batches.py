@@ -97,7 +97,7 @@ def test_nothing_but_bad_files_and_nothing_at_all(
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-def test_a_picture_of_one_line_does_not_end_the_job(
+def test_an_image_of_one_line_does_not_end_the_job(
     tiny_model: CaptionModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resize: str
 ) -> None:
     noise(0, 5000, 1).save(tmp_path / "thin.png")

@@ -345,9 +345,9 @@ def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], model_fil
     assert (code, out) == (2, "") and "no such.jpg" in err
 
 
-def test_python_takes_pictures_and_files(tiny_model: CaptionModel, photo_folder: Path) -> None:
+def test_python_takes_images_and_files(tiny_model: CaptionModel, photo_folder: Path) -> None:
     assert tiny_model.fill([], "a ___") == []
-    with pytest.raises(CaptionerError, match=r"fill takes a list of pictures: write fill\("):
+    with pytest.raises(CaptionerError, match=r"fill takes a list of images: write fill\("):
         tiny_model.fill("a.jpg", "a ___")
     with pytest.raises(CaptionerError, match="no blank"):
         fill_images(tiny_model, [], "a dog")

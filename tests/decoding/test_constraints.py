@@ -324,14 +324,14 @@ def test_the_examples_with_a_prompt_and_with_words(capsys: pytest.CaptureFixture
 
 
 def test_a_word_that_is_said_anyway_changes_nothing(shipped: CaptionModel) -> None:
-    picture = [EXAMPLES / "raccoon.jpg"]
-    free = shipped.caption(picture)[0].candidates[0]
+    image = [EXAMPLES / "raccoon.jpg"]
+    free = shipped.caption(image)[0].candidates[0]
     word = free.words[-1]
     for options in (
         DecodingOptions(must_include=(word,)),
         DecodingOptions(prompt=" ".join(free.words[:3])),
     ):
-        bound = shipped.caption(picture, options)[0]
+        bound = shipped.caption(image, options)[0]
         assert bound.candidates[0].words == free.words
         assert bound.candidates[0].log_prob == pytest.approx(free.log_prob, abs=1e-4)
         assert bound.calibrated is None and bound.confidence == bound.candidates[0].confidence

@@ -1,8 +1,8 @@
-"""Damage pictures where that reaches new code of Pillow's, with atheris (`pip install atheris`).
+"""Damage images where that reaches new code of Pillow's, with atheris (`pip install atheris`).
 
     python tests/fuzz/fuzz_guided.py -max_total_time=600
 
-It watches Pillow's Python code, not the C libraries below. What is neither a picture nor an
+It watches Pillow's Python code, not the C libraries below. What is neither an image nor an
 `ImageError` ends it and leaves the file in the current folder. Other options are libFuzzer's.
 """
 

@@ -1,4 +1,4 @@
-"""Damage thousands of pictures and see what becomes of reading them.
+"""Damage thousands of images and see what becomes of reading them.
 
     python tests/fuzz/fuzz_images.py [--cases 3000] [--first 0] [--formats JPEG PNG ...]
                                      [--keep FOLDER]
@@ -6,7 +6,7 @@
 Each file is read, and brought to a network's input, in a worker process whose time and memory are
 limited: a crash, a hang or a gigabyte too much is counted, its file is kept, and another worker
 takes over. It prints what became of the files of each format, as a table, and ends with 1 if
-anything but a picture or an `ImageError` came out. A case is the same file in every run.
+anything but an image or an `ImageError` came out. A case is the same file in every run.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ def work() -> None:
     limit = (MEMORY_LIMIT_MB + 6000) * 2**20  # of addresses, most of them the libraries' own
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    before_mb = 0  # what the libraries take; known after the first file, which is no picture
+    before_mb = 0  # what the libraries take; known after the first file, which is no image
     for line in sys.stdin:
         forget_peak()
         start_s = time.process_time()
@@ -92,7 +92,7 @@ def work() -> None:
 
 
 class Worker:
-    """A process that reads pictures, started anew whenever one dies."""
+    """A process that reads images, started anew whenever one dies."""
 
     def __init__(self) -> None:
         self.process: subprocess.Popen[str] | None = None

@@ -1,4 +1,4 @@
-"""Real picture files of every format, and a thousand ways to damage them; by seed, so that any
+"""Real image files of every format, and a thousand ways to damage them; by seed, so that any
 case can be made again.
 
 Run by `tests/fuzz/test_fuzz_images.py` (a few hundred cases) and `tests/fuzz/fuzz_images.py` (any
@@ -28,8 +28,8 @@ NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0xFFFF, 0x7FFFFFFF, 0x80000000, 0xFFF
 # --- whole files ---------------------------------------------------------------------------
 
 
-def picture(width: int = 40, height: int = 24, seed: int = 0) -> Image.Image:
-    """A picture with some texture."""
+def textured(width: int = 40, height: int = 24, seed: int = 0) -> Image.Image:
+    """An image with some texture."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height))
 
@@ -61,7 +61,7 @@ def png_of(parts: list[tuple[bytes, bytes]]) -> bytes:
 
 def interlaced_png() -> bytes:
     """Adam7 (PNG, section 8.2), which Pillow does not write; each line with filter 0."""
-    pixels = np.asarray(picture())
+    pixels = np.asarray(textured())
     height, width = pixels.shape[:2]
     passes = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4), (1, 0, 2, 2))
     lines = [
@@ -91,7 +91,7 @@ def _exif() -> bytes:
 
 
 def _jpegs() -> list[bytes]:
-    image, exif = picture(), _exif()
+    image, exif = textured(), _exif()
     icc = {"icc_profile": bytes(range(256)) * 4, "comment": b"words"}
     return [
         saved(image, "JPEG"),
@@ -99,17 +99,17 @@ def _jpegs() -> list[bytes]:
         saved(image.convert("CMYK"), "JPEG"),
         saved(image.convert("L"), "JPEG", restart_marker_blocks=1),
         saved(image, "JPEG", exif=exif, subsampling=0, **icc),
-        saved(image, "MPO", save_all=True, append_images=[picture(seed=1)]),
-        saved(picture(400, 300), "JPEG", progressive=True),
+        saved(image, "MPO", save_all=True, append_images=[textured(seed=1)]),
+        saved(textured(400, 300), "JPEG", progressive=True),
         *(path.read_bytes() for path in sorted(EXAMPLES.glob("*.jpg"))),
     ]
 
 
 def _pngs() -> list[bytes]:
-    image = picture()
+    image = textured()
     palette = image.quantize(7)
     deep = Image.fromarray(np.arange(40 * 24, dtype=np.uint16).reshape(24, 40) * 60)
-    animation = {"save_all": True, "append_images": [picture(seed=1), picture(seed=2)]}
+    animation = {"save_all": True, "append_images": [textured(seed=1), textured(seed=2)]}
     described = chunks(saved(image, "PNG", exif=_exif(), icc_profile=bytes(500)))
     described[1:1] = [
         (b"zTXt", b"Comment\0\0" + zlib.compress(b"words " * 100)),
@@ -129,9 +129,9 @@ def _pngs() -> list[bytes]:
 
 
 def _webps() -> list[bytes]:
-    image, clear = picture(), picture()
+    image, clear = textured(), textured()
     clear.putalpha(image.convert("L"))
-    animation = {"save_all": True, "append_images": [picture(seed=1), picture(seed=2)]}
+    animation = {"save_all": True, "append_images": [textured(seed=1), textured(seed=2)]}
     return [
         saved(image, "WEBP"),
         saved(image, "WEBP", lossless=True),
@@ -144,8 +144,8 @@ def _webps() -> list[bytes]:
 
 
 def _gifs() -> list[bytes]:
-    image = picture()
-    animation = {"save_all": True, "append_images": [picture(seed=1), picture(seed=2)]}
+    image = textured()
+    animation = {"save_all": True, "append_images": [textured(seed=1), textured(seed=2)]}
     return [
         saved(image, "GIF"),
         saved(image, "GIF", interlace=0),
@@ -157,7 +157,7 @@ def _gifs() -> list[bytes]:
 
 
 def _bmps() -> list[bytes]:
-    image = picture()
+    image = textured()
     modes = [image.convert(mode) for mode in ("RGB", "RGBA", "L", "1")]
     return [
         *(saved(each, "BMP") for each in modes),
@@ -167,7 +167,7 @@ def _bmps() -> list[bytes]:
 
 
 def _tiffs() -> list[bytes]:
-    image = picture()
+    image = textured()
     names = ("raw", "tiff_lzw", "tiff_adobe_deflate", "packbits", "jpeg", "zstd", "lzma")
     compressed = [saved(image, "TIFF", compression=name) for name in names]
     faxes = [saved(image.convert("1"), "TIFF", compression=name) for name in ("group3", "group4")]
@@ -181,7 +181,7 @@ def _tiffs() -> list[bytes]:
         saved(image.quantize(9), "TIFF", compression="tiff_lzw"),
         saved(image, "TIFF", big_tiff=True),
         saved(image, "TIFF", exif=_exif(), icc_profile=bytes(100)),
-        saved(image, "TIFF", save_all=True, append_images=[picture(seed=1)]),
+        saved(image, "TIFF", save_all=True, append_images=[textured(seed=1)]),
         tiled_tiff(),
     ]
 
@@ -214,7 +214,7 @@ def tiled_tiff() -> bytes:
 
 
 def _ppms() -> list[bytes]:
-    image = picture()
+    image = textured()
     deep = np.arange(40 * 24, dtype=np.uint16).reshape(24, 40) * 60
     plain = [f"P1 8 2\n{'1 0 ' * 8}", f"P2\n# grey\n4 2 999\n{'7 999 ' * 4}"]
     plain += [f"P3 4 2 255\n{'0 128 255 ' * 8}"]
@@ -229,9 +229,9 @@ def _ppms() -> list[bytes]:
 
 
 def _avifs() -> list[bytes]:
-    image, clear = picture(), picture()
+    image, clear = textured(), textured()
     clear.putalpha(image.convert("L"))
-    animation = {"save_all": True, "append_images": [picture(seed=1), picture(seed=2)]}
+    animation = {"save_all": True, "append_images": [textured(seed=1), textured(seed=2)]}
     return [
         saved(image, "AVIF"),
         saved(clear, "AVIF", quality=90, subsampling="4:4:4"),

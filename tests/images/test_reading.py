@@ -79,7 +79,7 @@ def test_an_orientation_that_does_not_exist_is_ignored(tmp_path: Path, orientati
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0garbage", b"Exif\0\0MM\0*\0\0\xff\xff", b"Exif\0\0"])
-def test_damaged_exif_is_no_reason_to_refuse_a_picture(tmp_path: Path, exif: bytes) -> None:
+def test_damaged_exif_is_no_reason_to_refuse_an_image(tmp_path: Path, exif: bytes) -> None:
     path = tmp_path / "exif.jpg"
     Image.fromarray(quadrants()).save(path, quality=100, subsampling=0, exif=exif)
     assert np.abs(pixels_of(path).astype(int) - quadrants()).max() <= 2
@@ -376,7 +376,7 @@ def test_a_decompression_bomb_is_refused_by_its_header(tmp_path: Path, width: in
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "tif", "webp", "bmp", "ppm"])
-def test_any_flipped_bytes_give_a_picture_or_an_image_error(tmp_path: Path, suffix: str) -> None:
+def test_any_flipped_bytes_give_an_image_or_an_image_error(tmp_path: Path, suffix: str) -> None:
     whole = tmp_path / f"whole.{suffix}"
     noise(3, 24, 16).save(whole)
     data = whole.read_bytes()

@@ -1,4 +1,4 @@
-"""Pictures of segments: which frame, which shape, how many bytes."""
+"""Images of segments: which frame, which shape, how many bytes."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ def plain(colour: str) -> bytes:
     return Image.new("RGB", (64, 64), colour).tobytes()
 
 
-def opened(picture: bytes) -> Image.Image:
-    image = Image.open(io.BytesIO(picture))
+def opened(data: bytes) -> Image.Image:
+    image = Image.open(io.BytesIO(data))
     assert image.format == "JPEG"
     return image.convert("RGB")
 
 
-def colour(picture: bytes) -> str:
-    red, green, blue = np.asarray(opened(picture)).mean((0, 1))
+def colour(image: bytes) -> str:
+    red, green, blue = np.asarray(opened(image)).mean((0, 1))
     return max(("red", red), ("lime", green), ("blue", blue), key=lambda each: each[1])[0]
 
 
@@ -45,13 +45,13 @@ def test_the_surest_frame_of_each_segment() -> None:
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("size", [(640, 400), (90, 160), (1000, 3)])
-def test_pictures_have_the_shape_of_the_video(resize: str, size: tuple[int, int]) -> None:
+def test_images_have_the_shape_of_the_video(resize: str, size: tuple[int, int]) -> None:
     transform = ImageTransform(size=(64, 48), resize=resize)
     fitted = transform.fit(Image.fromarray(quadrants(*size)))
     strip = Filmstrip(transform)
     strip.add(fitted.tobytes(), 0.5, True, size)
-    (picture,) = strip.finish(size)
-    image = opened(picture)
+    (thumbnail,) = strip.finish(size)
+    image = opened(thumbnail)
     expected = (64, 48) if resize == "crop" else size  # what was cut off is gone
     assert max(image.size) == 64 < LONG_SIDE
     assert abs(image.width / image.height - expected[0] / expected[1]) <= (
@@ -65,17 +65,17 @@ def test_pictures_have_the_shape_of_the_video(resize: str, size: tuple[int, int]
         assert np.abs(np.array(corners) - wanted).max() < 40
 
 
-def test_pictures_stay_within_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_images_stay_within_their_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
     data = io.BytesIO()
     noise(1, 240, 150).save(data, "JPEG", quality=90)
-    pictures = [data.getvalue()] * 20
-    assert within(pictures, [1.0] * 20) == pictures
-    monkeypatch.setattr(thumbnails, "MOST_BYTES", 20 * len(pictures[0]) - 1)
-    small = within(pictures, [1.0] * 20)
+    images = [data.getvalue()] * 20
+    assert within(images, [1.0] * 20) == images
+    monkeypatch.setattr(thumbnails, "MOST_BYTES", 20 * len(images[0]) - 1)
+    small = within(images, [1.0] * 20)
     assert {opened(each or b"").size for each in small} == {(112, 70)}
     most = 5 * len(small[0] or b"")
     monkeypatch.setattr(thumbnails, "MOST_BYTES", most)
     importance = [float(place % 7) for place in range(20)]
-    few = within(pictures, importance)
+    few = within(images, importance)
     assert [place for place, each in enumerate(few) if each] == [5, 6, 12, 13, 19]
     assert sum(len(each) for each in few if each) <= most

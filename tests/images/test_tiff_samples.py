@@ -96,7 +96,7 @@ def test_grey_of_any_number_of_bits(
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("strip_rows", [HEIGHT, 7])
 @pytest.mark.parametrize("inflated", [False, True])
-def test_planes_of_16_bits_are_the_picture_of_chunks(
+def test_planes_of_16_bits_are_the_image_of_chunks(
     tmp_path: Path, photo: np.ndarray, order: str, strip_rows: int, inflated: bool
 ) -> None:
     values = (photo.astype(np.uint16) * 257).astype(f"{order}u2")
@@ -262,7 +262,7 @@ def test_what_is_known_nowhere_is_refused(tmp_path: Path, tags: dict) -> None:
 
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
-def test_any_flipped_bytes_give_a_picture_or_an_image_error(
+def test_any_flipped_bytes_give_an_image_or_an_image_error(
     tmp_path: Path, photo: np.ndarray
 ) -> None:
     halves = (photo / 255).astype("<f2")

@@ -1,4 +1,4 @@
-"""A picture becomes a tensor in exactly one way."""
+"""An image becomes a tensor in exactly one way."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def test_size_is_width_then_height() -> None:
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
-def test_a_picture_of_the_right_size_is_left_alone(resize: str) -> None:
+def test_an_image_of_the_right_size_is_left_alone(resize: str) -> None:
     image = Image.fromarray(QUARTERS)
     transform = ImageTransform(image.size, resize, **IDENTITY)
     assert transform.fit(image) is image
@@ -99,7 +99,7 @@ def test_crop_cuts_the_middle_out() -> None:
     assert (pixels(cropped) == QUARTERS[:, 8:56]).all()
 
 
-def test_crop_of_a_tall_picture() -> None:
+def test_crop_of_a_tall_image() -> None:
     cropped = ImageTransform((64, 16), "crop").fit(Image.fromarray(QUARTERS))
     assert (pixels(cropped) == QUARTERS[16:32]).all()
 
@@ -114,7 +114,7 @@ def test_pad_adds_the_mean_colour_evenly() -> None:
     assert transform(Image.fromarray(QUARTERS))[:, :8].abs().max() < 1e-6
 
 
-def test_pad_of_a_tall_picture() -> None:
+def test_pad_of_a_tall_image() -> None:
     turned = QUARTERS.transpose(1, 0, 2).copy()
     padded = pixels(ImageTransform((64, 64), "pad").fit(Image.fromarray(turned)))
     assert (padded[:, 8:56] == turned).all()
@@ -132,7 +132,7 @@ def test_pad_shrinks_the_longer_side() -> None:
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("size", [(1, 1), (1, 3000), (3000, 1)])
-def test_the_thinnest_pictures_are_seen(resize: str, size: tuple[int, int]) -> None:
+def test_the_thinnest_images_are_seen(resize: str, size: tuple[int, int]) -> None:
     result = ImageTransform((32, 24), resize, **IDENTITY)(Image.new("RGB", size, (255, 0, 0)))
     assert result.shape == (3, 24, 32)
     is_red = (result[0] == 1) & (result[1] == 0) & (result[2] == 0)

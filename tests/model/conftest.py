@@ -19,7 +19,7 @@ from helpers.models import CAPTIONS, make_model
 
 @pytest.fixture(scope="session")
 def model() -> CaptionModel:
-    """A model that learnt four captions of four pictures by heart. Not to be changed."""
+    """A model that learnt four captions of four images by heart. Not to be changed."""
     model = make_model(dropout=0.0)
     with torch.no_grad():
         features = model.encode(torch.stack([model.transform(noise(seed)) for seed in range(4)]))

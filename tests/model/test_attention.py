@@ -92,7 +92,7 @@ def test_a_decoder_without_attention_gives_probabilities() -> None:
 
 @pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
 @pytest.mark.parametrize("size", [(300, 100), (100, 300), (200, 200)])
-def test_the_window_is_where_the_transform_puts_the_picture(
+def test_the_window_is_where_the_transform_puts_the_image(
     resize: str, size: tuple[int, int]
 ) -> None:
     transform = ImageTransform(size=(120, 120), resize=resize, interpolation="bilinear")

@@ -27,7 +27,7 @@ from helpers.models import CAPTIONS, WORDS, make_model, texts
 # --- captions ------------------------------------------------------------------------------
 
 
-def test_pictures_get_the_captions_that_were_learnt(
+def test_images_get_the_captions_that_were_learnt(
     model: CaptionModel, images: list[Image.Image]
 ) -> None:
     results = model.caption(images)
@@ -41,7 +41,7 @@ def test_pictures_get_the_captions_that_were_learnt(
         assert best.confidence > 0.8
 
 
-def test_paths_pictures_and_arrays_are_the_same(model: CaptionModel, tmp_path: Path) -> None:
+def test_paths_images_and_arrays_are_the_same(model: CaptionModel, tmp_path: Path) -> None:
     image = noise(5)
     image.save(tmp_path / "a.png")
     given: list[Any] = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
@@ -50,9 +50,7 @@ def test_paths_pictures_and_arrays_are_the_same(model: CaptionModel, tmp_path: P
 
 
 @pytest.mark.arithmetic
-def test_a_batch_gets_what_each_picture_gets(
-    model: CaptionModel, images: list[Image.Image]
-) -> None:
+def test_a_batch_gets_what_each_image_gets(model: CaptionModel, images: list[Image.Image]) -> None:
     together = model.caption(images)
     for image, result in zip(images, together, strict=True):
         alone = model.caption([image])[0]
@@ -60,24 +58,24 @@ def test_a_batch_gets_what_each_picture_gets(
         assert alone.confidence == pytest.approx(result.confidence, abs=1e-5)
 
 
-def test_no_pictures_get_no_captions(model: CaptionModel) -> None:
+def test_no_images_get_no_captions(model: CaptionModel) -> None:
     assert model.caption([]) == []
     assert model.caption(np.zeros((0, 8, 8, 3), np.uint8)) == []  # type: ignore[arg-type]
     assert model.caption_batch(torch.zeros(0, 3, 64, 64)) == []
 
 
-def test_an_array_of_pictures_is_a_list_of_them(model: CaptionModel) -> None:
+def test_an_array_of_images_is_a_list_of_them(model: CaptionModel) -> None:
     stack = np.stack([np.asarray(noise(1)), np.asarray(noise(2))])
     assert model.caption(stack) == model.caption([noise(1), noise(2)])  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("single", ["a.jpg", Path("a.jpg"), noise(1), np.asarray(noise(1))])
-def test_a_single_picture_is_no_list(model: CaptionModel, single: Any) -> None:
-    with pytest.raises(CaptionerError, match=r"write caption\(\[picture\]\)"):
+def test_a_single_image_is_no_list(model: CaptionModel, single: Any) -> None:
+    with pytest.raises(CaptionerError, match=r"write caption\(\[image\]\)"):
         model.caption(single)
 
 
-def test_a_bad_picture_is_an_error(model: CaptionModel, tmp_path: Path) -> None:
+def test_a_bad_image_is_an_error(model: CaptionModel, tmp_path: Path) -> None:
     (tmp_path / "a.jpg").write_bytes(b"nothing")
     with pytest.raises(ImageError, match="a.jpg"):
         model.caption([noise(0), tmp_path / "a.jpg"])

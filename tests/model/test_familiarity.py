@@ -31,15 +31,15 @@ def fitted() -> Familiarity:
 
 
 def test_the_distance_is_that_of_the_whole_covariance(fitted: Familiarity) -> None:
-    pictures = features(5, seed=3)
-    scaled = (pictures / pictures.norm(dim=1, keepdim=True)).double().numpy()
+    images = features(5, seed=3)
+    scaled = (images / images.norm(dim=1, keepdim=True)).double().numpy()
     basis, own = fitted.basis.double().numpy(), fitted.variances.double().numpy()
     other = float(fitted.other_variance)
     covariance = other * np.eye(64) + basis.T @ np.diag(own - other) @ basis
     away = scaled - fitted.mean.double().numpy()
     expected = np.einsum("nd,de,ne->n", away, np.linalg.inv(covariance), away)
     # The basis is kept in half precision, and is orthonormal to as many digits.
-    assert np.allclose(fitted.distance(pictures).numpy(), expected, rtol=5e-3)
+    assert np.allclose(fitted.distance(images).numpy(), expected, rtol=5e-3)
 
 
 def test_the_fit_finds_the_directions_with_the_most_spread(fitted: Familiarity) -> None:
@@ -51,7 +51,7 @@ def test_the_fit_finds_the_directions_with_the_most_spread(fitted: Familiarity) 
     assert np.isclose(float(fitted.other_variance), variances[COMPONENTS:].mean(), rtol=1e-4)
 
 
-def test_the_share_counts_the_pictures_that_are_as_far() -> None:
+def test_the_share_counts_the_images_that_are_as_far() -> None:
     mean, basis = torch.tensor([1.0, 0.0, 0.0]), torch.tensor([[0.0, 1.0, 0.0]])
     one = torch.ones(1)
     # Of a unit vector at a right angle to the mean the squared distance is 2.
@@ -63,18 +63,18 @@ def test_the_share_counts_the_pictures_that_are_as_far() -> None:
     )
 
 
-def test_other_pictures_of_the_same_world_are_familiar_and_strange_ones_are_not(
+def test_other_images_of_the_same_world_are_familiar_and_strange_ones_are_not(
     fitted: Familiarity,
 ) -> None:
     same = fitted(features(400, seed=4))
-    # The shares of pictures like the held-out ones are spread evenly from 0 to 1.
+    # The shares of images like the held-out ones are spread evenly from 0 to 1.
     assert abs(float(same.mean()) - 0.5) < 0.06
     assert abs(float((same < 0.2).float().mean()) - 0.2) < 0.08
     strange = features(50, seed=5).flip(1)  # as much spread, in other directions
     assert float(fitted(strange).max()) == pytest.approx(0.01)
 
 
-def test_few_and_equal_pictures_can_be_fitted() -> None:
+def test_few_and_equal_images_can_be_fitted() -> None:
     fitted = Familiarity.fit(torch.ones(12, 4), torch.ones(3, 4))
     assert fitted.basis.shape == (1, 4)
     assert fitted(torch.tensor([[2.0, 2.0, 2.0, 2.0], [1.0, 0.0, 0.0, 0.0]])).tolist() == (
@@ -86,8 +86,8 @@ def test_few_and_equal_pictures_can_be_fitted() -> None:
 
 
 @pytest.mark.parametrize(("learnt", "held_out"), [(1, 5), (0, 1), (5, 0)])
-def test_too_few_pictures_are_refused(learnt: int, held_out: int) -> None:
-    with pytest.raises(CaptionerError, match=f"{learnt} training pictures and {held_out} others"):
+def test_too_few_images_are_refused(learnt: int, held_out: int) -> None:
+    with pytest.raises(CaptionerError, match=f"{learnt} training images and {held_out} others"):
         Familiarity.fit(torch.rand(learnt, 4), torch.rand(held_out, 4))
 
 

@@ -165,13 +165,13 @@ def test_networks_that_cannot_be_used(name: str, message: str) -> None:
 
 @pytest.mark.slow
 def test_a_vision_transformer_of_torchvision_is_refused() -> None:
-    # Its first convolution makes a grid of 14 x 14, which is not what it knows of the picture.
+    # Its first convolution makes a grid of 14 x 14, which is not what it knows of the image.
     with pytest.raises(CaptionerError, match="vit_b_16: it gives no grid.*choose another CNN"):
         Encoder(EncoderConfig("torchvision/vit_b_16", "none"))
 
 
 @pytest.mark.slow
-def test_a_picture_can_be_too_small() -> None:
+def test_an_image_can_be_too_small() -> None:
     with pytest.raises(CaptionerError, match="inception_v3: cannot look at 32 x 32 pixels"):
         Encoder(EncoderConfig("timm/inception_v3", "none", image_size=32))
 

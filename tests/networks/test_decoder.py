@@ -109,7 +109,7 @@ def test_captions_in_one_batch_equal_one_by_one(
 
 @pytest.mark.parametrize("attention", ["none", "spatial"])
 @torch.inference_mode()
-def test_captions_depend_on_the_picture(attention: str) -> None:
+def test_captions_depend_on_the_image(attention: str) -> None:
     decoder = make_decoder(attention=attention)
     words = make_words()
     difference = decoder(make_features(1), words) - decoder(make_features(5), words)
@@ -210,7 +210,7 @@ def test_without_attention_there_are_no_weights() -> None:
 
 
 @torch.inference_mode()
-def test_what_is_kept_of_the_pictures() -> None:
+def test_what_is_kept_of_the_images() -> None:
     plain = make_decoder(attention="none").memory(make_features())
     assert [tuple(part.shape) for part in plain] == [(B, E), (B, 0), (B, 0)]
     spatial = make_decoder().memory(make_features())
@@ -219,14 +219,14 @@ def test_what_is_kept_of_the_pictures() -> None:
 
 @pytest.mark.parametrize(("cell", "states"), [("rnn", 1), ("gru", 1), ("lstm", 2)])
 @torch.inference_mode()
-def test_the_start_has_one_caption_for_each_picture(cell: str, states: int) -> None:
+def test_the_start_has_one_caption_for_each_image(cell: str, states: int) -> None:
     decoder = make_decoder(cell, layers=2)
     start = DecoderSteps(decoder).start(make_features())
     assert [tuple(state.shape) for state in start.hidden] == [(2, B, 1, H)] * states
     assert all(state.eq(0).all() for state in start.hidden)
     plain = DecoderSteps(make_decoder(cell, "none", layers=2)).start(make_features())
     assert [tuple(state.shape) for state in plain.hidden] == [(2, B, 1, H)] * states
-    assert all(state.abs().max() > 0 for state in plain.hidden), "the picture was not read"
+    assert all(state.abs().max() > 0 for state in plain.hidden), "the image was not read"
 
 
 @pytest.mark.parametrize(("cell", "attention", "layers", "tied"), KINDS)
@@ -234,7 +234,7 @@ def test_number_of_parameters(cell: str, attention: str, layers: int, tied: bool
     gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
     spatial = attention == "spatial"
     inputs = 2 * E if spatial else E
-    expected = V * E + (D * E + E)  # embedding, projection of the pooled picture
+    expected = V * E + (D * E + E)  # embedding, projection of the pooled image
     for layer in range(layers):
         expected += gates * (H * (inputs if layer == 0 else H) + H * H + 2 * H)
     if spatial:

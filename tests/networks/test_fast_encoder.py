@@ -21,10 +21,10 @@ pytestmark = pytest.mark.arithmetic
 )
 def test_features_are_those_of_the_encoder(name: str) -> None:
     encoder = make_encoder(name)
-    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
     fast = FastEncoder(encoder, "fp32")
     with torch.inference_mode():
-        expected, found = encoder(pictures), fast(pictures)
+        expected, found = encoder(images), fast(images)
     assert found.grid.shape == expected.grid.shape
     assert difference(found.grid, expected.grid) < 1e-4
     assert difference(found.pooled, expected.pooled) < 1e-4
@@ -32,19 +32,19 @@ def test_features_are_those_of_the_encoder(name: str) -> None:
 
 def test_bfloat16_is_a_little_less_exact() -> None:
     encoder = make_encoder("timm/tf_efficientnet_lite0")
-    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
-    exact, rounded = (FastEncoder(encoder, each)(pictures).grid for each in ("fp32", "bf16"))
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
+    exact, rounded = (FastEncoder(encoder, each)(images).grid for each in ("fp32", "bf16"))
     assert rounded.dtype == torch.float32
     assert 0 < difference(rounded, exact) < 0.1
 
 
 @pytest.mark.parametrize("count", [1, CHUNK, 2 * CHUNK + 1])
-def test_pictures_in_parts_are_those_at_once(count: int) -> None:
+def test_images_in_parts_are_those_at_once(count: int) -> None:
     encoder = make_encoder("timm/resnet18")
-    pictures = torch.rand(count, 3, 64, 64) * 2 - 1
+    images = torch.rand(count, 3, 64, 64) * 2 - 1
     with torch.inference_mode():
-        expected = encoder(pictures)
-    found = FastEncoder(encoder, "fp32")(pictures)
+        expected = encoder(images)
+    found = FastEncoder(encoder, "fp32")(images)
     assert found.grid.shape == expected.grid.shape
     assert difference(found.grid, expected.grid) < 1e-4
 
@@ -65,13 +65,13 @@ def test_which_engine_computes(name: str, precision: str, engine: str) -> None:
 
 def test_without_onnx_runtime_torch_computes_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     encoder = make_encoder("timm/resnet18")
-    pictures = torch.rand(2, 3, 64, 64) * 2 - 1
+    images = torch.rand(2, 3, 64, 64) * 2 - 1
     with torch.inference_mode():
-        expected = encoder(pictures)
+        expected = encoder(images)
     monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)
     fast = FastEncoder(encoder, "fp32")
     assert fast.engine == "torch"
-    assert difference(fast(pictures).grid, expected.grid) < 1e-5
+    assert difference(fast(images).grid, expected.grid) < 1e-5
 
 
 def test_the_encoder_stays_as_it_is() -> None:
@@ -88,17 +88,17 @@ def test_a_change_of_weights_is_noticed(tiny_model: CaptionModel) -> None:
     model = CaptionModel(
         copy.deepcopy(tiny_model.encoder), tiny_model.decoder, tiny_model.tokenizer
     ).eval()
-    pictures = torch.rand(2, 3, *model.transform.size)
+    images = torch.rand(2, 3, *model.transform.size)
     with torch.inference_mode():
-        before = model.encode(pictures).grid
-        assert torch.equal(model.encode(pictures).grid, before)
+        before = model.encode(images).grid
+        assert torch.equal(model.encode(images).grid, before)
     first = versions(model.encoder)
     with torch.no_grad():
         for parameter in model.encoder.parameters():
             parameter.mul_(1.5)
     assert versions(model.encoder) != first
     with torch.inference_mode():
-        after, expected = model.encode(pictures).grid, model.encoder(pictures).grid
+        after, expected = model.encode(images).grid, model.encoder(images).grid
     assert difference(after, before) > 0.1
     assert difference(after, expected) < 1e-4
     assert set(model.state_dict()) == set(tiny_model.state_dict())

@@ -50,7 +50,7 @@ def test_the_command_writes_a_figure(
     [
         (["gone.jpg"], "gone.jpg: file not found"),
         (["broken.jpg"], "broken.jpg: not an image Pillow can read"),
-        (["photo.jpg", "--output", "out.jpg"], "output out.jpg: the picture is a PNG"),
+        (["photo.jpg", "--output", "out.jpg"], "output out.jpg: the image is a PNG"),
         (["photo.jpg", "--output", "folder.png"], "output folder.png is a folder"),
         (["photo.jpg", "--beam-size", "0"], "beam_size=0"),
     ],
@@ -63,7 +63,7 @@ def test_what_cannot_be_explained_is_named(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     Path("folder.png").mkdir()
-    Path("broken.jpg").write_text("no picture")
+    Path("broken.jpg").write_text("not an image")
     photo.rename("photo.jpg")
     assert run(tagging_model, *arguments) == 2
     error = capsys.readouterr().err

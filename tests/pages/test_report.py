@@ -18,7 +18,7 @@ from PIL import Image
 
 from captioner.cli.entry import main
 from captioner.model.caption_model import CaptionModel
-from captioner.pages.report_pictures import LONG_SIDE
+from captioner.pages.report_images import LONG_SIDE
 from helpers.images import noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -40,12 +40,12 @@ def run(tagging_model: CaptionModel, capsys: pytest.CaptureFixture[str]) -> Run:
 
 @pytest.fixture
 def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Three pictures and a broken one; the tests run beside their folder."""
+    """Three images and a broken one; the tests run beside their folder."""
     folder = tmp_path / "Fotos ü"
     (folder / "sub").mkdir(parents=True)
     for index, name in enumerate(["a.png", "b c.jpg", "sub/a.png"]):
         noise(index, 400 + 100 * index, 300).save(folder / name)
-    (folder / "broken.jpg").write_bytes(b"no picture")
+    (folder / "broken.jpg").write_bytes(b"not an image")
     monkeypatch.chdir(tmp_path)
     return folder
 
@@ -71,7 +71,7 @@ def test_captions_and_their_page_at_once(
     assert err.splitlines() == [
         f"captioner: {photos}/broken.jpg: not an image Pillow can read",
         "captioner: 3 captioned, 1 failed",
-        "captioner: out/my report.html: 4 pictures",
+        "captioner: out/my report.html: 4 images",
     ]
     files = Path("out/my report_files")
     records = records_of(files / "captions.jsonl")
@@ -104,11 +104,11 @@ def test_captions_and_their_page_at_once(
 
 def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     (photos / "broken.jpg").unlink()
-    # Beside the pictures: the thumbnails are none of them.
+    # Beside the images: the thumbnails are none of them.
     first = run("caption", photos, "--output", photos / "report.html")
     assert first == (
         0,
-        f"captioner: 3 captioned, 0 failed\ncaptioner: {photos}/report.html: 3 pictures\n",
+        f"captioner: 3 captioned, 0 failed\ncaptioner: {photos}/report.html: 3 images\n",
     )
     page, files = photos / "report.html", photos / "report_files"
     before = page.read_bytes()
@@ -126,7 +126,7 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     assert page.read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in (files / "thumbnails").iterdir()} == times
     assert (files / ".attention.jsonl").read_bytes() == attention
-    # One is another picture now, one is gone; both names have been seen.
+    # One is another image now, one is gone; both names have been seen.
     noise(9, 500, 300).save(photos / "b c.jpg")
     (photos / "sub" / "a.png").unlink()
     code, err = run("caption", photos, "--output", page, "--append")
@@ -150,7 +150,7 @@ def test_interrupted_it_goes_on(
 
     looked = []
 
-    def on_picture(count: int = 1) -> None:
+    def on_image(count: int = 1) -> None:
         looked.append(count)
         if len(looked) == 2:
             raise KeyboardInterrupt
@@ -159,11 +159,11 @@ def test_interrupted_it_goes_on(
         Path("report_files/captions.jsonl"), Path("report.html"), batch_size=1, workers=1
     )
     with pytest.raises(KeyboardInterrupt):
-        report.write_report(job, tagging_model, on_picture)
+        report.write_report(job, tagging_model, on_image)
     assert not Path("report.html").exists()
     kept = Path("report_files/.attention.jsonl").read_bytes()
     assert kept.count(b"\n") == 2
-    # Cut short by a power cut: that picture is looked at again.
+    # Cut short by a power cut: that image is looked at again.
     Path("report_files/.attention.jsonl").write_bytes(kept[:-7])
     report.write_report(job, tagging_model)
     items = data_of("report.html")["items"]
@@ -174,7 +174,7 @@ def test_interrupted_it_goes_on(
 def test_a_page_of_captions_made_before(run: Run, photos: Path) -> None:
     assert run("caption", photos, "--output", "c.jsonl", "--candidates")[0] == 1
     before = Path("c.jsonl").read_bytes()
-    assert run("report", "c.jsonl") == (0, "captioner: report.html: 4 pictures\n")
+    assert run("report", "c.jsonl") == (0, "captioner: report.html: 4 images\n")
     assert run("report", "c.jsonl", "--quiet") == (0, "")
     items = data_of("report.html")["items"]
     assert [("t" in item, "h" in item) for item in items] == [
@@ -194,7 +194,7 @@ def test_a_page_of_captions_made_before(run: Run, photos: Path) -> None:
     assert Path("c.jsonl").read_bytes() == before
 
 
-def test_captions_of_others_beside_their_pictures(run: Run, photos: Path) -> None:
+def test_captions_of_others_beside_their_images(run: Run, photos: Path) -> None:
     odd = {"text": "x", "words": [["\ud800", 1]]}
     lines = [
         {"file_name": "a.png", "text": "A red ball; zeppelin!", "extra": {"id": 7}, "tags": "x"},
@@ -211,7 +211,7 @@ def test_captions_of_others_beside_their_pictures(run: Run, photos: Path) -> Non
     captions.write_text("".join(json.dumps(line) + "\n\n" for line in lines), encoding="utf-8")
     code, err = run("report", captions)
     assert code == 1
-    assert "../secret.png: its name leads out of the folder of the pictures" in err
+    assert "../secret.png: its name leads out of the folder of the images" in err
     assert err.count("leads out of") == 3 and "gone.png: file not found" in err
     items = data_of("report.html")["items"]
     assert [item["r"] for item in items] == lines

@@ -34,12 +34,12 @@ Object.defineProperty(window, "localStorage", {get() { throw new DOMException("n
 
 @pytest.fixture(scope="module")
 def report(tmp_path_factory: pytest.TempPathFactory, tagging_model: CaptionModel) -> Path:
-    """A page through the real command: seven pictures and a broken one."""
+    """A page through the real command: seven images and a broken one."""
     folder = tmp_path_factory.mktemp("report")
     (folder / "photos" / "sub").mkdir(parents=True)
     for index, name in enumerate(NAMES):
         noise(index, 400, 300 if index % 2 else 500).save(folder / "photos" / name)
-    (folder / "photos" / "broken.jpg").write_bytes(b"no picture")
+    (folder / "photos" / "broken.jpg").write_bytes(b"not an image")
     page = folder / "report.html"
     arguments = ["--model", str(tagging_model.path), "--device", "cpu", "--tags", "0.05"]
     code = main(["caption", str(folder / "photos"), "--output", str(page), *arguments, "--quiet"])
@@ -80,7 +80,7 @@ def test_a_card_for_every_record(open_page: OpenPage, report: Path) -> None:
     page = open_page(report, viewport={"width": 1300, "height": 1200})
     records = records_of(report)
     assert names(page) == [record["file_name"] for record in records]
-    assert page.locator("#count").text_content() == "8 pictures"
+    assert page.locator("#count").text_content() == "8 images"
     for record in records:
         shown = card(page, record["file_name"])
         if record["error"] is not None:
@@ -184,7 +184,7 @@ def test_search_filters_and_order(open_page: OpenPage, report: Path) -> None:
 
     assert choose(page, search=some.upper()) == expected(says)
     shown = len(expected(says))
-    assert page.locator("#count").text_content() == f"{shown} of 8 pictures"
+    assert page.locator("#count").text_content() == f"{shown} of 8 images"
     assert choose(page, search="ü B") == ["sub/ü b.png"]
     assert choose(page, search="nothing like it") == []
     assert page.locator("#nothing").is_visible()
@@ -405,7 +405,7 @@ def test_a_word_shows_where_the_captioner_looked(open_page: OpenPage, report: Pa
 
 
 @pytest.mark.parametrize(("name", "ratio"), [("a1.png", 400 / 300), ("a10.png", 400 / 500)])
-def test_the_map_lies_over_the_picture_and_not_the_box_around_it(
+def test_the_map_lies_over_the_image_and_not_the_box_around_it(
     open_page: OpenPage, report: Path, name: str, ratio: float
 ) -> None:
     page = open_page(report)
@@ -567,7 +567,7 @@ def test_text_stands_out(open_page: OpenPage, report: Path, system: str) -> None
 # --- many ----------------------------------------------------------------------------------
 
 
-def test_ten_thousand_pictures(open_page: OpenPage, tmp_path: Path) -> None:
+def test_ten_thousand_images(open_page: OpenPage, tmp_path: Path) -> None:
     chance = random.Random(0)
     captions = tmp_path / "captions.jsonl"
     with captions.open("w") as file:
@@ -578,7 +578,7 @@ def test_ten_thousand_pictures(open_page: OpenPage, tmp_path: Path) -> None:
     write_report(ReportJob(captions, tmp_path / "report.html"))
     start = time.perf_counter()
     page = open_page(tmp_path / "report.html", viewport={"width": 1300, "height": 900})
-    assert page.locator("#count").text_content() == "10,000 pictures"
+    assert page.locator("#count").text_content() == "10,000 images"
     assert time.perf_counter() - start < 10  # 0.5 s on an idle machine
     assert names(page)[0] == "0.jpg"
     assert page.locator(".card").count() < 60

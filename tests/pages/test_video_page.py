@@ -374,7 +374,7 @@ def test_a_thousand_segments(open_page: OpenPage, tmp_path: Path) -> None:
     assert sum(found) / len(found) > 20 and min(found) >= 3
     page.locator(".segments .track button").nth(500).click()
     assert page.locator("#now-text").text_content() == record["segments"][500]["text"]
-    # The transcript goes there as well, and pictures are made where they are seen only.
+    # The transcript goes there as well, and images are made where they are seen only.
     in_sight = (
         "(() => { const row = document.querySelector('#rows li.current').getBoundingClientRect(), "
         "box = document.getElementById('rows').getBoundingClientRect(); "
@@ -527,12 +527,12 @@ def test_the_example_film_with_the_shipped_model(tmp_path: Path, open_page: Open
     for place in (2, 3):
         page.locator(".row").nth(place).click()
         assert now_of(page) == pytest.approx(record["segments"][place]["start"], abs=0.1)
-    # The picture of a segment is one of that segment: the third is a rocket at night.
-    pictures = page.evaluate("page.data.thumbnails")
+    # The image of a segment is one of that segment: the third is a rocket at night.
+    images = page.evaluate("page.data.thumbnails")
     from PIL import Image, ImageStat
 
     means = [
         ImageStat.Stat(Image.open(io.BytesIO(b64decode(each))).convert("L")).mean[0]
-        for each in pictures
+        for each in images
     ]
     assert means.index(min(means)) == 2

@@ -21,7 +21,7 @@ from captioner.tagging.timeline import (
 )
 from captioner.text.lexicon import Lemma, Lexicon
 
-# "dog" is on half of the training pictures, "man" on all but a few.
+# "dog" is on half of the training images, "man" on all but a few.
 LEMMAS = [
     Lemma("dog", "noun", 0.5),
     Lemma("man", "noun", 0.9),

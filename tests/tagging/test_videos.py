@@ -38,10 +38,8 @@ FRAMES = (12, 8, 16, 10)  # of each photo, at 10 frames per second
 
 def slides(path: Path, names: tuple[str, ...] = PHOTOS) -> Path:
     """Photos one after the other, for the times above; nothing moves but the noise of the code."""
-    pictures = [
-        photo(name) for name, count in zip(names, FRAMES, strict=False) for _ in range(count)
-    ]
-    write_video(path, pictures, [100 * index for index in range(len(pictures))], rate=10)
+    images = [photo(name) for name, count in zip(names, FRAMES, strict=False) for _ in range(count)]
+    write_video(path, images, [100 * index for index in range(len(images))], rate=10)
     return path
 
 
@@ -78,7 +76,7 @@ def test_four_photos_are_four_shots_and_four_segments(
     assert video.measured is not None and video.measured.frame_count == 46
 
 
-def test_a_frame_gets_the_caption_and_the_tags_of_its_picture(
+def test_a_frame_gets_the_caption_and_the_tags_of_its_image(
     tagging_model: CaptionModel, clip: Path, tmp_path: Path
 ) -> None:
     # What an untrained model likes best it repeats; where that is blocked, all else is a near tie.
@@ -101,7 +99,7 @@ def test_a_frame_gets_the_caption_and_the_tags_of_its_picture(
         assert frame.avg_logprob == pytest.approx(math.log(frame.confidence))
 
 
-def test_a_still_picture_is_captioned_once(
+def test_a_still_image_is_captioned_once(
     tagging_model: CaptionModel, clip: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sizes = []
@@ -113,7 +111,7 @@ def test_a_still_picture_is_captioned_once(
 
     monkeypatch.setattr(tagging_model, "encode", counting)
     (video,) = tag(tagging_model, [clip], batch_size=4)
-    # Six frames of four pictures: one batch.
+    # Six frames of four images: one batch.
     assert sizes == [4]
     first, second = video.frames[:2]
     assert (first.text, first.confidence, first.tags) == (

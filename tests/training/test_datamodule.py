@@ -41,7 +41,7 @@ COLOURS = ("red", "green", "blue", "yellow", "purple", "black", "white", "orange
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """24 pictures, 16 to train, of one colour each with a black corner; one to three captions."""
+    """24 images, 16 to train, of one colour each with a black corner; one to three captions."""
     folder = tmp_path_factory.mktemp("data")
     with (folder / "metadata.jsonl").open("w") as lines:
         for index in range(24):
@@ -151,7 +151,7 @@ def test_a_view_depends_on_seed_epoch_and_image_alone() -> None:
     assert len(set(views)) == 8
 
 
-def test_a_view_keeps_its_share_of_the_picture() -> None:
+def test_a_view_keeps_its_share_of_the_image() -> None:
     image = quarters(200, 100)
     sizes = [RandomView(0.6, 0)(image, example("a dog"), epoch).size for epoch in range(200)]
     shares = [width * height / 20_000 for width, height in sizes]
@@ -173,7 +173,7 @@ def test_about_half_of_the_views_are_mirrored() -> None:
 @pytest.mark.parametrize(
     "captions", [("the dog looks left",), ("a dog", "A dog to the RIGHT."), ("Left-right !",)]
 )
-def test_a_picture_whose_caption_names_a_side_is_never_mirrored(captions: tuple[str, ...]) -> None:
+def test_an_image_whose_caption_names_a_side_is_never_mirrored(captions: tuple[str, ...]) -> None:
     view = RandomView(1.0, 0)
     said = example(*captions)
     if captions == ("Left-right !",):
@@ -188,7 +188,7 @@ def test_a_word_that_only_contains_a_side_does_not_count() -> None:
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 50), (3, 2)])
-def test_a_view_of_a_tiny_picture_has_a_pixel(size: tuple[int, int]) -> None:
+def test_a_view_of_a_tiny_image_has_a_pixel(size: tuple[int, int]) -> None:
     for epoch in range(50):
         view = RandomView(0.01, 0)(Image.new("RGB", size), example("a dog"), epoch)
         assert min(view.size) >= 1
@@ -217,7 +217,7 @@ def test_captions_become_ids_and_long_ones_do_not_end() -> None:
 def test_a_batch_is_padded_to_its_longest_caption_and_most_captions() -> None:
     one, two = torch.zeros(3, 2, 2), torch.ones(3, 2, 2)
     batch = collate([(one, [[1, 4, 2]], 7, 1), (two, [[1, 4, 5, 2], [1, 2]], 3, 0)])
-    assert torch.equal(batch.pictures, torch.stack([one, two]))
+    assert torch.equal(batch.images, torch.stack([one, two]))
     assert batch.captions.tolist() == [
         [[1, 4, 2, 0], [0, 0, 0, 0]],
         [[1, 4, 5, 2], [1, 2, 0, 0]],
@@ -271,8 +271,8 @@ def test_a_frozen_encoder_gives_cached_features(make: Callable[..., CaptionDataM
     with torch.inference_mode():
         pixels = torch.stack([encoder.transform(read_image(path)) for path in paths])
         grid = encoder(pixels).grid
-    assert batch.pictures.dtype == torch.float16
-    assert torch.equal(batch.pictures, grid.half())
+    assert batch.images.dtype == torch.float16
+    assert torch.equal(batch.images, grid.half())
     assert batch.indices.tolist() == [0, 1, 2, 3]
 
 
@@ -282,7 +282,7 @@ def test_a_trained_encoder_gets_the_pixels(make: Callable[..., CaptionDataModule
     batch = next(iter(data.train_dataloader()))
     transform = Encoder(TRAINED).transform
     paths = [data.examples["train"][index].path for index in batch.indices.tolist()]
-    assert torch.equal(batch.pictures, torch.stack([transform(read_image(path)) for path in paths]))
+    assert torch.equal(batch.images, torch.stack([transform(read_image(path)) for path in paths]))
     assert not list(data.cache_dir.glob("*"))
 
 
@@ -300,7 +300,7 @@ def test_a_large_photo_is_read_as_the_finished_model_reads_it(
     data.setup("validate")
     assert len(data.examples["dev"]) == 4
     assert data.examples["dev"][0].path.name == "16.jpg"
-    picture = next(iter(data.val_dataloader())).pictures[:1]
+    image = next(iter(data.val_dataloader())).images[:1]
     decoder = DecoderConfig(hidden_size=8, embed_size=8, heads=1)
     model = CaptionModel.build(encoder, decoder, data.tokenizer).eval()
     pixels = model.read(root / "16.jpg").unsqueeze(0)
@@ -314,32 +314,32 @@ def test_a_large_photo_is_read_as_the_finished_model_reads_it(
                 model.encoder(torch.cat([first, torch.stack(others)])).grid[:1].half()
                 for first in (pixels, whole)
             ]
-        assert torch.equal(picture, grids[0])
-        assert not torch.equal(picture, grids[1])
+        assert torch.equal(image, grids[0])
+        assert not torch.equal(image, grids[1])
     else:
-        assert torch.equal(picture, pixels)
+        assert torch.equal(image, pixels)
 
 
-def test_only_training_pictures_are_augmented(make: Callable[..., CaptionDataModule]) -> None:
+def test_only_training_images_are_augmented(make: Callable[..., CaptionDataModule]) -> None:
     plain, augmented = make(encoder=TRAINED), make(encoder=TRAINED, augment=True)
     for data in (plain, augmented):
         data.setup("fit")
-    one, two = (next(iter(data.train_dataloader())).pictures for data in (plain, augmented))
+    one, two = (next(iter(data.train_dataloader())).images for data in (plain, augmented))
     assert not torch.equal(one, two)
-    one, two = (next(iter(data.val_dataloader())).pictures for data in (plain, augmented))
+    one, two = (next(iter(data.val_dataloader())).images for data in (plain, augmented))
     assert torch.equal(one, two)
 
 
-def test_with_a_frozen_encoder_too_views_are_pixels_and_whole_pictures_features(
+def test_with_a_frozen_encoder_too_views_are_pixels_and_whole_images_features(
     make: Callable[..., CaptionDataModule],
 ) -> None:
     data, plain = make(augment=True), make()
     for each in (data, plain):
         torch.manual_seed(0)  # of the encoder's weights
         each.setup("fit")
-    assert next(iter(data.train_dataloader())).pictures.shape[1:] == (3, 64, 64)
-    assert next(iter(plain.train_dataloader())).pictures.ndim == 3
-    one, two = (next(iter(each.val_dataloader())).pictures for each in (data, plain))
+    assert next(iter(data.train_dataloader())).images.shape[1:] == (3, 64, 64)
+    assert next(iter(plain.train_dataloader())).images.ndim == 3
+    one, two = (next(iter(each.val_dataloader())).images for each in (data, plain))
     assert one.ndim == 3
     assert torch.equal(one, two)
 
@@ -384,7 +384,7 @@ def test_a_model_to_start_from_gives_words_and_frozen_encoder(
     paths = [each.path for each in data.examples["dev"]]
     with torch.inference_mode():
         pixels = torch.stack([start.transform(read_image(path)) for path in paths])
-        assert torch.equal(batch.pictures, start.encoder(pixels).grid.half())
+        assert torch.equal(batch.images, start.encoder(pixels).grid.half())
 
 
 def test_a_model_of_another_shape_is_refused(

@@ -42,7 +42,7 @@ def encoder() -> Encoder:
 
 @pytest.fixture
 def paths(tmp_path: Path) -> list[Path]:
-    """Pictures of noise, each another."""
+    """Images of noise, each another."""
     folder = tmp_path / "images"
     folder.mkdir()
     for index in range(COUNT):
@@ -99,7 +99,7 @@ def test_features_are_the_encoders_in_half_precision(
     assert array.dtype == DTYPE == np.float16
     assert cache.size_bytes == array.nbytes
     assert np.array_equal(array, expected(encoder, paths, 8))
-    assert len({row.tobytes() for row in array}) == COUNT  # no two pictures alike
+    assert len({row.tobytes() for row in array}) == COUNT  # no two images alike
 
 
 def test_the_array_is_read_from_the_file_and_cannot_be_changed(cache: FeatureCache) -> None:

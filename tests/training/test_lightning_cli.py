@@ -34,7 +34,7 @@ pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
 
 @pytest.fixture(scope="module")
 def layouts(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """The same pictures and captions in every format that a shipped configuration names."""
+    """The same images and captions in every format that a shipped configuration names."""
     examples = load_caption_data(shapes).examples
     top = tmp_path_factory.mktemp("layouts")
     flickr, karpathy = top / "flickr", top / "karpathy"
@@ -62,7 +62,7 @@ def layouts(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 
 @pytest.fixture(scope="module")
 def world(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The forty pictures as the data sets of several sources that the world configurations name."""
+    """The forty images as the data sets of several sources that the world configurations name."""
     examples = load_caption_data(shapes).examples
     top = tmp_path_factory.mktemp("world")
     photos, flickr = top / "data" / "photos", top / "data" / "flickr8k"
@@ -293,11 +293,11 @@ def test_a_checkpoint_becomes_a_model_that_captions(
     checkpoint = str(finished / "checkpoints" / "best.ckpt")
     assert cli.main(["export", "--checkpoint", checkpoint, "--output", str(path)]) == 0
     capsys.readouterr()
-    picture = next((shapes / "images").iterdir())
-    assert cli.main(["caption", str(picture), "--model", str(path), "--device=cpu"]) == 0
+    image = next((shapes / "images").iterdir())
+    assert cli.main(["caption", str(image), "--model", str(path), "--device=cpu"]) == 0
     name, _, text = capsys.readouterr().out.strip().partition("\t")
     model = export_checkpoint(checkpoint, tmp_path / "again.safetensors")
-    assert (name, text) == (str(picture), model.caption([picture])[0].text)
+    assert (name, text) == (str(image), model.caption([image])[0].text)
 
 
 def test_a_trial_run_leaves_no_checkpoint(fit: Callable[..., int], tmp_path: Path) -> None:

@@ -33,7 +33,7 @@ from captioner.training.task import CaptionTask
 from captioner.training.tensorboard import captioned_image
 
 ROOT = Path(__file__).parents[2]
-IMAGES, EPOCHS, STEPS = 300, 18, 15  # 240 of the pictures to train, 16 at once
+IMAGES, EPOCHS, STEPS = 300, 18, 15  # 240 of the images to train, 16 at once
 LEARNS = (
     "--config",
     str(ROOT / "configs" / "shapes.yaml"),
@@ -56,7 +56,7 @@ def shapes(
 
 @pytest.fixture(scope="module")
 def run(shapes: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A run of the toy configuration, shortened to half the pictures."""
+    """A run of the toy configuration, shortened to half the images."""
     folder = tmp_path_factory.mktemp("runs") / "toy"
     assert main(["fit", *LEARNS, f"--data.root={shapes}", f"--run_dir={folder}"]) == 0
     return folder
@@ -152,7 +152,7 @@ def test_the_whole_toy_configuration_passes_nine_tenths_of_the_maximum(tmp_path:
     assert right >= 0.9 * len(examples)
 
 
-def test_an_exported_model_says_what_is_in_the_pictures(
+def test_an_exported_model_says_what_is_in_the_images(
     run: Path, shapes: Path, tmp_path: Path
 ) -> None:
     model = export_checkpoint(run / "checkpoints" / "best.ckpt", tmp_path / "toy.safetensors")
@@ -258,7 +258,7 @@ def test_a_frozen_encoder_with_random_weights_is_the_one_of_the_features(
     )
     data._make_encoder = lambda: model.encoder  # type: ignore[method-assign]
     data.setup("validate")
-    kept = next(iter(data.val_dataloader())).pictures
+    kept = next(iter(data.val_dataloader())).images
     arrays = [np.load(path, mmap_mode="r") for path in (tmp_path / "c").glob("*/grid.npy")]
     dev = next(array for array in arrays if len(array) == IMAGES // 10)
     assert np.array_equal(kept.numpy(), dev[: len(kept)])
@@ -277,7 +277,7 @@ def test_metrics_are_in_the_csv_and_in_tensorboard(run: Path) -> None:
     assert len(metrics(run, "train/loss")) == EPOCHS * STEPS // 5  # log_every_n_steps
 
 
-def test_tensorboard_shows_pictures_with_what_was_said(run: Path, shapes: Path) -> None:
+def test_tensorboard_shows_images_with_what_was_said(run: Path, shapes: Path) -> None:
     import io
 
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
@@ -291,8 +291,8 @@ def test_tensorboard_shows_pictures_with_what_was_said(run: Path, shapes: Path) 
     assert [image.step for image in shown] == [STEPS * epoch for epoch in range(1, EPOCHS + 1)]
     text = model.caption([examples[0].path], AS_LEARNT)[0].text
     expected = captioned_image(Image.open(examples[0].path).convert("RGB"), text)
-    picture = Image.open(io.BytesIO(shown[-1].encoded_image_string)).convert("RGB")
-    assert np.array_equal(np.asarray(picture), np.asarray(expected))
+    image = Image.open(io.BytesIO(shown[-1].encoded_image_string)).convert("RGB")
+    assert np.array_equal(np.asarray(image), np.asarray(expected))
 
 
 def test_the_checkpoint_tells_where_it_comes_from(run: Path) -> None:

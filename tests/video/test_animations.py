@@ -79,9 +79,9 @@ def test_white_lies_behind_transparent_pixels(tmp_path: Path, suffix: str) -> No
     clear[0].save(path, save_all=True, append_images=clear[1:], duration=100, disposal=2, **options)
     with open_video(path) as video:
         for x, frame in zip((0, 8, 16), video, strict=True):
-            picture = frame.rgb()
-            assert picture[24, 60].tolist() == [255, 255, 255]
-            assert picture[24, x + 4] == pytest.approx([200, 20, 20], abs=3)
+            image = frame.rgb()
+            assert image[24, 60].tolist() == [255, 255, 255]
+            assert image[24, x + 4] == pytest.approx([200, 20, 20], abs=3)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

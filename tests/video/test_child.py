@@ -14,7 +14,7 @@ from PIL import Image
 
 from captioner.images.transform import ImageTransform
 from captioner.video.child import MAX_REASON, Out, serve
-from captioner.video.events import Ended, Opened, Picture, receive
+from captioner.video.events import ChosenFrame, Ended, Opened, receive
 from captioner.video.frames import VideoInfo
 from captioner.video.opening import READERS, open_video
 from captioner.video.sampling import Cut, SamplingOptions
@@ -39,20 +39,20 @@ EVERY_FRAME = SamplingOptions(every_n_frames=1, shots=False)
 
 @readers
 def test_the_order_of_events(tmp_path: Path, reader: str) -> None:
-    pictures = [photo("cat")] * 30 + [photo("coffee")] * 45
-    path = write_video(tmp_path / "a.mp4", pictures, evenly(75, 25))
+    images = [photo("cat")] * 30 + [photo("coffee")] * 45
+    path = write_video(tmp_path / "a.mp4", images, evenly(75, 25))
     found = [event for _, event in events(path, options=SamplingOptions(reader=reader))]
     assert found[0] == Opened(VideoInfo(160, 120, 0, 3.0))
     assert found[-1] == Ended(3.0, 75, 25.0, False, 0, None)
     assert found[3] == Cut(1.2)
-    times = [(each.time_s, each.frame_index) for each in found if isinstance(each, Picture)]
+    times = [(each.time_s, each.frame_index) for each in found if isinstance(each, ChosenFrame)]
     assert times == [(0.0, 0), (1.0, 25), (2.0, 50)]
     assert kinds(enumerate(found)) == [
         (0, "Opened"),
-        (1, "Picture"),
-        (2, "Picture"),
+        (1, "ChosenFrame"),
+        (2, "ChosenFrame"),
         (3, "Cut"),
-        (4, "Picture"),
+        (4, "ChosenFrame"),
         (5, "Ended"),
     ]
 
@@ -66,7 +66,7 @@ def test_pixels_are_those_of_the_transform(tmp_path: Path, reader: str, resize: 
     sent = [
         event.pixels
         for _, event in events(path, options=options, transform=transform)
-        if isinstance(event, Picture)
+        if isinstance(event, ChosenFrame)
     ]
     with open_video(path, reader) as video:
         expected = [
@@ -78,10 +78,10 @@ def test_pixels_are_those_of_the_transform(tmp_path: Path, reader: str, resize: 
     assert len(sent) == 4
 
 
-def test_a_picture_that_stays_is_sent_once(tmp_path: Path) -> None:
-    pictures = [photo("cat")] * 75 + [photo("coffee")] * 50 + [photo("cat")] * 50
-    path = write_video(tmp_path / "a.mp4", pictures, evenly(175, 25))
-    sent = [event.pixels for _, event in events(path) if isinstance(event, Picture)]
+def test_an_image_that_stays_is_sent_once(tmp_path: Path) -> None:
+    images = [photo("cat")] * 75 + [photo("coffee")] * 50 + [photo("cat")] * 50
+    path = write_video(tmp_path / "a.mp4", images, evenly(175, 25))
+    sent = [event.pixels for _, event in events(path) if isinstance(event, ChosenFrame)]
     assert [None if pixels is None else len(pixels) for pixels in sent] == [
         *(3 * 64 * 48, None, None),
         *(3 * 64 * 48, None),
@@ -94,7 +94,7 @@ def test_a_slow_change_is_sent_again_and_again(tmp_path: Path) -> None:
     greys = [np.full((48, 64, 3), 20 + 5 * index, np.uint8) for index in range(40)]
     path = tmp_path / "a.mkv"
     write_video(path, greys, evenly(40, 25), codec="ffv1", pixel_format="yuv444p")
-    sent = [each for _, each in events(path, options=EVERY_FRAME) if isinstance(each, Picture)]
+    sent = [each for _, each in events(path, options=EVERY_FRAME) if isinstance(each, ChosenFrame)]
     fresh = [each.frame_index for each in sent if each.pixels is not None]
     assert len(sent) == 40
     assert fresh == list(range(0, 40, 2))
@@ -172,7 +172,7 @@ def test_damage_is_counted_and_does_not_make_the_rate_vary(tmp_path: Path) -> No
     assert end.partial == f"it ends after {end.duration_s:.2f} s, and 4.00 s were announced"
 
 
-def test_only_opencv_takes_longer_sound_for_a_missing_picture(tmp_path: Path) -> None:
+def test_only_opencv_takes_longer_sound_for_a_missing_image(tmp_path: Path) -> None:
     path = numbered_video(tmp_path / "a.mkv", sound_s=3.0)
     assert end_of(path).partial is None
     assert (

@@ -1,4 +1,4 @@
-"""What colours and shape pictures have when they leave the reader, on clips with known colours."""
+"""What colours and shape images have when they leave the reader, on clips with known colours."""
 
 from __future__ import annotations
 
@@ -43,16 +43,16 @@ def patches(height: int = SIDE, width: int = SIDE * len(PATCHES)) -> np.ndarray:
     return np.tile(np.uint8(PATCHES)[columns], (height, 1, 1))
 
 
-def middles(picture: np.ndarray) -> np.ndarray:
+def middles(image: np.ndarray) -> np.ndarray:
     """What became of each patch: (patches, 3)."""
-    width = picture.shape[1]
+    width = image.shape[1]
     columns = [width * (2 * each + 1) // (2 * len(PATCHES)) for each in range(len(PATCHES))]
-    return picture[picture.shape[0] // 2, columns].astype(int)
+    return image[image.shape[0] // 2, columns].astype(int)
 
 
-def errors(picture: np.ndarray) -> list[int]:
+def errors(image: np.ndarray) -> list[int]:
     """The largest error of each patch."""
-    found: list[int] = np.abs(middles(picture) - np.array(PATCHES)).max(axis=1).tolist()
+    found: list[int] = np.abs(middles(image) - np.array(PATCHES)).max(axis=1).tolist()
     return found
 
 
@@ -84,10 +84,10 @@ def hlg_signal(light: np.ndarray) -> np.ndarray:
 def stored_as(
     signal: Callable[[np.ndarray], np.ndarray], matrix: int = BT2020
 ) -> Callable[[np.ndarray], av.VideoFrame]:
-    """A function from an sRGB picture to a frame of 10 bits with that transfer function."""
+    """A function from an sRGB image to a frame of 10 bits with that transfer function."""
 
-    def store(picture: np.ndarray) -> av.VideoFrame:
-        light = REFERENCE_WHITE * linear(picture) @ TO_BT2020.T
+    def store(image: np.ndarray) -> av.VideoFrame:
+        light = REFERENCE_WHITE * linear(image) @ TO_BT2020.T
         values = np.uint16(np.round(65535 * np.clip(signal(light), 0, 1)))
         frame = av.VideoFrame.from_ndarray(values, format="rgb48le")
         return frame.reformat(format="yuv444p10le", dst_colorspace=matrix)
@@ -96,10 +96,10 @@ def stored_as(
 
 
 def with_matrix(matrix: int) -> Callable[[np.ndarray], av.VideoFrame]:
-    """A function from an RGB picture to a frame that is stored by that matrix."""
+    """A function from an RGB image to a frame that is stored by that matrix."""
 
-    def store(picture: np.ndarray) -> av.VideoFrame:
-        frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+    def store(image: np.ndarray) -> av.VideoFrame:
+        frame = av.VideoFrame.from_ndarray(image, format="rgb24")
         frame = frame.reformat(format="yuv420p", dst_colorspace=matrix)
         frame.colorspace = UNSPECIFIED
         return frame
@@ -107,7 +107,7 @@ def with_matrix(matrix: int) -> Callable[[np.ndarray], av.VideoFrame]:
     return store
 
 
-def first_picture(path: Path, reader: str = "pyav") -> np.ndarray:
+def first_image(path: Path, reader: str = "pyav") -> np.ndarray:
     with open_video(path, reader) as video:
         return next(iter(video)).rgb()
 
@@ -137,7 +137,7 @@ def test_hdr_looks_like_its_sdr_twin(
     with open_video(path) as video:
         for frame in video:
             white, *others = errors(frame.rgb())
-            # Above it lie the highlights of other pictures.
+            # Above it lie the highlights of other images.
             assert white <= 12
             assert max(others) <= 8, others  # 8 bits of PQ are coarse
             assert middles(frame.rgb())[0].min() >= 243
@@ -158,7 +158,7 @@ def test_hdr_whose_primaries_and_matrix_are_not_named(
         transfer=transfer,
         store=stored_as(signal),
     )
-    assert max(errors(first_picture(path))[1:]) <= 8
+    assert max(errors(first_image(path))[1:]) <= 8
 
 
 def test_the_functions_at_known_points() -> None:
@@ -189,8 +189,8 @@ def test_highlights_stay_apart() -> None:
 
 
 def test_a_wide_gamut_without_hdr(tmp_path: Path) -> None:
-    def store(picture: np.ndarray) -> av.VideoFrame:
-        light = np.clip(linear(picture) @ TO_BT2020.T, 0, 1)
+    def store(image: np.ndarray) -> av.VideoFrame:
+        light = np.clip(linear(image) @ TO_BT2020.T, 0, 1)
         values = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
         frame = av.VideoFrame.from_ndarray(np.uint16(65535 * values), format="rgb48le")
         return frame.reformat(format="yuv444p10le", dst_colorspace=BT2020)
@@ -205,7 +205,7 @@ def test_a_wide_gamut_without_hdr(tmp_path: Path) -> None:
         primaries=BT2020,
         store=store,
     )
-    assert max(errors(first_picture(path))) <= 4
+    assert max(errors(first_image(path))) <= 4
 
 
 def test_display_p3_at_known_points() -> None:
@@ -252,14 +252,14 @@ def test_a_matrix_that_is_named_counts(tmp_path: Path, size: tuple[int, int], ma
     path = tmp_path / "a.mp4"
     store = with_matrix(matrix)
     write_video(path, [patches(height, width)], [0], colours=matrix, store=store)
-    assert max(errors(first_picture(path))) <= 6
+    assert max(errors(first_image(path))) <= 6
 
 
 def test_rgb_needs_no_matrix(tmp_path: Path) -> None:
     path = write_video(
         tmp_path / "a.mkv", [patches(720, 1280)], [0], codec="ffv1", pixel_format="bgr0"
     )
-    assert max(errors(first_picture(path))) == 0
+    assert max(errors(first_image(path))) == 0
 
 
 def test_what_is_guessed() -> None:
@@ -281,7 +281,7 @@ def test_what_is_guessed() -> None:
     ("pixel_aspect", "width"),
     [(Fraction(16, 9), 228), (Fraction(8, 9), 114), (Fraction(64, 45), 182), (Fraction(2), 256)],
 )
-def test_pictures_have_the_shape_in_which_they_are_shown(
+def test_images_have_the_shape_in_which_they_are_shown(
     tmp_path: Path, reader: str, name: str, pixel_aspect: Fraction, width: int
 ) -> None:
     path = write_video(
@@ -336,10 +336,10 @@ def test_a_shape_that_nothing_has_is_not_believed(
 # --- transparent pixels --------------------------------------------------------------------
 
 
-def half_clear(picture: np.ndarray) -> av.VideoFrame:
-    """The picture with its left half transparent over green, its last quarter half transparent."""
-    height, width = picture.shape[:2]
-    clear = np.dstack([picture, np.full((height, width), 255, np.uint8)])
+def half_clear(image: np.ndarray) -> av.VideoFrame:
+    """The image with its left half transparent over green, its last quarter half transparent."""
+    height, width = image.shape[:2]
+    clear = np.dstack([image, np.full((height, width), 255, np.uint8)])
     clear[:, : width // 2] = (0, 255, 0, 0)
     clear[:, 3 * width // 4 :, 3] = 128
     return av.VideoFrame.from_ndarray(clear, format="rgba")
@@ -372,17 +372,17 @@ def test_white_lies_behind_transparent_pixels(
         assert len(list(video)) == 3
     with open_video(path) as video:
         for frame in video:
-            for picture in (frame.rgb(), frame.thumbnail(128, 64)[:, :, ::-1]):
-                found = picture[32, [16, 80, 112]].astype(int)
+            for image in (frame.rgb(), frame.thumbnail(128, 64)[:, :, ::-1]):
+                found = image[32, [16, 80, 112]].astype(int)
                 expected = [(255, 255, 255), (200, 20, 20), (227, 137, 137)]
                 assert np.abs(found - expected).max() <= 6, found
 
 
 def test_alpha_that_was_never_written_is_none(tmp_path: Path) -> None:
-    def unset(picture: np.ndarray) -> av.VideoFrame:
-        zeros = np.zeros((*picture.shape[:2], 1), np.uint8)
+    def unset(image: np.ndarray) -> av.VideoFrame:
+        zeros = np.zeros((*image.shape[:2], 1), np.uint8)
         return av.VideoFrame.from_ndarray(
-            np.concatenate([picture[:, :, ::-1], zeros], axis=2), format="bgra"
+            np.concatenate([image[:, :, ::-1], zeros], axis=2), format="bgra"
         )
 
     path = write_video(

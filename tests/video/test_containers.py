@@ -46,8 +46,8 @@ def test_without_a_container_the_rate_is_the_codecs(
     tmp_path: Path, fps: int, name: str, options: dict
 ) -> None:
     path = tmp_path / name
-    pictures = map(numbered, range(20))
-    write_video(path, pictures, range(20), Fraction(1, fps), rate=fps, **options)
+    images = map(numbered, range(20))
+    write_video(path, images, range(20), Fraction(1, fps), rate=fps, **options)
     numbers, times = read(path, "pyav")
     assert numbers == list(range(20))
     assert times == exactly([index / fps for index in range(20)])
@@ -202,7 +202,7 @@ def test_files_without_a_frame(tmp_path: Path, reader: str) -> None:
     path.write_bytes(data[: data.index(b"\x1f\x43\xb6\x75")])
     assert error_of(path, reader)[0] == "not_a_video"
     path = write_header_only(tmp_path / "none.mp4")
-    assert error_of(path, "pyav") == ("no_video_stream", "it holds no pictures")
+    assert error_of(path, "pyav") == ("no_video_stream", "it holds no video")
     assert error_of(path, "opencv")[0] == "not_a_video"
 
 
@@ -220,5 +220,5 @@ def test_a_codec_that_nothing_decodes(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", map(numbered, range(5)), range(5), TICK, codec="mpeg4")
     data = path.read_bytes()
     path.write_bytes(data.replace(b"FMP4", b"QZX9"))
-    assert error_of(path, "pyav") == ("no_decoder", "no decoder for its pictures")
+    assert error_of(path, "pyav") == ("no_decoder", "no decoder for its video stream")
     assert error_of(path, "opencv")[0] in ("not_a_video", "no_frames")

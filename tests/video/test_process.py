@@ -19,7 +19,7 @@ import pytest
 import captioner
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
-from captioner.video.events import Ended, Event, Failed, Picture
+from captioner.video.events import ChosenFrame, Ended, Event, Failed
 from captioner.video.opening import READERS
 from captioner.video.process import JOBS_AHEAD, VideoProcess
 from captioner.video.sampling import SamplingOptions
@@ -82,7 +82,7 @@ def no_child_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="module")
 def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """More pictures than the pipe and the queue hold."""
+    """More images than the pipe and the queue hold."""
     path = tmp_path_factory.mktemp("long") / "long.mp4"
     return write_video(path, map(numbered, range(250)), evenly(250, 25))
 
@@ -96,7 +96,7 @@ def test_several_files_with_bad_ones_between(tmp_path: Path, reader: str) -> Non
     bad = [tmp_path / name for name in ("text.mp4", "empty.mp4", "missing.mp4", "list.mp4")]
     order = [bad[0], good[0], bad[1], bad[2], *good[1:], bad[3]]
     found = events(*order, options=SamplingOptions(reader=reader))
-    fine = ["Opened", "Picture", "Ended"]
+    fine = ["Opened", "ChosenFrame", "Ended"]
     assert kinds(found) == [
         (path.name, kind) for path in order for kind in (fine if path in good else ["Failed"])
     ]
@@ -115,14 +115,14 @@ def test_names_of_all_kinds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     bytes_name = Path(os.fsdecode(bytes(tmp_path) + b"/gr\xfcn\xff.mp4"))
     numbered_video(tmp_path / "x.mp4", 3).rename(bytes_name)
     found = events(*paths, bytes_name, Path("-c.mp4"))
-    assert [kind for _, kind in kinds(found)] == ["Opened", "Picture", "Ended"] * 7
+    assert [kind for _, kind in kinds(found)] == ["Opened", "ChosenFrame", "Ended"] * 7
 
 
-def take_until_picture(stream: Iterator[tuple[SourceFile, Event]]) -> None:
+def take_until_frame(stream: Iterator[tuple[SourceFile, Event]]) -> None:
     for _, event in stream:
-        if isinstance(event, Picture):
+        if isinstance(event, ChosenFrame):
             return
-    raise AssertionError("no picture came")
+    raise AssertionError("no frame came")
 
 
 def test_a_killed_child_costs_one_video(tmp_path: Path, long_video: Path) -> None:
@@ -130,13 +130,13 @@ def test_a_killed_child_costs_one_video(tmp_path: Path, long_video: Path) -> Non
     with VideoProcess(LARGE, EVERY_FRAME) as process:
         stream = process.read(files(others[0], long_video, *others[1:]))
         assert [kind for _, kind in kinds([next(stream) for _ in range(5)])][-1] == "Ended"
-        take_until_picture(stream)
+        take_until_frame(stream)
         (first,) = children()
         os.kill(first, signal.SIGKILL)
         rest = [(file.name, event) for file, event in stream if file.path == long_video]
         assert rest[-1][1] == Failed("decoder_died", "its decoder's process ended with code -9")
         # What it had sent before comes, and in order.
-        numbers = [event.frame_index for _, event in rest[:-1] if isinstance(event, Picture)]
+        numbers = [event.frame_index for _, event in rest[:-1] if isinstance(event, ChosenFrame)]
         assert numbers == list(range(1, len(numbers) + 1))
         assert len(numbers) < 200
 
@@ -147,17 +147,17 @@ def test_the_videos_after_a_killed_child_are_read_by_another(
     others = [numbered_video(tmp_path / f"{name}.mp4", 3) for name in "abcdef"]
     with VideoProcess(LARGE, EVERY_FRAME) as process:
         stream = process.read(files(long_video, *others))
-        take_until_picture(stream)
+        take_until_frame(stream)
         (first,) = children()
         os.kill(first, signal.SIGKILL)
         rest = [(file.name, event) for file, event in stream]
         (second,) = children()
         assert second != first
     after = [each for each in rest if each[0] != "long.mp4"]
-    fine = ["Opened", "Picture", "Picture", "Picture", "Ended"]
+    fine = ["Opened", "ChosenFrame", "ChosenFrame", "ChosenFrame", "Ended"]
     assert kinds(after) == [(path.name, kind) for path in others for kind in fine]
     for _, event in after:
-        if isinstance(event, Picture):
+        if isinstance(event, ChosenFrame):
             assert event.pixels is not None
             pixels = np.frombuffer(event.pixels, np.uint8).reshape(192, 256, 3)
             assert number_of(pixels) == event.frame_index
@@ -169,7 +169,7 @@ def test_a_child_that_does_nothing_is_given_up(tmp_path: Path, long_video: Path)
     options = SamplingOptions(every_n_frames=1, shots=False, time_limit_s=2.5)
     with VideoProcess(LARGE, options) as process:
         stream = process.read(files(long_video, other))
-        take_until_picture(stream)
+        take_until_frame(stream)
         (first,) = children()
         os.kill(first, signal.SIGSTOP)
         start_s = time.monotonic()
@@ -179,7 +179,7 @@ def test_a_child_that_does_nothing_is_given_up(tmp_path: Path, long_video: Path)
     failed = rest.index(
         ("long.mp4", Failed("time_limit", "its decoder delivered nothing for 2.5 s"))
     )
-    fine = ["Opened", "Picture", "Picture", "Picture", "Ended"]
+    fine = ["Opened", "ChosenFrame", "ChosenFrame", "ChosenFrame", "Ended"]
     assert kinds(rest[failed + 1 :]) == [("a.mp4", kind) for kind in fine]
 
 
@@ -203,10 +203,10 @@ def test_a_reading_that_is_left_does_not_leak_into_the_next(
     path = numbered_video(tmp_path / "a.mp4", 3)
     with VideoProcess(LARGE, EVERY_FRAME) as process:
         stream = process.read(files(long_video, path))
-        take_until_picture(stream)
+        take_until_frame(stream)
         stream.close()
         found = [(file.name, event) for file, event in process.read(files(path))]
-        assert [kind for _, kind in kinds(found)] == ["Opened", *["Picture"] * 3, "Ended"]
+        assert [kind for _, kind in kinds(found)] == ["Opened", *["ChosenFrame"] * 3, "Ended"]
         assert found[-1][1].frame_count == 3
 
 
@@ -322,7 +322,7 @@ def test_a_script_without_a_guard(program: Path, tmp_path: Path) -> None:
     assert run.stderr == ""
     assert run.returncode == 0
     assert run.stdout.splitlines() == [
-        *("a.mp4 Opened", "a.mp4 Picture", "a.mp4 Picture", "a.mp4 Ended"),
+        *("a.mp4 Opened", "a.mp4 ChosenFrame", "a.mp4 ChosenFrame", "a.mp4 Ended"),
     ]
 
 

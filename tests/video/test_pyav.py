@@ -1,4 +1,4 @@
-"""Turned pictures and damage, on files whose frames carry their numbers."""
+"""Turned images and damage, on files whose frames carry their numbers."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from captioner.video.colours import FrameConverter
-from captioner.video.frames import Picture, VideoError, VideoInfo
+from captioner.video.frames import Pixels, VideoError, VideoInfo
 from captioner.video.opening import READERS, open_video
 from helpers.shown_frames import exactly, read, shown
 from helpers.videos import (
@@ -38,7 +38,7 @@ TICK = Fraction(1, 25)
 @readers
 @pytest.mark.parametrize("rotation", [0, 90, 180, 270])
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
-def test_pictures_stand_upright(tmp_path: Path, reader: str, rotation: int, name: str) -> None:
+def test_images_stand_upright(tmp_path: Path, reader: str, rotation: int, name: str) -> None:
     path = numbered_video(tmp_path / name, 3, rotation=rotation)
     with open_video(path, reader) as video:
         assert video.info == VideoInfo(WIDTH, HEIGHT, rotation, pytest.approx(0.12))
@@ -48,20 +48,20 @@ def test_pictures_stand_upright(tmp_path: Path, reader: str, rotation: int, name
             assert number_of(frame.rgb()) == frame.index
 
 
-# Turned by so many degrees clockwise, the matrix by the standard, how the picture is stored.
+# Turned by so many degrees clockwise, the matrix by the standard, how the image is stored.
 MATRICES = [
-    (0, (1, 0, 0, 1), lambda picture: picture),
-    (90, (0, 1, -1, 0), lambda picture: np.rot90(picture, 1)),
-    (180, (-1, 0, 0, -1), lambda picture: np.rot90(picture, 2)),
-    (270, (0, -1, 1, 0), lambda picture: np.rot90(picture, 3)),
+    (0, (1, 0, 0, 1), lambda image: image),
+    (90, (0, 1, -1, 0), lambda image: np.rot90(image, 1)),
+    (180, (-1, 0, 0, -1), lambda image: np.rot90(image, 2)),
+    (270, (0, -1, 1, 0), lambda image: np.rot90(image, 3)),
 ]
 
 
 MIRRORS = [
     (0, (-1, 0, 0, 1), np.fliplr),
     (180, (1, 0, 0, -1), np.flipud),
-    (270, (0, 1, 1, 0), lambda picture: picture.transpose(1, 0, 2)),
-    (90, (0, -1, -1, 0), lambda picture: np.rot90(picture, 2).transpose(1, 0, 2)),
+    (270, (0, 1, 1, 0), lambda image: image.transpose(1, 0, 2)),
+    (90, (0, -1, -1, 0), lambda image: np.rot90(image, 2).transpose(1, 0, 2)),
 ]
 
 
@@ -82,30 +82,30 @@ def test_the_matrix_of_the_standard(
 
 
 @pytest.mark.parametrize(("rotation", "matrix", "store"), MIRRORS)
-def test_mirrored_pictures(
+def test_mirrored_images(
     tmp_path: Path, rotation: int, matrix: tuple[int, int, int, int], store: Any
 ) -> None:
     path = stored(tmp_path / "selfie.mp4", matrix, store)
     with open_video(path) as video:
         assert video.info == VideoInfo(WIDTH, HEIGHT, rotation, pytest.approx(0.12))
         assert shown(video)[0] == [0, 1, 2]
-    # OpenCV only turns: its picture stays mirrored, some that way that it stands on its head.
+    # OpenCV only turns: its image stays mirrored, some that way that it stands on its head.
     with open_video(path, "opencv") as video:
-        picture = next(iter(video)).rgb()
+        image = next(iter(video)).rgb()
         assert (video.info.width, video.info.height) == (WIDTH, HEIGHT)
     with pytest.raises(AssertionError, match="not upright"):
-        number_of(picture)
-    assert number_of(np.flipud(picture) if matrix[1] == 0 else np.fliplr(picture)) == 0
+        number_of(image)
+    assert number_of(np.flipud(image) if matrix[1] == 0 else np.fliplr(image)) == 0
 
 
 # How EXIF's orientations are stored, and by how much they are turned to be shown.
 ORIENTATIONS = {
-    1: (0, lambda picture: picture),
+    1: (0, lambda image: image),
     2: (0, np.fliplr),
-    3: (180, lambda picture: np.rot90(picture, 2)),
+    3: (180, lambda image: np.rot90(image, 2)),
     4: (180, np.flipud),
     6: (90, np.rot90),
-    8: (270, lambda picture: np.rot90(picture, -1)),
+    8: (270, lambda image: np.rot90(image, -1)),
 }
 
 
@@ -122,8 +122,8 @@ def test_side_data_that_pyav_does_not_know(tmp_path: Path, orientation: int, nam
         assert shown(video)[0] == [0, 1, 2]
 
 
-def test_pictures_that_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(*_: object) -> Picture:
+def test_images_that_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> Pixels:
         raise av.error.FFmpegError(22, "Invalid argument")
 
     monkeypatch.setattr(FrameConverter, "rgb", refuse)
@@ -134,7 +134,7 @@ def test_pictures_that_cannot_be_converted(tmp_path: Path, monkeypatch: pytest.M
                 convert()
             assert (caught.value.code, caught.value.reason) == (
                 "no_decoder",
-                "its pictures of the format yuv420p cannot be converted",
+                "its frames of the pixel format yuv420p cannot be converted",
             )
 
 
@@ -204,8 +204,8 @@ def test_colours_whose_description_does_not_exist(tmp_path: Path) -> None:
 
 
 def test_too_many_failures_end_a_video(tmp_path: Path) -> None:
-    pictures = [numbered(number % 256) for number in range(400)]
-    path = write_video(tmp_path / "a.mp4", pictures, evenly(400, 25))
+    images = [numbered(number % 256) for number in range(400)]
+    path = write_video(tmp_path / "a.mp4", images, evenly(400, 25))
     data = path.read_bytes()
     start = data.index(b"mdat") + 4
     media = start + (data.index(b"moov") - start) // 20

@@ -194,7 +194,7 @@ def test_the_measured_length(tmp_path: Path, name: str) -> None:
 
 
 def test_many_shots_at_the_beginning_leave_frames_for_the_end(tmp_path: Path) -> None:
-    shots = [(picture, 15) for picture in (CAT, COFFEE, ROCKET, STAIRS) * 4]
+    shots = [(image, 15) for image in (CAT, COFFEE, ROCKET, STAIRS) * 4]
     path = clip_of(tmp_path / "a.mp4", *shots, (CAT, 360))
     for most in (5, 8, 12):
         times = [each for each in sampled(path, max_frames=most) if isinstance(each, float)]
@@ -204,7 +204,7 @@ def test_many_shots_at_the_beginning_leave_frames_for_the_end(tmp_path: Path) ->
 
 
 def test_max_frames_holds_whatever_the_header_says_and_however_many_shots(tmp_path: Path) -> None:
-    parts = [(picture, 20) for picture in (CAT, COFFEE, ROCKET, STAIRS) * 2]
+    parts = [(image, 20) for image in (CAT, COFFEE, ROCKET, STAIRS) * 2]
     path = clip_of(tmp_path / "a.mp4", *parts)
     for most in range(1, 12):
         found = sampled(path, max_frames=most)
@@ -303,7 +303,7 @@ def test_a_shot_shorter_than_that_is_shown_by_its_last_frame(tmp_path: Path) -> 
 
 
 def test_a_slide_show_of_slow_frames(tmp_path: Path) -> None:
-    slides = [picture for picture in (CAT, COFFEE, ROCKET) for _ in range(4)]
+    slides = [image for image in (CAT, COFFEE, ROCKET) for _ in range(4)]
     path = write_video(tmp_path / "a.mp4", slides, range(0, 12_000, 1000))
     assert cuts_of(path) == [4.0, 8.0]
     assert sampled(path, fps=0.25) == [0.0, (4.0,), 4.0, (8.0,), 8.0]

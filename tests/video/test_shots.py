@@ -63,7 +63,7 @@ def test_shots_too_short_are_no_shots(tmp_path: Path) -> None:
     assert cuts_of(path) == pytest.approx([0.52, 1.04, 1.56])
 
 
-@pytest.mark.parametrize("flash", [WHITE, BLACK, STAIRS], ids=["white", "black", "picture"])
+@pytest.mark.parametrize("flash", [WHITE, BLACK, STAIRS], ids=["white", "black", "image"])
 def test_a_flash_is_no_cut(tmp_path: Path, flash: np.ndarray) -> None:
     assert FLASH_S == 0.2
     for count in (1, 2, 5):
@@ -76,7 +76,7 @@ def test_a_flash_is_no_cut(tmp_path: Path, flash: np.ndarray) -> None:
     assert cuts_of(path) in ([2.0], [2.08])
 
 
-def test_still_pictures_and_light_have_no_cuts(tmp_path: Path) -> None:
+def test_still_images_and_light_have_no_cuts(tmp_path: Path) -> None:
     assert cuts_of(clip_of(tmp_path / "a.mp4", (CAT, 100))) == []
     assert cuts_of(clip_of(tmp_path / "b.mp4", (BLACK, 100))) == []
     darker = [(np.uint8(CAT * (1 - 0.5 * index / 60)), 1) for index in range(60)]
@@ -85,7 +85,7 @@ def test_still_pictures_and_light_have_no_cuts(tmp_path: Path) -> None:
     assert cuts_of(clip_of(tmp_path / "d.mp4", *moving)) == []
 
 
-def test_pictures_that_stay_and_are_alike_are_one_shot(tmp_path: Path) -> None:
+def test_images_that_stay_and_are_alike_are_one_shot(tmp_path: Path) -> None:
     noise = np.random.default_rng(0)
     alike = [np.uint8(np.clip(CAT + noise.normal(0, 12, CAT.shape), 0, 255)) for _ in range(5)]
     assert cuts_of(write_video(tmp_path / "a.mp4", alike, range(0, 5000, 1000))) == []
@@ -99,8 +99,8 @@ def test_pictures_that_stay_and_are_alike_are_one_shot(tmp_path: Path) -> None:
 def test_a_screen_recording_with_pauses(tmp_path: Path) -> None:
     # What was typed comes fast; then nothing changes until another window opens.
     pts = [0, 40, 80, 120, 9000, 9040, 9080, 20_000, 20_040]
-    pictures = [CAT] * 4 + [COFFEE] * 3 + [ROCKET] * 2
-    path = write_video(tmp_path / "a.mp4", pictures, pts)
+    images = [CAT] * 4 + [COFFEE] * 3 + [ROCKET] * 2
+    path = write_video(tmp_path / "a.mp4", images, pts)
     assert cuts_of(path) == [9.0, 20.0]
 
 
@@ -161,7 +161,7 @@ def test_light_is_no_cut(tmp_path: Path) -> None:
 
 
 def mixes(a: np.ndarray, b: np.ndarray, steps: int) -> list[tuple[np.ndarray, int]]:
-    """A picture turns into another."""
+    """An image turns into another."""
     shares = np.arange(1, steps + 1) / (steps + 1)
     return [(np.uint8(a * (1 - share) + b * share), 1) for share in shares]
 

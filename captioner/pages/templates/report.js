@@ -1,11 +1,11 @@
-/* The report: find pictures, look at words, correct captions. `page` is in base.js. */
+/* The report: find images, look at words, correct captions. `page` is in base.js. */
 (() => {
   const {data, make, say, download, copy, percent, recall, remember} = page;
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en");
   const byName = new Intl.Collator(undefined, {numeric: true}).compare;
 
-  /* --- the pictures ------------------------------------------------------------------ */
+  /* --- the images ------------------------------------------------------------------ */
 
   /* A record is kept as it was read, and may be anybody's: what has another shape is not shown. */
   const share = (value) => (typeof value === "number" && value >= 0 && value <= 1 ? value : null);
@@ -125,8 +125,8 @@
     layout();
     const all = number.format(items.length), some = number.format(shown.length);
     count.textContent = shown.length > most
-      ? `${some} of ${all} pictures, the first ${number.format(most)} are shown`
-      : shown.length === items.length ? `${all} pictures` : `${some} of ${all} pictures`;
+      ? `${some} of ${all} images, the first ${number.format(most)} are shown`
+      : shown.length === items.length ? `${all} images` : `${some} of ${all} images`;
   }
   for (const field of [search, sort, tag, show, least]) field.addEventListener("input", filter);
   $("clear").addEventListener("click", () => {
@@ -219,7 +219,7 @@
     return made;
   }
 
-  function pictureOf(item) {
+  function imageOf(item) {
     const box = make("div", {className: "picture"});
     if (item.thumbnail) {
       box.append(make("img", {
@@ -227,7 +227,7 @@
         alt: textOf(item) || item.name,
       }));
     } else {
-      box.append(make("p", {className: "why"}, item.why || "No picture"));
+      box.append(make("p", {className: "why"}, item.why || "No image"));
     }
     return box;
   }
@@ -283,7 +283,7 @@
       line.append(make("li", null, button(
         make("span", {className: "tag-name"}, each.name),
         () => { details.close(); tag.value = each.name; filter(); },
-        {className: "tag", tabIndex: -1, title: `Show all pictures with ${each.name}`},
+        {className: "tag", tabIndex: -1, title: `Show all images with ${each.name}`},
       )));
       if (sure !== null) line.lastChild.firstChild.append(` `, make("span", null, percent(sure)));
     }
@@ -291,7 +291,7 @@
   }
 
   function cardOf(item) {
-    const id = `card-${item.place}`, box = pictureOf(item);
+    const id = `card-${item.place}`, box = imageOf(item);
     const caption = captionOf(item, box);
     caption.id = id;
     const others = make("ol", {className: "others", "aria-label": "Other captions"});
@@ -433,7 +433,7 @@
       }
     }
     context.putImageData(pixels, 0, 0);
-    /* Over the picture itself, which is fitted into its box. */
+    /* Over the image itself, which is fitted into its box. */
     const scale = Math.min(
       box.clientWidth / image.naturalWidth, box.clientHeight / image.naturalHeight);
     const w = image.naturalWidth * scale, h = image.naturalHeight * scale;
@@ -468,7 +468,7 @@
   }
 
   function fillDetails(item) {
-    const box = pictureOf(item), changed = edits.has(item.key);
+    const box = imageOf(item), changed = edits.has(item.key);
     const note = make("figcaption", {"aria-live": "polite"}, item.levels && !changed
       ? "Choose a word to see where the captioner looked when it said it." : "");
     const caption = make("p", {className: "caption"});

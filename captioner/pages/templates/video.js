@@ -69,7 +69,7 @@
     "The video cannot be played here: it is no longer where it was, or this browser cannot play " +
     "its format. The timeline and the transcript work without it."));
   video.addEventListener("loadedmetadata", () => {
-    if (!video.videoWidth) trouble("This browser cannot show the pictures of this video. " +
+    if (!video.videoWidth) trouble("This browser cannot show the frames of this video. " +
       "The timeline and the transcript work without it.");
   });
   for (const name of ["timeupdate", "seeking", "seeked", "loadeddata"]) {
@@ -108,7 +108,7 @@
     $("captions").setAttribute("aria-pressed", String(track.mode === "showing"));
   });
 
-  /* --- pictures: each when it comes into sight --------------------------------------------- */
+  /* --- images: each when it comes into sight --------------------------------------------- */
 
   const sights = new IntersectionObserver((entries) => {
     for (const entry of entries) {
@@ -117,12 +117,12 @@
       sights.unobserve(entry.target);
     }
   }, {rootMargin: "300px"});
-  function pictureOf(segment) {
+  function imageOf(segment) {
     if (!data.thumbnails[segment.place]) return null;
-    const picture = make("img", {alt: "", decoding: "async"});
-    picture.dataset.place = segment.place;
-    sights.observe(picture);
-    return picture;
+    const image = make("img", {alt: "", decoding: "async"});
+    image.dataset.place = segment.place;
+    sights.observe(image);
+    return image;
   }
 
   /* --- the timeline ------------------------------------------------------------------------ */
@@ -159,7 +159,7 @@
     each.block = place(make("button", {
       type: "button", tabIndex: -1, title: `${range(each)}, ${sure(each)}\n${each.text}`,
       "aria-label": `${range(each)}: ${each.text}`,
-    }, pictureOf(each), make("span", {className: "what", "aria-hidden": "true"}, each.text)), each);
+    }, imageOf(each), make("span", {className: "what", "aria-hidden": "true"}, each.text)), each);
     each.block.addEventListener("click", () => seek(each.start));
     blocks.append(each.block);
   }
@@ -297,7 +297,7 @@
     segment.what = make("span", {className: "what"}, segment.text);
     segment.named = make("span", {className: "tags"}, segment.tags.map((tag) => tag.name).join(", "));
     const row = make("button", {type: "button", className: "row", tabIndex: -1},
-      make("span", {className: "thumb"}, pictureOf(segment)),
+      make("span", {className: "thumb"}, imageOf(segment)),
       make("span", {className: "when"}, `${clock(segment.start)} – ${clock(segment.end)} · ${sure(segment)}`),
       segment.what, segment.named);
     row.addEventListener("click", () => seek(segment.start));
@@ -425,9 +425,9 @@
       tag.current = span;
     }
     if (!plays) {
-      const picture = current && data.thumbnails[current.place];
-      $("still").hidden = !picture;
-      if (picture) $("still").src = `data:image/jpeg;base64,${picture}`;
+      const image = current && data.thumbnails[current.place];
+      $("still").hidden = !image;
+      if (image) $("still").src = `data:image/jpeg;base64,${image}`;
     }
     followPlayhead();
   }

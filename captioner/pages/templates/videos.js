@@ -110,7 +110,7 @@
   function cardOf(item) {
     const poster = make("div", {className: "poster"}, item.poster
       ? make("img", {src: item.poster, alt: "", loading: "lazy", decoding: "async"})
-      : make("p", {className: "none"}, item.status === "failed" ? "could not be read" : "no picture"));
+      : make("p", {className: "none"}, item.status === "failed" ? "could not be read" : "no image"));
     if (item.duration !== null) poster.append(make("span", {className: "length"}, clock(item.duration)));
     const name = make("h2", {className: "name"},
       item.href ? make("a", {href: item.href}, item.name) : item.name);

@@ -1,10 +1,10 @@
-"""What a report needs of the pictures themselves: a thumbnail of each, and where words look.
+"""What a report needs of the images themselves: a thumbnail of each, and where words look.
 
-Each picture is read once, for both. Beside the thumbnails a file keeps the attention of the
-pictures that were looked at: interrupted and started again, the work goes on.
+Each image is read once, for both. Beside the thumbnails a file keeps the attention of the
+images that were looked at: interrupted and started again, the work goes on.
 
 Thumbnails are JPEG files that are not called so: a report often lies among the photos, and the
-next search of that folder shall not find them. They are named after what was seen of the picture
+next search of that folder shall not find them. They are named after what was seen of the image
 (its path, size and time of modification) and never by a name from outside.
 """
 
@@ -45,8 +45,8 @@ _OURS = re.compile(r"[0-9a-f]{32}\.thumb")
 
 
 @dataclass(frozen=True)
-class Picture:
-    """A picture to look at.
+class ReportImage:
+    """An image to look at.
 
     Attributes:
         path: where it is; None where it is known that there is none.
@@ -63,13 +63,13 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """What a report shows of a picture.
+    """What a report shows of an image.
 
     Attributes:
-        thumbnail: a file in `Lookout.folder`; None where the picture cannot be read.
+        thumbnail: a file in `Lookout.folder`; None where the image cannot be read.
         problem: why not, in a few words.
         attention: ``p``, the probabilities of the words, ``h``, the weights in 256 steps (T, R) in
-            base64, and ``g``, the part of the picture they lie over, where it is not all of it
+            base64, and ``g``, the part of the image they lie over, where it is not all of it
             (`captioner.model.attention.grid_window`); None without a model or a caption.
     """
 
@@ -80,9 +80,9 @@ class Look:
 
 @dataclass(frozen=True)
 class _Read:
-    """A picture that was read, or is known already."""
+    """An image that was read, or is known already."""
 
-    picture: Picture
+    item: ReportImage
     look: Look
     key: str = ""
     pixels: Tensor | None = None  # (3, height, width), where its attention is not known yet
@@ -90,7 +90,7 @@ class _Read:
 
 
 class Lookout:
-    """Looks at pictures, and keeps what it saw; a context manager.
+    """Looks at images, and keeps what it saw; a context manager.
 
     Attributes:
         folder: where the thumbnails are.
@@ -98,8 +98,8 @@ class Lookout:
     Args:
         folder: of the report's files; the thumbnails get one in it.
         model: for the attention; None for thumbnails only.
-        batch_size: pictures that the model sees at once.
-        workers: threads that read pictures; 0 reads between the batches.
+        batch_size: images that the model sees at once.
+        workers: threads that read images; 0 reads between the batches.
     """
 
     def __init__(
@@ -129,8 +129,8 @@ class Lookout:
         if self._cache is not None:
             self._cache.close()
 
-    def look(self, pictures: Iterable[Picture]) -> Generator[Look, None, None]:
-        """Look at pictures lazily, in their order.
+    def look(self, images: Iterable[ReportImage]) -> Generator[Look, None, None]:
+        """Look at images lazily, in their order.
 
         Raises:
             CaptionerError: the folder cannot be written.
@@ -139,7 +139,7 @@ class Lookout:
         with closing(
             read_ahead(
                 partial(_read, self._model, self.folder, self._known),
-                pictures,
+                images,
                 self._workers,
                 ahead,
             )
@@ -169,7 +169,7 @@ class Lookout:
         with torch.inference_mode():
             pixels = [each.pixels for each in batch if each.pixels is not None]
             features = model.encode(torch.stack(pixels))
-        found = attend(model, features, [each.picture.words for each in batch])
+        found = attend(model, features, [each.item.words for each in batch])
         fresh = {
             each.key: _packed(attention, grid_window(model.transform, each.size))
             for each, attention in zip(batch, found, strict=True)
@@ -187,7 +187,7 @@ class Lookout:
             raise cannot_write(self._cache_path, error) from None
 
     def tidy(self) -> None:
-        """Forget, after all pictures of a report, what no picture of it needs."""
+        """Forget, after all images of a report, what no image of it needs."""
         for path in self.folder.iterdir():
             if _OURS.fullmatch(path.name) and path.name not in self._thumbnails:
                 path.unlink(missing_ok=True)
@@ -198,33 +198,33 @@ class Lookout:
 
 
 def _read(
-    model: CaptionModel | None, folder: Path, known: dict[str, dict[str, Any]], picture: Picture
+    model: CaptionModel | None, folder: Path, known: dict[str, dict[str, Any]], item: ReportImage
 ) -> _Read:
-    if picture.path is None:
-        return _Read(picture, Look(None, picture.problem))
+    if item.path is None:
+        return _Read(item, Look(None, item.problem))
     try:
-        seen = picture.path.stat()
-        said = f"{picture.path.absolute()}\n{seen.st_size}\n{seen.st_mtime_ns}"
+        seen = item.path.stat()
+        said = f"{item.path.absolute()}\n{seen.st_size}\n{seen.st_mtime_ns}"
         name = f"{_hash(said)}.thumb"
-        wanted = model is not None and bool(picture.words)
-        key = _hash(f"{name} {model.sha256} {' '.join(picture.words)}") if model and wanted else ""
+        wanted = model is not None and bool(item.words)
+        key = _hash(f"{name} {model.sha256} {' '.join(item.words)}") if model and wanted else ""
         is_there = (folder / name).exists()
         if is_there and (not wanted or key in known):
-            return _Read(picture, Look(name, attention=known.get(key)), key)
+            return _Read(item, Look(name, attention=known.get(key)), key)
         # As the model reads it, so that the words get the probabilities they had.
         side = LONG_SIDE if model is None else model.transform.min_side
-        image = read_image(picture.path, min_side=side, may_be_partial=picture.partial)
+        image = read_image(item.path, min_side=side, may_be_partial=item.partial)
     except ImageError as error:
-        return _Read(picture, Look(None, error.reason))
+        return _Read(item, Look(None, error.reason))
     except OSError as error:
         gone = isinstance(error, FileNotFoundError)
         reason = "file not found" if gone else (error.strerror or str(error)).lower()
-        return _Read(picture, Look(None, reason))
+        return _Read(item, Look(None, reason))
     pixels = model.transform(image) if model and wanted and key not in known else None
     size = image.size
     if not is_there:
         _write_thumbnail(folder / name, image)
-    return _Read(picture, Look(name, attention=known.get(key)), key, pixels, size)
+    return _Read(item, Look(name, attention=known.get(key)), key, pixels, size)
 
 
 def _write_thumbnail(path: Path, image: Image.Image) -> None:
