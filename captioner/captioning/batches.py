@@ -115,7 +115,7 @@ def caption_images(
     Args:
         model: the captioner.
         files: what `captioner.images.kinds.find_images` lists.
-        options: how to decode the captions; otherwise as the model does unless told otherwise.
+        options: how to decode the captions; None for the model's own defaults.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         min_confidence: captions that are less sure, in [0, 1], are marked to be left out.
@@ -125,7 +125,7 @@ def caption_images(
             error.
 
     Raises:
-        ValueError: batch_size or workers is too small, or a least confidence is not in [0, 1];
+        ValueError: batch_size or workers is too small, or a minimum confidence is not in [0, 1];
             raised by the call itself.
         CaptionerError: the options do not suit the model; raised by the call itself.
     """
@@ -214,12 +214,12 @@ def check_caption_options(
         raise ValueError(f"batch_size={batch_size}: at least 1 image is captioned at once")
     if workers < 0:
         raise ValueError(f"workers={workers}: give 0 or the number of threads that read images")
-    for name, least in (
+    for name, minimum in (
         ("min_confidence", min_confidence),
         ("min_tag_confidence", min_tag_confidence or 0.0),
     ):
-        if not 0 <= least <= 1:
-            raise ValueError(f"{name}={least!r}: give a number from 0 to 1")
+        if not 0 <= minimum <= 1:
+            raise ValueError(f"{name}={minimum!r}: give a number from 0 to 1")
     if min_tag_confidence is not None and model.lexicon is None:
         raise CaptionerError(
             "tags: this model has no lexicon of what its words mean; `captioner calibrate` gives "
@@ -360,12 +360,12 @@ class _Captioner:
 
 
 def _tags(
-    model: CaptionModel, result: CaptionResult, least: float | None
+    model: CaptionModel, result: CaptionResult, minimum: float | None
 ) -> tuple[Tag, ...] | None:
-    if least is None or model.lexicon is None:
+    if minimum is None or model.lexicon is None:
         return None
     found = tags_of(result, model.lexicon, model.tag_calibration)
-    return tuple(tag for tag in found if tag.confidence >= least)
+    return tuple(tag for tag in found if tag.confidence >= minimum)
 
 
 def _read(model: CaptionModel, may_be_partial: bool, numbered: tuple[int, SourceFile]) -> _Read:

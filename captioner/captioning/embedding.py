@@ -65,7 +65,7 @@ class _Content:
     Attributes:
         texts: tag -> text, of the three descriptions that are there.
         others: dc:subject without our tags.
-        tags: of ours.
+        tags: those that captioner wrote.
         is_ours: whether captioner has written all the texts.
     """
 
@@ -235,7 +235,7 @@ def _check_same(path: Path, captioned: Fingerprint) -> None:
 
 @contextmanager
 def _own_files(path: Path) -> Iterator[tuple[Path, Path]]:
-    """Two names beside a file, of which nothing stays; what a killed run has left there goes.
+    """Two temporary files beside a file; both are removed, also those of a killed run.
 
     Hidden, short, and without a suffix that ExifTool could hold against what the file is. They are
     one process's at a time, where the file system has locks.
@@ -269,7 +269,7 @@ def _copy(path: Path, copy: Path) -> None:
 
 
 def _replace(real: Path, part: Path, path: Path, captioned: Fingerprint) -> Fingerprint:
-    """Give the finished file its name, and what the old one had besides its content."""
+    """Give the finished file its name, and copy the old one's owner, mode and attributes."""
     owner = real.stat()
     if hasattr(os, "chown"):
         with suppress(OSError):  # Only the superuser gives files away.

@@ -39,7 +39,7 @@ from captioner.files.writing import (
     replace_bytes,
 )
 
-TORN_BYTES = 1 << 20  # What lies behind the last whole line is no longer than that.
+TORN_BYTES = 1 << 20  # Longer data after the last whole line was not left by an interrupted run.
 
 
 class FileOutput(Output):
@@ -198,7 +198,7 @@ class LinesOutput(FileOutput):
 
     @staticmethod
     def _is_torn(rest: bytes, expected: bytes, journal: Journal) -> bool:
-        """Whether the end of the file is a line of ours that was cut short, and nobody's work."""
+        """Whether the file ends in a line of captioner's that was cut short."""
         if len(rest) >= TORN_BYTES:
             return False
         rest = rest.rstrip(b"\0")  # blocks that were given to the file and never written

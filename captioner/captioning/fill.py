@@ -136,5 +136,5 @@ def _blank_line(number: int, words: Iterable[Sequence[str | float]]) -> str:
 
 
 def _percent(share: float) -> str:
-    """Six wide; what is there is never said to be nothing."""
+    """Six wide; a positive share is never shown as 0.0%."""
     return " <0.1%" if 0 < share < 0.0005 else f"{share:6.1%}"

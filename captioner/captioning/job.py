@@ -42,13 +42,13 @@ class CaptionJob:
             gives none.
         batch_size: images that the model sees at once, at most.
         workers: threads that read images while the model works.
-        overwrite: start anew, and replace what is there.
+        overwrite: start over and replace the existing output.
         replace_hand_made: with ``overwrite``: replace also what captioner has not written, or what
             was changed since.
         append: keep all that is in the output, and add the images that are not.
         partial_images: caption images that are cut short as far as they go.
-        missing_only: caption only images that have no caption yet, whoever wrote it; what is there
-            stays as it is.
+        missing_only: caption only images that have no caption yet, whoever wrote it; existing
+            captions stay as they are.
         raw: which raw photos of the folders are captioned, one of
             `captioner.images.kinds.RAW_CHOICES`.
         xmp_name: how XMP sidecars are called, one of `captioner.captioning.sidecars.XMP_NAMINGS`.
@@ -136,7 +136,7 @@ class CaptionJob:
 
     @property
     def is_kept(self) -> bool:
-        """Whether the output can be taken up again: standard output, pipes and devices cannot."""
+        """Whether a run can be resumed: not on standard output, pipes and devices."""
         if is_sidecar(self.format):
             return True
         if self.output is None:
@@ -185,7 +185,7 @@ class CaptionRun(ABC):
 
         Raises:
             CaptionerError: the output cannot be written, a folder of images is gone, or the
-                options do not suit the model. What is finished is kept.
+                options do not suit the model. Finished work is saved.
         """
 
     def embed_finished(self) -> Iterator[tuple[Path, str | None]]:
@@ -198,8 +198,8 @@ class CaptionRun(ABC):
 
     @property
     @abstractmethod
-    def how_to_go_on(self) -> str:
-        """What to say when it is interrupted; empty if there is nothing to go on with."""
+    def resume_hint(self) -> str:
+        """What to say after an interruption; empty if there is nothing to resume."""
 
     def _embed(
         self, record: CaptionRecord, captioned: Fingerprint

@@ -53,7 +53,7 @@ class Output(ABC):
 
     @abstractmethod
     def what_is_replaced(self) -> Checksum | bool | None:
-        """By what it is known, later on, that what is there may be replaced."""
+        """Marks the existing output as safe to replace in a later run."""
 
     def named(self, file: SourceFile) -> SourceFile:
         """The image with the name that the output has for it."""
@@ -62,7 +62,7 @@ class Output(ABC):
     def has_caption(self, file: SourceFile) -> bool:
         """Whether an image has a caption already, whoever wrote it, which the job leaves alone.
 
-        Of an output whose journal tells that, always False.
+        Always False for outputs whose journal records it.
         """
         return False
 
@@ -116,7 +116,7 @@ class Output(ABC):
         """Write what is missing of a finished image."""
 
     def make_room(self, known: Sequence[Entry]) -> None:  # noqa: B027
-        """Remove what was written of images that are done again, before the journal is told."""
+        """Remove what was written for images that are done again, before the journal is updated."""
 
     @abstractmethod
     def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:

@@ -34,11 +34,11 @@ def make_output(job: CaptionJob, base: Path) -> Output:
 
 
 def output_before(job: CaptionJob, journal: Journal, base: Path) -> Output:
-    """The output at the same place as a job's, in the format that its journal tells of.
+    """The output at a job's path, in the format that its journal records.
 
     Args:
         job: which is to be done now.
-        journal: of what is there.
+        journal: of the existing output.
         base: the folder that holds all images.
     """
     described = str(journal.about.get("settings", {}).get("format", ""))

@@ -56,6 +56,6 @@ class PassingRun(CaptionRun):
             yield file
 
     @property
-    def how_to_go_on(self) -> str:
-        """See `CaptionRun.how_to_go_on`."""
+    def resume_hint(self) -> str:
+        """See `CaptionRun.resume_hint`."""
         return ""

@@ -1,11 +1,11 @@
-"""Caption images into an output that can be left and taken up again at any moment.
+"""Caption images into an output; the job can be interrupted and resumed at any moment.
 
 Beside the output, hidden, stands the job's journal (`captioner.files.journal`): with which model
 and options the captions were made, and the record of every finished image. Whatever ends the
-process, the next run goes on behind the last image in the journal, and the output it ends with is,
+process, the next run continues after the last image in the journal, and its finished output is,
 byte for byte, that of an undisturbed run. After each batch the journal and then the output are
 written and wait for the disk, once a second at most unless `SYNC_RECORDS` records wait: a kill
-costs the batch in the works and what that second had finished.
+costs the current batch and the work of the last second.
 
 Batches have one shape, and an image's row in its batch follows from its number in the job, so that
 what it gets does not depend on where a run was interrupted.
@@ -132,7 +132,7 @@ class KeptRun(CaptionRun):
         return None
 
     def _find_journal(self, about: Mapping[str, Any]) -> Journal | None:
-        """The journal to go on with, None to begin one; in whose place is `_replaces` then."""
+        """The journal to resume, None to begin one; then `_replaces` says what it replaces."""
         output, state = self._output, self._output.state
         if self.job.overwrite:
             self._replaces = output.what_is_replaced()
@@ -188,14 +188,14 @@ class KeptRun(CaptionRun):
             raise self._other_options(changed)
         if journal.kept is not None and not self.job.append:
             raise CaptionerError(
-                f"output {self._output.name} was changed by hand and then added to: go on with "
-                "--append or --missing-only, or start anew with --overwrite"
+                f"output {self._output.name} was changed by hand and then added to: continue with "
+                "--append or --missing-only, or start over with --overwrite"
             )
 
     def _other_options(self, changed: Sequence[str]) -> CaptionerError:
         return CaptionerError(
             f"{self._output.name} was made with another model or other options "
-            f"({'; '.join(changed[:3])}); use those, name another --output, or start anew with "
+            f"({'; '.join(changed[:3])}); use those, name another --output, or start over with "
             "--overwrite"
         )
 
@@ -251,7 +251,7 @@ class KeptRun(CaptionRun):
         if other is not None:
             raise CaptionerError(
                 f"output {self._output.name} holds captions of other images (as {other.name}): "
-                "--append keeps them and adds these, --overwrite starts anew; or name another "
+                "--append keeps them and adds these, --overwrite starts over; or name another "
                 "--output"
             )
 
@@ -286,7 +286,7 @@ class KeptRun(CaptionRun):
             for batch in batches:
                 yield from self._take(batch)
         self._flush()
-        with _saying(self.how_to_go_on):
+        with _saying(self.resume_hint):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
@@ -307,7 +307,7 @@ class KeptRun(CaptionRun):
             assert file.name == record.file_name, "records come in the order of their files"
             if record.error is not None and file.root is not None and not file.root.exists():
                 raise CaptionerError(
-                    f"{shown(file.root)} is gone; what is finished is kept: run the same command "
+                    f"{shown(file.root)} is gone; finished work is saved: run the same command "
                     "again when it is back"
                 )
             problem = None if record.error is not None else self._output.why_not(file)
@@ -330,7 +330,7 @@ class KeptRun(CaptionRun):
         """Write what waits. Interrupted and called again, it writes nothing twice."""
         if self._waiting:
             entries = [entry for entry, _ in self._waiting]
-            with _saying(self.how_to_go_on):
+            with _saying(self.resume_hint):
                 try:
                     self._output.make_room([known for _, known in self._waiting if known])
                     self._journal.add(entries)
@@ -369,12 +369,12 @@ class KeptRun(CaptionRun):
                 self._flush()
 
     @property
-    def how_to_go_on(self) -> str:
+    def resume_hint(self) -> str:
         """How to resume, in the words of the command line."""
         again = "run the same command again"
         if self.job.overwrite:
             again += ", without --overwrite" + (" --yes" if self.job.replace_hand_made else "")
-        return f"what is finished is kept: {again} and it goes on"
+        return f"finished work is saved: {again} to resume"
 
 
 def _lacks_embedding(entry: Entry) -> bool:
@@ -399,7 +399,7 @@ def _saying(remedy: str) -> Generator[None, None, None]:
 
 
 def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
-    # Neither the size of batches nor the threads: who runs out of memory may go on with less.
+    # Neither the size of batches nor the threads: who runs out of memory may resume with less.
     return {
         "captioner": __version__,
         "reader": READER_VERSION,

@@ -62,7 +62,7 @@ class SidecarWriter(Writer):
         """The file that belongs to the image at `path` that the records call `name`.
 
         Raises:
-            CaptionerError: there can be none; names the image and the remedy.
+            CaptionerError: the image cannot have one; names the image and the remedy.
         """
         sidecar = self._stem(path) + self.suffix
         if self.output is None:
@@ -91,7 +91,7 @@ class SidecarWriter(Writer):
         return f"{record['text']}\n"
 
     def is_taken(self, target: Path) -> bool:
-        """Whether there is a file that holds something: an empty text file is no caption."""
+        """Whether the file exists and is not empty: an empty text file is not a caption."""
         return exists(target) and (self.is_signed or not is_blank(target))
 
     def may_replace(self, target: Path) -> bool:

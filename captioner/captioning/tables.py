@@ -1,7 +1,7 @@
 """A metadata file that people wrote: which images have a caption in it, and how a row looks there.
 
 JSONL and CSV with a name and a text in each row, as `captioner.data` reads them. Nothing in such a
-file is changed: rows are added behind what is there, in the file's own columns.
+file is changed: rows are added after the existing ones, in the file's own columns.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class Table(ABC):
         return bool(self._sample) and all(map(os.path.isabs, self._sample))
 
     def root(self, base: Path) -> Path:
-        """The folder to which the names in the file are relative: by what is there, or its own.
+        """The folder to which the names in the file are relative: where images exist, or its own.
 
         Args:
             base: the folder that holds all images of a job, to which names in captioner's own

@@ -202,7 +202,7 @@ class LineWriter(Writer):
                 cast(IO[bytes], self._stream).write(data)
             self._stream.flush()
         except BrokenPipeError:
-            raise  # The reader of a pipe has seen enough; that is no mistake.
+            raise  # The reader of a pipe has seen enough; that is not an error.
         except OSError as error:
             with suppress(OSError):
                 self._close_stream()  # It would try to write the rest again, and fail again.
@@ -212,7 +212,7 @@ class LineWriter(Writer):
 class TsvWriter(LineWriter):
     """``path<TAB>caption`` per image, further captions behind further tabs.
 
-    Control characters are escaped, so that a line stays a line and a terminal shows what is there.
+    Control characters are escaped, so that a line stays a line and a terminal shows them.
     Images that failed have no line.
     """
 

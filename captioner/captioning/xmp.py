@@ -2,8 +2,8 @@
 
 Adobe's XMP specification (ISO 16684-1) says how RDF is written: a description is a language
 alternative, keywords are a bag. The alternative text is IPTC's (Photo Metadata Standard 2021.1).
-A sidecar of ours is one fixed text with few places to fill, so nothing but escaping is needed to
-write it, and none is ever parsed: whether a file is ours and untouched says a checksum in it.
+Captioner's own sidecar is one fixed text with few places to fill, so escaping is all it takes to
+write it, and none is ever parsed: a checksum in it shows that a file is captioner's and untouched.
 """
 
 from __future__ import annotations
@@ -62,8 +62,8 @@ def render_xmp(text: str, tags: Iterable[str] = ()) -> str:
 def is_untouched(path: Path) -> bool:
     """Whether a file is a sidecar of `render_xmp`, of whatever caption, and holds nothing else.
 
-    A program that adds to it writes all of it anew, with its own name in the place of ours; what
-    somebody changes in it with an editor no longer has the checksum.
+    A program that adds to it rewrites it with its own name in place of captioner's; after a change
+    in an editor the checksum no longer matches.
     """
     try:
         data = path.read_bytes() if path.is_file() else b""  # a pipe would never end

@@ -40,7 +40,7 @@ def _caption(args: argparse.Namespace) -> int:
     if args.embed:
         _check_embedding()
     page = _page(args)
-    _job_of(args, page)  # A mistake is told before the model is loaded.
+    _job_of(args, page)  # Report a mistake before the model is loaded.
     model = load_model(args.model, device=args.device, precision=args.precision)
     job = _job_of(args, page, model.decoding)
     tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
@@ -84,8 +84,8 @@ def _run(args: argparse.Namespace, job: CaptionJob, model: CaptionModel) -> int:
                 if record.embedded is not None:
                     _count_embedding(counts, record.path, record.embed_error)
         except KeyboardInterrupt:
-            if run.how_to_go_on:
-                say(f"captioner: {run.how_to_go_on}")
+            if run.resume_hint:
+                say(f"captioner: {run.resume_hint}")
             raise
     if not args.quiet:
         say("captioner: " + _captions_text(counts, args.min_confidence > 0, args.embed))

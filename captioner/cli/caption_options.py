@@ -15,7 +15,7 @@ from captioner.cli.options import (
 )
 
 PAGE = "html"
-"""A format that is none of the writers': the captions are kept as JSONL, and a page shows them."""
+"""Not a writer format: the captions are kept as JSONL, and a page shows them."""
 
 TAG_CONFIDENCE = 0.25
 """Of the tags, unless another is asked for."""
@@ -36,7 +36,7 @@ examples:
   captioner caption photos/ --num-captions 3 --candidates --output captions.jsonl
   captioner caption dog.jpg --sample --top-p 0.9 --num-captions 5 --seed 1
   captioner caption photos/ --ban snow --no-repeat-ngram 2
-  captioner caption dog.jpg --prompt "two dogs"           go on from these words
+  captioner caption dog.jpg --prompt "two dogs"           continue these words
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
 
@@ -46,19 +46,19 @@ HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'.
 and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
 (videos, what has no extra) are counted by kind, in one line at the end.
 
-Standard output gets a line `path<TAB>caption` for each image, and further captions behind further
+Standard output gets a line `path<TAB>caption` for each image, and further captions after further
 tabs. An image that cannot be read is named on standard error, the others are captioned, and the
 exit code is 1.
 
-Stopped, killed or out of disk, the same command goes on: what is finished stays and is not looked
-into again; images that failed, changed or are new are captioned and put in their places. Other
-options, another model or other images are refused: --append adds other images at the end and
-touches nothing else, --overwrite starts anew (to go on after that, leave it out). Where that would
+After an interruption, a kill or a full disk, run the same command again to resume: finished images
+are not read again; images that failed, changed or are new are captioned and put in their places.
+Other options, another model or other images are refused: --append adds other images at the end and
+touches nothing else, --overwrite starts over (leave it out to resume after that). Where that would
 replace text that people wrote or changed, it says in how many files and changes nothing: --yes
 replaces it, --missing-only leaves it and captions the images that have no caption yet. What is
 known of the output stands beside it in a hidden file, `.captions.csv.captioner`: without it nothing
 can be added. The captions of a page, report.html, are report_files/captions.jsonl, and all of this
-holds for them; `captioner report --help` tells of the page. Standard output keeps nothing: there,
+holds for them; `captioner report --help` explains the page. Standard output keeps nothing: there,
 every run starts from the beginning.
 
 An XMP sidecar or an embedded description that another program has written or changed is never
@@ -96,7 +96,7 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
-    """Where captions go, and what happens to what is there."""
+    """Where captions go, and what happens to existing ones."""
     from captioner.captioning.formats import WRITERS
 
     output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
@@ -114,7 +114,7 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
         help="keep all that is in PATH, and add the images that are not yet in it",
     )
     again.add_argument(
-        "--overwrite", action="store_true", help="start anew, and replace what is there already"
+        "--overwrite", action="store_true", help="start over and replace the existing output"
     )
     again.add_argument(
         "--missing-only",

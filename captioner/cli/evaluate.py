@@ -41,7 +41,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         choices=EXTRA_METRICS,
         default=ScoringOptions.metrics,
         metavar="NAME",
-        help="besides BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java), METEOR-stem "
+        help="beyond BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java), METEOR-stem "
         "(words and stems alone, not comparable with METEOR)",
     )
     output.add_argument(

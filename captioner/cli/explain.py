@@ -30,7 +30,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.png",
         help="the image to write (default: explain.png)",
     )
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_decoding(parser)
     add_model(parser, batch_size=1, workers=False)
 
@@ -43,7 +43,7 @@ def _explain(args: argparse.Namespace) -> int:
     if output.suffix.lower() != ".png":
         raise CaptionerError(f"output {shown(output)}: the image is a PNG; end it in .png")
     check_outputs([output], args.overwrite)
-    decoding_options(args)  # A mistake is told before the model is loaded.
+    decoding_options(args)  # Report a mistake before the model is loaded.
     model = load_model(args.model, device=args.device, precision=args.precision)
     options = decoding_options(args, model.decoding)
     explanation = explain(model, args.image, options)

@@ -31,8 +31,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         help="of `captioner fit`; the weights of several are averaged",
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
-    parser.add_argument("--overwrite", action="store_true", help="replace what is there already")
-    add_decoding(parser, "What the model does unless it is told otherwise; kept in the file.")
+    parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
+    add_decoding(parser, "The model's defaults; kept in the file.")
 
 
 def _export(args: argparse.Namespace) -> int:

@@ -25,13 +25,13 @@ examples:
   captioner fill photos/ "a ___ on a ___" --format jsonl     a JSON object for each image
 
 The sentence is the last argument. Each ___ stands for exactly one word of the model's vocabulary;
-the words before and behind it both count: what is compared is the probability of the whole
-sentence, to its end, and the probabilities are those of the fillings among each other. A sentence
-that does not fit the image at all is filled in too.
+the words before and after it both count: fillings are compared by the probability of the whole
+sentence, and the probabilities of all fillings sum to 1. A sentence that does not fit the image at
+all is filled in too.
 
 With one blank every word is tried, and the probabilities are exact. From the second blank on, the
-K most probable beginnings of the sentence go on (--beam-size), and how much of the probability
-lies in others, at most, is said. An image that cannot be read is named on standard error, the
+K most probable beginnings of the sentence are continued (--beam-size), and a line shows how much
+of the probability may lie in others. An image that cannot be read is named on standard error, the
 others are done, and the exit code is 1.
 """
 

@@ -99,7 +99,7 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
 
 
 def add_raw(parser: argparse.ArgumentParser) -> None:
-    """The option of which raw photos of the folders are taken."""
+    """The option that selects the raw photos of the folders."""
     from captioner.images.kinds import RAW_CHOICES
 
     parser.add_argument(
@@ -197,16 +197,16 @@ def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
 
 
-def at_least(least: int) -> Callable[[str], int]:
+def at_least(minimum: int) -> Callable[[str], int]:
     """The type of an option that is a whole number."""
 
     def convert(text: str) -> int:
         try:
             value = int(text)
         except ValueError:
-            value = least - 1
-        if value < least:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {least}")
+            value = minimum - 1
+        if value < minimum:
+            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {minimum}")
         return value
 
     return convert
@@ -320,7 +320,7 @@ def say_what_was_passed_over(
     *,
     wanted: bool,
 ) -> None:
-    """One line on what folders hold besides the files that were listed, by kind; mostly none.
+    """One line on the other files of the folders, by kind; often none.
 
     Args:
         paths: of the command.

@@ -29,7 +29,7 @@ captions; with another one, the page says so.
 
 Images are looked for where the captions were made, otherwise beside CAPTIONS.jsonl, or in
 --images. One that is gone leaves a card that says why, and the exit code is 1. Run again, the page
-is made anew and what is there already is used; corrections that were made on it stay.
+is written again from what already exists; corrections that were made on it stay.
 """
 
 

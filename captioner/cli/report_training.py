@@ -88,9 +88,9 @@ def _report_training(args: argparse.Namespace) -> int:
     make_folder(folder)
     for name, figure in figures.items():
         for path in training_plots.save_figure(figure, folder, name):
-            _tell(path, args.quiet)
+            _report_written(path, args.quiet)
     replace_file(folder / NUMBERS, json.dumps(numbers, ensure_ascii=False, indent=2) + "\n")
-    _tell(folder / NUMBERS, args.quiet)
+    _report_written(folder / NUMBERS, args.quiet)
     return 0
 
 
@@ -127,9 +127,11 @@ def _check_output(folder: Path, overwrite: bool) -> None:
         if path.is_dir():
             raise CaptionerError(f"output {shown(path)} is a folder: name another --output")
         if path.exists() and not overwrite:
-            raise CaptionerError(f"output {shown(path)} is there already; --overwrite replaces it")
+            raise CaptionerError(
+                f"output {shown(path)} already exists; pass --overwrite to replace it"
+            )
 
 
-def _tell(path: Path, quiet: bool) -> None:
+def _report_written(path: Path, quiet: bool) -> None:
     if not quiet:
         print(shown(path))

@@ -48,8 +48,8 @@ FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ),
 )
 TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("min_confidence", float, "P", "least confidence of a tag, from 0 to 1 (default: 0.25)"),
-    ("min_coverage", float, "P", "least share of the time that a tag covers (default: 0.05)"),
+    ("min_confidence", float, "P", "minimum confidence of a tag, from 0 to 1 (default: 0.25)"),
+    ("min_coverage", float, "P", "minimum share of the time that a tag covers (default: 0.05)"),
     ("max_tags", int, "N", "most tags of a video (default: 20)"),
     ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
 )
@@ -66,8 +66,8 @@ examples:
 GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
 Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
 index.html leads to all pages. A page refers to its video, which stays where it is.
-Started again, the job goes on: a finished video is not done twice, one that was being worked on
-is done from its start, one that failed is tried again. A video that cannot be read is named on
+Run again, the command resumes: a finished video is not done twice, an unfinished one is done from
+its start, a failed one is tried again. A video that cannot be read is named on
 standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
 formats.
 """
@@ -97,7 +97,7 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
         help="leave finished videos in DIR as they are; this is what happens without it as well",
     )
     again.add_argument(
-        "--overwrite", action="store_true", help="do all again and replace what is in DIR"
+        "--overwrite", action="store_true", help="do everything again and replace what is in DIR"
     )
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     frames = parser.add_argument_group("frames")

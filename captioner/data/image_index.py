@@ -66,7 +66,7 @@ class ImageIndex:
         return None if found is None else place / found
 
     def _listing(self, folder: str) -> tuple[frozenset[str], frozenset[str]]:
-        """The names of the files in the folder, and those of its folders; empty if it is none."""
+        """The names of the files in the folder, and those of its folders; empty for none."""
         if folder not in self._listings:
             files, folders = [], []
             try:

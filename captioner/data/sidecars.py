@@ -20,7 +20,7 @@ _SIDECAR_IMAGES = (
 
 
 SIDECAR_SUFFIXES = (".txt", ".caption")
-"""What text files beside images end in; the first of which there is any counts."""
+"""Suffixes of text files beside images; the first one that occurs is used."""
 
 
 def _walk(root: Path, suffix: str) -> Iterator[tuple[Path, list[str], dict[str, str]]]:

@@ -34,12 +34,12 @@ class DataSource:
             Empty: all.
         weight: how often an image comes in an epoch: 0.5 draws half of the images for each epoch,
             2 shows each twice.
-        captions: of an image in one step, drawn anew each time; 0: all that it has.
+        captions: of an image in one step, drawn again each time; 0: all that it has.
         views: kept of each image instead of ``data.views``.
         min_captions: training images with fewer are left out.
         rewards: whether ``model.objective=self_critical`` trains on its images.
         style: how its captions are written. Sources with the same style share it; the decoder is
-            told which one it reads, and says the first source's unless asked for another. Empty in
+            given the style, and writes the first source's unless asked for another. Empty in
             all sources: the decoder knows no styles.
         sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
 

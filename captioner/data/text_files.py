@@ -27,7 +27,7 @@ def read_text(file: Path) -> str:
     """The file as text: UTF-8 or UTF-16; a byte order mark is not part of it.
 
     Raises:
-        CaptionerError: it cannot be read, or is no such text; names the line and the remedy.
+        CaptionerError: it cannot be read, or is not such a text; names the line and the remedy.
     """
     try:
         data = file.read_bytes()

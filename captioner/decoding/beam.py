@@ -36,8 +36,8 @@ def beam_search(
     """Beam search with length normalisation; appends each image to `done` when its search is over.
 
     At each step the K most probable extensions of all beams of an image are kept. Those that end
-    the sentence leave the beam for the pool of the N best finished captions; the others go on. So
-    K=1 is greedy decoding, and nothing is lost when K covers all extensions. A caption of
+    the sentence leave the beam for the pool of the N best finished captions; the others continue.
+    So K=1 is greedy decoding, and nothing is lost when K covers all extensions. A caption of
     max_length words may only end.
 
     An image is over when N captions are finished and no open beam can pass the worst of them:
@@ -119,7 +119,7 @@ def _extend_in_banks(
 
     Bank c holds the beams that have said c of the words, beam_size of them (grid beam search,
     Hokamp and Liu 2017, algorithm 1), so that those without compete with none that paid for one.
-    A beam goes on with its best words within its bank, or with any word that it still lacks into
+    A beam continues with its best words within its bank, or with any word that it still lacks into
     the next (as in Post and Vilar 2018, section 3.1, who share one beam among the banks). Only
     the last bank may end, so captions without all words are never found.
 

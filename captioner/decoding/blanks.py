@@ -88,14 +88,14 @@ def parse_blanks(sentence: str) -> tuple[str | None, ...]:
     touched = _TOUCHED.search(sentence)
     if touched is not None:
         raise CaptionerError(
-            f"sentence {sentence!r}: {touched.group()!r} is no whole word; a blank stands for one "
-            "word, with spaces around it: 'a ___ dog'"
+            f"sentence {sentence!r}: {touched.group()!r} is not a whole word; a blank stands for "
+            "one word, with spaces around it: 'a ___ dog'"
         )
     pieces = _BLANK.split(sentence)
     if len(pieces) == 1:
         raise CaptionerError(
             f"sentence {sentence!r}: there is no blank in it; write ___ for a word to be found, "
-            "and the sentence behind the images"
+            "and the sentence after the images"
         )
     words: list[str | None] = list(tokenize(pieces[0]))
     for piece in pieces[1:]:
@@ -152,7 +152,7 @@ def search_fillings(
     """Fill the blanks of one sentence for one image.
 
     Exact with one blank: all words are tried. From the second blank on, the `beam_size` most
-    probable sentences begun go on, and the probability of the others is added up.
+    probable beginnings are continued, and the probability of the others is added up.
 
     Args:
         step: scores the next words, B = 1.
@@ -161,7 +161,7 @@ def search_fillings(
         beam_size: see above.
         bos: id that starts every sentence.
         eos: id that ends it.
-        never: ids that no blank is filled with, besides `eos`.
+        never: ids that no blank is filled with, in addition to `eos`.
         device: where `step` expects words and gives scores.
 
     Raises:
@@ -200,7 +200,7 @@ def _score(step: StepFunction[S], block: _Block[S]) -> tuple[Tensor, S]:
 
 
 def _say(step: StepFunction[S], block: _Block[S], word: int) -> _Block[S]:
-    """Every sentence goes on with the same word."""
+    """Continue every sentence with the same word."""
     log_probs, state = _score(step, block)
     total = block.total + log_probs[:, word].cpu().double()
     return _Block(state, torch.full_like(block.words, word), block.ids, total)
@@ -209,7 +209,7 @@ def _say(step: StepFunction[S], block: _Block[S], word: int) -> _Block[S]:
 def _fill(
     step: StepFunction[S], blocks: Sequence[_Block[S]], never: set[int], keep: int | None
 ) -> tuple[list[_Block[S]], float]:
-    """Every sentence goes on with every word; the best `keep` of all are kept.
+    """Continue every sentence with every word; keep the best `keep` of all.
 
     Returns:
         the sentences, in blocks, and the logarithm of the probability of those not kept.

@@ -61,7 +61,7 @@ class DecodingOptions:
     style: str | None = None
 
     def __post_init__(self) -> None:
-        for name, least in (
+        for name, minimum in (
             ("beam_size", 1),
             ("num_captions", 1),
             ("max_length", 1),
@@ -70,8 +70,8 @@ class DecodingOptions:
             ("no_repeat_ngram", 0),
         ):
             value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < least:
-                raise ValueError(f"{name}={value!r}: give a whole number of at least {least}")
+            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
+                raise ValueError(f"{name}={value!r}: give a whole number of at least {minimum}")
         # Beyond 10 the power of the length leaves the range of a float.
         self._check_number("length_penalty", lambda x: 0 <= x <= 10, "from 0 to 10")
         self._check_number("temperature", lambda x: 0 < x < math.inf, "above 0, say 0.7")

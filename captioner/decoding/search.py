@@ -70,7 +70,7 @@ def decode(
             in the same row of any batch of one size. Costs what the steps for finished images
             cost.
         prompt: ids that every caption begins with, at most `max_length`.
-        required: ids that every caption contains besides, each once or more; with those of the
+        required: further ids that every caption contains, each once or more; with those of the
             prompt at most `max_length`. See `captioner.decoding.beam`.
         joining: ids of the words that never join a word with itself; see `joining_words`.
 

@@ -83,7 +83,7 @@ class CalibrationScores:
 
 @dataclass(frozen=True)
 class Coverage:
-    """The captions that are left when the least sure ones are dropped.
+    """The captions that are left when the least certain ones are dropped.
 
     Attributes:
         share: of the images that keep their caption.

@@ -138,7 +138,7 @@ def evaluate(
         model: the captioner.
         examples: images with their references; every one is scored or none.
         options: how to decode; the model's own options by default.
-        data: what the protocol records of the data besides the counts, JSON primitives: its
+        data: what the protocol records of the data in addition to the counts, JSON primitives: its
             ``format``, its ``split``.
         scoring: the tokenizer, and metrics beyond the standard ones.
         batch_size: images that the model sees at once.

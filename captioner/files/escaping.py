@@ -41,7 +41,7 @@ _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 def safe_cell(value: object) -> object:
     """The value of a CSV cell, with a leading ``'`` if a spreadsheet would run it as a formula.
 
-    So has one that has such a quote already: `plain_cell` tells them apart.
+    So has one that has such a quote already: `plain_cell` distinguishes them.
     """
     if isinstance(value, str) and value.lstrip("'").startswith(_FORMULA_STARTS):
         return "'" + value

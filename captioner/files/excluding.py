@@ -52,7 +52,7 @@ class Patterns:
         said_by: the option or the file, for messages.
 
     Raises:
-        CaptionerError: a pattern is none; names it.
+        CaptionerError: a pattern is not valid; names it.
     """
 
     def __init__(self, lines: Sequence[str], said_by: str) -> None:
@@ -135,5 +135,5 @@ def _lines(path: Path) -> list[str]:
         raise CaptionerError(f"{path} cannot be read: {reason}") from None
     if len(data) > MAX_BYTES:
         raise CaptionerError(f"{path} has more than {MAX_BYTES} bytes: is it a list of patterns?")
-    # As file names are decoded, of which not all are UTF-8.
+    # Decoded as file names are: not all of them are UTF-8.
     return data.decode("utf-8", "surrogateescape").removeprefix("\ufeff").splitlines()

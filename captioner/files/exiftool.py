@@ -160,7 +160,7 @@ class ExifTool:
             _wait(process)
 
     def close(self) -> None:
-        """Let the process end; asked again, it starts anew."""
+        """Let the process end; the next request starts a new one."""
         process, self._process = self._process, None
         self._folder = None
         if process is None:

@@ -93,7 +93,7 @@ def other_files(
 
     Those are files with other suffixes than the kind's, and doubles.
 
-    Hidden files are none of them, but for the placeholders of iCloud.
+    Hidden files are left out, except for the placeholders of iCloud.
 
     Args:
         paths: as for `find_files`.
@@ -132,7 +132,7 @@ _NODES: tuple[tuple[Callable[[int], bool], str], ...] = (
 
 
 def why_unreadable(path: Path) -> str | None:
-    """Why a path is no file with something in it ("empty file", "a named pipe, ..."), or None.
+    """Why a path is not a file with content ("empty file", "a named pipe, ..."), or None.
 
     Raises:
         OSError: when it is not there or may not be looked at.

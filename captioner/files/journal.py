@@ -47,7 +47,7 @@ class Entry:
     Attributes:
         record: what `captioner.captioning.writers` write.
         path: where the image is, as it was given.
-        source: by what the image is known again.
+        source: identifies the image across runs.
     """
 
     record: Mapping[str, Any]
@@ -66,7 +66,7 @@ class Entry:
         return self.record["error"] is not None
 
     def encoded(self) -> bytes:
-        """Its line. In ASCII, which holds every name, also those that are no valid UTF-8."""
+        """Its line. In ASCII, which holds every name, also those that are not valid UTF-8."""
         line = {"record": self.record, "path": self.path, "source": self.source.to_dict()}
         return _line(line)
 
@@ -80,7 +80,7 @@ class Entry:
 
 @dataclass(frozen=True, slots=True)
 class Checksum:
-    """By what it is noticed that a file has been changed."""
+    """Size and CRC-32 of a file, to detect changes."""
 
     size_bytes: int
     crc32: int
@@ -108,8 +108,8 @@ class Journal:
 
     Attributes:
         about: the model and the options, JSON primitives.
-        replaces: the checksum of the file in whose place the output is made; True for whatever
-            text files there are; None for nothing. Of no meaning once the output is complete.
+        replaces: the checksum of the file that the output replaces; True for all existing text
+            files; None for nothing. Of no meaning once the output is complete.
         kept: the start of the output that was changed by hand and stays as it is, if any.
         is_complete: whether the output holds all that stands here.
         was_complete: whether there has been a complete output already.
@@ -130,7 +130,7 @@ class Journal:
         self._live: dict[Key, int] = {}  # where the line is that counts
         self._keys = array("Q")  # in the order in which they first appear
         self._firsts = array("Q")  # where that is
-        self._published = 0  # so many of them were there when the output was last complete
+        self._published = 0  # how many of them existed when the output was last complete
         self._unkept = 0  # the first that is not part of what was kept
         self._read()
         try:
@@ -212,7 +212,7 @@ class Journal:
 
     def _damaged(self, number: int) -> CaptionerError:
         return CaptionerError(
-            f"{shown(self.path)}: line {number} is damaged; start anew with --overwrite, or name "
+            f"{shown(self.path)}: line {number} is damaged; start over with --overwrite, or name "
             "another --output"
         )
 

@@ -60,12 +60,12 @@ class OtherFiles(FileKind):
     """The files that are not listed of a kind."""
 
     def lists(self, name: str) -> bool:
-        """Whether it is none of the kind's, or perhaps a double."""
+        """Whether it is not of this kind, or perhaps a double."""
         # By name and not by super(): a dataclass with slots is another class than it began as.
         return not FileKind.lists(self, name) or self.is_double(name)
 
     def passed_over(self, names: Collection[str]) -> frozenset[str]:
-        """Doubles are what is wanted here: those that are none."""
+        """Which of the possible doubles are not doubles."""
         doubles = FileKind.passed_over(self, names)
         return frozenset(name for name in names if self.is_double(name) and name not in doubles)
 

@@ -87,7 +87,7 @@ def recognised(head: bytes, name: str = "") -> str | None:
 
     Args:
         head: its first `HEAD_BYTES`.
-        name: the file's; the suffix tells raw photos from TIFF files.
+        name: the file's; the suffix distinguishes raw photos from TIFF files.
     """
     found = next((kind for at, start, kind in _STARTS if head[at : at + len(start)] == start), None)
     if found == "TIFF" and Path(name).suffix.lower() in RAW_SUFFIXES:

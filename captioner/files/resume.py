@@ -1,7 +1,7 @@
-"""What the jobs that can be left and taken up again have in common.
+"""What the jobs that can be interrupted and resumed have in common.
 
-One process at a time works on an output, input files are known again by size and time of
-modification, and results of another model or of other options are told apart.
+One process at a time works on an output, input files are identified by size and time of
+modification, and results of another model or of other options are not mixed.
 """
 
 from __future__ import annotations
@@ -35,10 +35,10 @@ NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOSYS, errno.ENOTSUP})
 def locked(path: Path, in_use: str, *, leave: bool = False) -> Generator[None, None, None]:
     """Hold a lock file, which the end of the process releases, however it ends.
 
-    Where the file system has no locks the work goes on without one, and a line says so.
+    Where the file system has no locks the work continues without one, and a line says so.
 
     Args:
-        path: the lock file, in a folder that is there.
+        path: the lock file, in an existing folder.
         in_use: what to say if another process holds it: names the output and the remedy.
         leave: whether the file stays there afterwards.
 
@@ -68,7 +68,7 @@ def locked(path: Path, in_use: str, *, leave: bool = False) -> Generator[None, N
 def say_no_locks(folder: Path, reason: str) -> None:
     """Say on standard error that nothing keeps two processes apart."""
     line = (
-        f"captioner: {printable(folder)} has no file locks ({reason}); going on without: let no "
+        f"captioner: {printable(folder)} has no file locks ({reason}); continuing without: let no "
         "other captioner write there at the same time"
     )
     tqdm.write(line, file=sys.stderr)

@@ -197,7 +197,7 @@ def _xyz_tag(values: Iterable[float]) -> bytes:
 
 
 def _to_d50(points: Chromaticities) -> Array | None:
-    """X, Y and Z of red, green and blue under the white of profiles; None if they are no triangle.
+    """X, Y and Z of red, green and blue under the white of profiles; None if they form no triangle.
 
     As http://www.brucelindbloom.com/index.html?Eqn_RGB_XYZ_Matrix.html, with Bradford's adaptation.
     """

@@ -18,7 +18,7 @@ from PIL import Image, ImageCms, features
 from captioner.images.limits import MAX_PROFILE_BYTES
 
 MAX_PROGRAM_BYTES = 16_384
-"""The same for the multi-process elements in a profile: any number of steps, all of which are
+"""The same for the multi-process elements in a profile: any number of steps, all of them
 taken for every pixel. Tables, which nearly all profiles have instead, are bounded by themselves."""
 
 UNTOUCHED = 2
@@ -62,7 +62,7 @@ def _conversion(profile: bytes | None, mode: str) -> _Conversion | None:
 
 @lru_cache(maxsize=16)  # All photos of a camera have the same one; making it takes milliseconds.
 def _made_conversion(profile: bytes, mode: str) -> _Conversion | None:
-    """What turns the pixels of a mode into sRGB; None if they are sRGB, or the profile is none."""
+    """What turns the pixels of a mode into sRGB; None for sRGB and for a bad profile."""
     if mode not in _SPACES or not features.check("littlecms2") or not _is_usable(profile):
         return None
     try:

@@ -33,7 +33,7 @@ def main() -> None:
     """Answer standard input until it ends, which ends the process."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which decides.
     with os.fdopen(os.dup(sys.stdout.fileno()), "wb") as out:
-        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # A library's chatter is no answer.
+        os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # A library's output is not an answer.
         _limit_memory()
         with suppress(BrokenPipeError):
             for line in sys.stdin:

@@ -46,7 +46,7 @@ class DecoderFailed(Exception):
 
 
 class NotRaw(DecoderFailed):
-    """It is no raw photo that LibRaw knows."""
+    """It is not a raw photo that LibRaw knows."""
 
 
 @dataclass(frozen=True)
@@ -141,7 +141,7 @@ class _Child:
         )
 
     def ask(self, request: Request) -> tuple[dict[str, Any], bytes, bytes] | None:
-        """Header, data and profile; None if the child died or sends what is none."""
+        """Header, data and profile; None if the child died or sends something else."""
         assert self._process.stdin is not None and self._process.stdout is not None
         # Absolute: this process may have another folder by now than the child.
         line = json.dumps({**vars(request), "path": os.path.abspath(request.path)})

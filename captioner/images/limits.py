@@ -1,7 +1,7 @@
 """Limits on image files: how long and how often they are read, and in how many parts they lie.
 
 A few kilobytes can keep a decoder busy for hours: directories whose entries all lead to the same
-data, endless lists of empty parts, an image drawn anew in every one of ten thousand scans. All of
+data, endless lists of empty parts, an image drawn again in every one of ten thousand scans. All of
 them read while they work, so that is where they are stopped.
 """
 
@@ -24,7 +24,7 @@ MAX_CHUNKS = 1000
 
 
 class TooMuchWork(Exception):
-    """Reading went on for too long; the message says how."""
+    """Reading took too long; the message says how."""
 
 
 class LimitedFile(io.BufferedReader):
@@ -104,7 +104,7 @@ def count_parts(file: IO[bytes]) -> int:
         file: any file, at its beginning.
 
     Returns:
-        What the file says; 0 for a file that is no TIFF or says nothing; :data:`ENDLESS` for a
+        What the file says; 0 for a file that is not a TIFF or says nothing; :data:`ENDLESS` for a
         directory longer than those of classic TIFF can be, which nobody needs.
     """
     found = _entries(file)
@@ -126,7 +126,7 @@ def directory(file: IO[bytes]) -> tuple[str, dict[int, tuple[int, int, bytes]]] 
     Returns:
         The order of bytes as `struct` calls it, and for each tag its type, the number of its
         values, and the field with the values or, where they are too many, their place; None for a
-        file that is no TIFF, or one without end.
+        file that is not a TIFF, or one without end.
     """
     found = _entries(file)
     if found is None or found[1] is None:

@@ -19,7 +19,7 @@ _MOST_ENDS = 16  # A decoder that asks for more will never have enough.
 class EndedFile(LimitedFile):
     """A JPEG file behind whose last byte its end is marked, however often it is asked for more.
 
-    A progressive image is drawn when all of it is there; with the mark, what is there is all of it.
+    A progressive image is drawn when all of it is there; the mark ends the part that exists.
 
     Attributes:
         is_jpeg: whether it is one.
@@ -32,7 +32,7 @@ class EndedFile(LimitedFile):
         self.seek(0)
 
     def seek(self, offset: int, whence: int = 0, /) -> int:
-        """Seek as in any file; the end is marked anew for who reads it again."""
+        """Seek as in any file; the end is marked again for the next reader."""
         self._ends = 0
         return super().seek(offset, whence)
 

@@ -115,7 +115,7 @@ def read_image(
 
     Args:
         path: a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF file, whatever its suffix; with their
-            extras also HEIC, JPEG XL and raw photos, of which the embedded image is read.
+            extras also HEIC, JPEG XL and raw photos (their embedded image is read).
         min_side: pixels that the shorter side needs at least. Large JPEGs are then decoded at
             1/2, 1/4 or 1/8 of their size where that still leaves this many; None decodes in full.
         max_pixels: width * height above which the file is refused before it is decoded.
@@ -169,7 +169,7 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
     Returns:
         An image of mode RGB. Grey Pillow images of more than 8 bits are taken to range to 255,
         65535 or (floating) 1, whichever is the first to hold all values; with none they are
-        stretched from their least to their greatest value.
+        stretched from their smallest to their largest value.
 
     Raises:
         ImageError: the image cannot be used; says why.
@@ -379,11 +379,11 @@ def _plain_mode(image: Image.Image) -> str:
 
 
 def _orientation(image: Image.Image, default: int) -> int:
-    # Not ImageOps.exif_transpose: it writes the EXIF block anew, which fails on an odd tag.
+    # Not ImageOps.exif_transpose: it rewrites the EXIF block, which fails on an odd tag.
     try:
         value = image.getexif().get(_ORIENTATION_TAG, default)
     except (*_DECODE_ERRORS, TypeError):
-        return default  # A damaged EXIF block is no reason to refuse the image.
+        return default  # Do not refuse the image because of a damaged EXIF block.
     return value if isinstance(value, int) else default
 
 
@@ -408,7 +408,7 @@ def _grey8(image: Image.Image) -> Image.Image:
 
 
 def _range(image: Image.Image) -> tuple[float, float]:
-    """The least and the greatest value that are finite, 0 and 0 where none is."""
+    """The smallest and the largest finite value, 0 and 0 if there is none."""
     low, high = np.inf, -np.inf
     for tile, _ in _tiles(image):
         values = np.asarray(tile)

@@ -10,23 +10,23 @@ from PIL import Image
 from captioner.images.transform import ImageTransform
 
 LONG_SIDE = 240
-"""Most pixels of the longer side. The model's images, from which they are made, have few more."""
+"""Most pixels of the longer side. The model's images, their source, are little larger."""
 
 SMALL_SIDE = 112
-"""The same, of the images of a video that has too many for large ones."""
+"""The same for videos with too many segments for large ones."""
 
 MOST_BYTES = 4_000_000
-"""Of all images of a video together: a page holds them."""
+"""Of all thumbnails of a video together: its page holds them."""
 
 
 class Filmstrip:
     """Keeps one frame of each segment, the one whose caption is surest, as a JPEG.
 
-    Memory does not grow with the number of frames: of a segment that goes on only the surest frame
+    Memory does not grow with the number of frames: of the current segment only the surest frame
     so far is kept, and it is compressed when the segment is over.
 
     Args:
-        transform: by which the model's images were made.
+        transform: the one that made the model's images.
     """
 
     def __init__(self, transform: ImageTransform) -> None:
@@ -42,7 +42,7 @@ class Filmstrip:
         """Take the next frame.
 
         Args:
-            pixels: the model's image of it, RGB; None if it looks like the frame before.
+            pixels: the model's image of the frame, RGB; None if it looks like the frame before.
             confidence: of its caption.
             starts_segment: whether a segment begins with it.
             size: (width, height) of the video.
@@ -54,7 +54,7 @@ class Filmstrip:
             self._surest, self._confidence = self._latest, confidence
 
     def finish(self, size: tuple[int, int]) -> tuple[bytes, ...]:
-        """The images of all segments, in their order."""
+        """The thumbnails of all segments, in their order."""
         self._finish(size)
         return tuple(self._done)
 
@@ -65,7 +65,7 @@ class Filmstrip:
 
 
 def within(images: Sequence[bytes], importance: Sequence[float]) -> list[bytes | None]:
-    """The images of a video so that they stay within MOST_BYTES together.
+    """Shrink or drop thumbnails until they fit in MOST_BYTES.
 
     Args:
         images: JPEG files.

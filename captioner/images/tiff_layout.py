@@ -97,7 +97,7 @@ class Layout:
 
 
 def layout_of(file: IO[bytes]) -> Layout | None:
-    """How the first image of a file is laid out; None if it is no TIFF that can be read here.
+    """How the first image of a file is laid out; None if it is not a TIFF that can be read here.
 
     Args:
         file: any file, at its beginning.

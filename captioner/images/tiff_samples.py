@@ -41,7 +41,7 @@ def read_samples(file: IO[bytes], layout: Layout) -> Image.Image:
 
     Unsigned samples of up to 16 bits are scaled by their greatest possible value. Others are taken
     to range to 255, 65535 or (floating) 1, whichever is the first to hold all values; with none
-    they are stretched from their least to their greatest value.
+    they are stretched from their smallest to their largest value.
 
     Args:
         file: the file of the layout.

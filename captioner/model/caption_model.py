@@ -86,7 +86,7 @@ class CaptionModel(nn.Module):
         self.familiarity = familiarity
         self.tag_head = tag_head
         self.decoding = DecodingOptions()
-        """How it captions unless it is told otherwise; the file keeps `KEPT_OPTIONS`."""
+        """Its default options; the file keeps `KEPT_OPTIONS`."""
         self.precision = "fp32"
         self.path: Path | None = None
         self._fast: FastEncoder | None = None
@@ -152,7 +152,7 @@ class CaptionModel(nn.Module):
 
         Raises:
             captioner.images.reading.ImageError: when an image cannot be read.
-            CaptionerError: when ``images`` is no sequence of images, or the options' words do
+            CaptionerError: when ``images`` is not a sequence of images, or the options' words do
                 not suit the model; see :func:`captioner.decoding.constraints.find_constraints`.
         """
         pixels = self._pixels(images, "caption")
@@ -180,7 +180,7 @@ class CaptionModel(nn.Module):
         sentence: str,
         options: FillOptions | None = None,
     ) -> list[FillResult]:
-        """Find the words that are missing in a sentence, for each of some images.
+        """Fill in the blanks of a sentence for each image.
 
         Args:
             images: paths, Pillow images or arrays (H, W, 3).
@@ -190,7 +190,7 @@ class CaptionModel(nn.Module):
 
         Raises:
             captioner.images.reading.ImageError: when an image cannot be read.
-            CaptionerError: when ``images`` is no sequence of images, the sentence has no blank,
+            CaptionerError: when ``images`` is not a sequence of images, the sentence has no blank,
                 or a word of it is not in the vocabulary.
         """
         options = options or FillOptions()
@@ -373,7 +373,7 @@ class CaptionModel(nn.Module):
         asked = CaptionResult(
             considered[: options.num_captions], considered, familiarity=familiarity, seen=seen
         )
-        # The calibration is of captions that the model chose: words put into its mouth are none.
+        # Captions with forced words are not calibrated.
         is_free = not (options.sample or options.prompt or options.must_include)
         if self.lexicon is None or self.tag_calibration is None or not is_free:
             return asked
@@ -381,7 +381,7 @@ class CaptionModel(nn.Module):
         return replace(asked, calibrated=sure)
 
     def description(self) -> dict[str, Any]:
-        """All that is needed besides the weights to build the model again, JSON primitives."""
+        """All that it takes, with the weights, to build the model again, JSON primitives."""
         return describe(self)
 
     @classmethod

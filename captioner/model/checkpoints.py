@@ -116,7 +116,7 @@ def export_checkpoint(
         checkpoint: the file that `captioner fit` wrote.
         output: the model file.
         others: further checkpoints, whose weights are averaged with those of the first.
-        decoding: how the model captions unless it is told otherwise.
+        decoding: the model's default options.
 
     Raises:
         CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
@@ -126,7 +126,7 @@ def export_checkpoint(
     if others:
         model = _average(model, [(path, load_checkpoint(path)) for path in others])
     if decoding is not None:
-        model.decoder.style_numbers(decoding.style, 1)  # A style that it does not know is told now.
+        model.decoder.style_numbers(decoding.style, 1)  # Refuse an unknown style now.
         model.decoding = decoding
     model.save(output)
     return CaptionModel.load(output, device="cpu")
@@ -146,7 +146,7 @@ def _average(
         for part, here, there in (
             ("vocabulary", first.tokenizer, other.tokenizer),
             ("encoder", first.encoder.config.name, other.encoder.config.name),
-            # Dropout is no matter any more.
+            # Dropout no longer matters.
             ("decoder", first.decoder.config, replace(other.decoder.config, dropout=dropout)),
         ):
             if here != there:

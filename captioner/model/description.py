@@ -1,4 +1,4 @@
-"""A captioner as JSON: what its file says besides the weights, and the parts made of it."""
+"""A captioner as JSON: what its file holds in addition to the weights, and the parts made of it."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ class Parts(NamedTuple):
 
 
 def describe(model: CaptionModel) -> dict[str, Any]:
-    """All that is needed besides the weights to build the model again, JSON primitives."""
+    """All that it takes, with the weights, to build the model again, JSON primitives."""
     encoder = asdict(model.encoder.config)
     if is_file_name(encoder["weights"]):
         # Where a file lay on one machine is of no use to another, and nobody's business.
@@ -153,7 +153,7 @@ def _read_tagging(
 
 
 def _read_familiarity(state: Mapping[str, Tensor], feature_size: int) -> Familiarity | None:
-    """The part that tells strange images, None where the tensors have none."""
+    """The part that detects unfamiliar images, None where the tensors have none."""
     tensors = entries_under(state, "familiarity.")
     if not tensors:
         return None
@@ -209,7 +209,7 @@ def check_values(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
 
 
 def describe_model(model: CaptionModel) -> dict[str, Any]:
-    """What tells a model from others, JSON primitives.
+    """What distinguishes a model from others, JSON primitives.
 
     Raises:
         CaptionerError: it was not loaded from a file.

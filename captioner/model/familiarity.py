@@ -1,8 +1,8 @@
-"""How like the images that a captioner learnt from is a new one?
+"""How similar is an image to those that a captioner was trained on?
 
-A captioner says something of every image, and says it with much the same certainty of a retina
-scan as of a dog on a lawn. What it cannot know shows earlier, in the CNN's features: those of an
-image from another world lie far from those of the training images.
+A captioner describes every image, and is about as certain of a retina scan as of a dog on a lawn.
+The CNN's features show what it cannot know: those of an unfamiliar image lie far from those
+of the training images.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from captioner.errors import CaptionerError
 COMPONENTS = 32
 """Directions with a variance of their own; see :meth:`Familiarity.fit`."""
 IMAGES_PER_COMPONENT = 10
-"""Training images for each such direction, at least."""
+"""Minimum number of training images for each such direction."""
 
 
 class Familiarity(nn.Module):
@@ -27,7 +27,7 @@ class Familiarity(nn.Module):
     The pooled features, scaled to length 1, are taken for a Gaussian whose covariance has K
     directions of its own and one variance for all others (probabilistic PCA, Tipping and Bishop
     1999, section 3), and the distance is Mahalanobis' (Lee et al. 2018, section 2.1, with one
-    class). The held-out images' distances say how far is far.
+    class). The held-out images' distances give the scale.
 
     Args:
         mean: (D,) of the training images' scaled features.

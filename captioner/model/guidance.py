@@ -80,11 +80,11 @@ class GuidedSteps:
 
 
 def lemma_of_words(lexicon: Lexicon, count: int) -> Tensor:
-    """The place of each word id's lemma (V,), int64; ``count`` where it is none of the first ones.
+    """The place of each word id's lemma (V,), int64; ``count`` where it is not one of the first.
 
     Args:
         lexicon: of the vocabulary.
-        count: how many lemmas are told apart.
+        count: how many lemmas are distinguished.
     """
     places = [place if 0 <= place < count else count for place in lexicon.places]
     return torch.tensor([count] * len(SPECIAL_WORDS) + places)

@@ -54,7 +54,7 @@ class CaptionResult:
             candidates where there are no more.
         calibrated: the best caption's calibrated confidence; None where the model has none.
         familiarity: share in (0, 1] of held-out images that are at least as unlike the training
-            images as this one (`captioner.model.familiarity`); None where the model cannot tell.
+            images as this one (`captioner.model.familiarity`); None where it is not measured.
         seen: what the tag classifier sees, whether a caption says it or not: every lemma that it
             knows with a probability in [0, 1]; None where the model has no classifier.
     """

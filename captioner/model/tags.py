@@ -1,4 +1,4 @@
-"""Tags: what an image's captions and the tag classifier name, and how likely it is to be right.
+"""Tags: what an image's captions and the tag classifier name, each with a confidence.
 
 The captions say the words, the lexicon knows their lemmas, the classifier has its own opinion, and
 the calibration turns it all into a probability. Nothing here needs a tagger or a dictionary.
@@ -26,7 +26,7 @@ FAMILIAR = 0.02
 """Of images less familiar than this share of held-out ones, confidence falls in proportion."""
 
 SEEN_AT_LEAST = 0.1
-"""What the tag classifier finds less probable is no tag, unless a caption says it."""
+"""What the tag classifier finds less probable is not a tag, unless a caption says it."""
 
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
 
@@ -52,7 +52,7 @@ class Tag:
 
 @dataclass(frozen=True)
 class Evidence:
-    """What speaks for one lemma in one image.
+    """The evidence for one lemma in one image.
 
     Attributes:
         mass: share in [0, 1] of the captions' probability that belongs to those that say it; 0
@@ -101,7 +101,7 @@ class TagCalibration:
         for weight in self.weights:
             # A bool is a number to Python, and an integer can be too long for a float.
             if type(weight) not in (int, float) or not abs(weight) < 1e6:
-                raise _damaged(f"{weight!r:.40} is no weight")
+                raise _damaged(f"{weight!r:.40} is not a weight")
 
     def probability(self, evidence: Evidence) -> float:
         """Probability in (0, 1) that the lemma is right; see :func:`tags_of`."""
@@ -181,15 +181,15 @@ def caption_confidence(
 def trust(result: CaptionResult) -> float:
     """How far a calibration holds for an image, in [0, 1]: 1 for one like those it was fitted on.
 
-    The calibration knows nothing of images from another world. Where only a share below
+    The calibration does not hold for unfamiliar images. Where only a share below
     :data:`FAMILIAR` of the held-out images is as far from the training images, it is that share
-    by FAMILIAR; 1 for a model that cannot tell.
+    by FAMILIAR; 1 for a model that cannot measure it.
     """
     return 1.0 if result.familiarity is None else min(1.0, result.familiarity / FAMILIAR)
 
 
 def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence]:
-    """Every lemma that the captions say or the classifier sees, with what speaks for it.
+    """Every lemma that the captions say or the classifier sees, with the evidence for it.
 
     A lemma that is said and too rare for the classifier counts as seen with its frequency.
     """
@@ -199,7 +199,7 @@ def evidence_of(result: CaptionResult, lexicon: Lexicon) -> dict[Lemma, Evidence
     found: dict[Lemma, Evidence] = {}
     for candidate, share in zip(result.considered, shares, strict=True):
         said: set[Lemma] = set()
-        # The end of the sentence has a probability too, but is no word.
+        # The end of the sentence has a probability too, but is not a word.
         probs = candidate.word_probs[: len(candidate.words)]
         for position, (word, prob) in enumerate(zip(candidate.words, probs, strict=True)):
             lemma = lexicon.lemma_of(word)

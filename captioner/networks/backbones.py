@@ -24,7 +24,7 @@ from captioner.networks.pretrained import (
 )
 from captioner.networks.weights import ShapesOnly
 
-# What torchvision networks have after their last grid, which is no part of an encoder.
+# What torchvision networks have after their last grid: not part of an encoder.
 BEHIND_THE_GRID = ("AuxLogits.", "aux1.", "aux2.", "classifier.", "fc.", "head.", "heads.")
 
 

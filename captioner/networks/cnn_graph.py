@@ -99,7 +99,7 @@ class Node:
             0; add_number and mul_number: the number.
 
     Raises:
-        ValueError: when it is no layer that can be computed within the bounds.
+        ValueError: when it is not a layer that can be computed within the bounds.
     """
 
     op: str
@@ -134,10 +134,10 @@ class Node:
 
     def _check_numbers(self) -> None:
         extents = (self.kernel, self.stride, self.dilation, self.padding or (0, 0))
-        for least, values in zip((1, 1, 1, 0), extents, strict=True):
+        for minimum, values in zip((1, 1, 1, 0), extents, strict=True):
             if len(values) != 2:
                 raise ValueError(f"layer {self.module or self.op}: {values} is not (height, width)")
-            _check_whole(values, least, MAX_EXTENT)
+            _check_whole(values, minimum, MAX_EXTENT)
         first = 0 if self.op == "channels" else 1
         _check_whole(self.sizes[:1], first, MAX_CHANNELS)
         _check_whole(self.sizes[1:], 1, MAX_CHANNELS)
@@ -156,10 +156,10 @@ class Node:
                 raise ValueError(f"layer {self.module or self.op}: {name}={value!r}")
 
 
-def _check_whole(values: Sequence[int], least: int, most: int) -> None:
+def _check_whole(values: Sequence[int], minimum: int, most: int) -> None:
     for value in values:
-        if type(value) is not int or not least <= value <= most:
-            raise ValueError(f"{value!r} in a layer: a whole number from {least} to {most} is due")
+        if type(value) is not int or not minimum <= value <= most:
+            raise ValueError(f"{value!r} in a layer: expected {minimum} to {most}")
 
 
 @dataclass(frozen=True)
@@ -201,7 +201,7 @@ class CnnGraph:
         """From :meth:`to_dict`.
 
         Raises:
-            ValueError: when a layer is not one of ours; TypeError, when it is no layer at all.
+            ValueError: when a layer's kind is unknown; TypeError, when it is not a layer at all.
         """
         if len(nodes) > MAX_NODES:
             raise ValueError(f"a network of {len(nodes)} layers (limit {MAX_NODES})")

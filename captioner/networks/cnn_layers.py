@@ -1,4 +1,4 @@
-"""The layers of which a CNN's graph is made.
+"""The layers of a CNN's graph.
 
 Maps are (B, C, height, width) before and behind each of them.
 """

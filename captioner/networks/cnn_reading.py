@@ -159,7 +159,7 @@ class Reader:
         )
 
     def _of_cells(self, module: nn.Module, kind: str, name: str, read: Any) -> Map | None:
-        """A layer that works on the channels of each cell; None where it is none."""
+        """A layer that works on the channels of each cell; None where it is not such a layer."""
         if kind in ("LayerNorm", "LayerNorm2d"):
             assert isinstance(module, nn.LayerNorm)
             if read.last != (kind == "LayerNorm") or not module.elementwise_affine:

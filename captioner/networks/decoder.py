@@ -52,7 +52,7 @@ class Decoder(nn.Module):
         feature_size: size D of the encoder's features.
 
     Attributes:
-        style: which of ``config.styles`` it writes unless told otherwise.
+        style: which of ``config.styles`` it writes by default.
     """
 
     def __init__(self, config: DecoderConfig, vocab_size: int, feature_size: int) -> None:

@@ -214,7 +214,7 @@ def overlaid(photo: Image.Image, cells: NDArray[np.uint8], window: Window) -> Im
 
 
 def _between(values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Rows (N, M) of an array (R, M) at places between its rows; the outermost go on outwards."""
+    """Rows (N, M) of an array (R, M) at places between its rows; beyond them, as the outermost."""
     at = np.clip(at, 0, len(values) - 1)
     low = np.minimum(at.astype(int), max(0, len(values) - 2))
     high = np.minimum(low + 1, len(values) - 1)
@@ -226,7 +226,7 @@ def _between(values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np
 def _write(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: str, most: int
 ) -> int:
-    """Write text in lines of so many characters; returns where it ends."""
+    """Write text in lines of at most that many characters; returns where it ends."""
     lines = "\n".join(textwrap.wrap(text, most, break_on_hyphens=False) or [""])
     font = ImageFont.load_default(size)
     draw.multiline_text(at, lines, fill=colour, font=font, spacing=6)

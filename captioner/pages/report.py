@@ -31,7 +31,7 @@ SAME_PROB = 0.02
 model's caption: half precision changes it by a hundredth at most."""
 
 MOST_WORDS = 100
-"""Of a longer text, which is no caption of ours, no word is looked for in the image."""
+"""Longer texts are not captioner's; skip attention for them."""
 
 LARGEST = 2**53 - 1
 """The greatest whole number of JavaScript (ECMA-262, Number.MAX_SAFE_INTEGER)."""
@@ -79,9 +79,9 @@ class ReportSummary:
     """What a page shows.
 
     Attributes:
-        images: how many.
-        unseen: names of those without a thumbnail, with the reason; without those of which the
-            captions say that they cannot be read.
+        images: how many images.
+        unseen: names of those without a thumbnail, with the reason; without those that the
+            captions already report as unreadable.
         notes: what the page says at its head.
     """
 
@@ -107,13 +107,13 @@ def check_report(job: ReportJob) -> None:
     if job.folder.exists() and not job.folder.is_dir():
         raise CaptionerError(f"{shown(job.folder)} is a file: the report needs a folder there")
     if job.images is not None and not job.images.is_dir():
-        raise CaptionerError(f"images {shown(job.images)} is no folder: name that of the images")
+        raise CaptionerError(f"images {shown(job.images)} is not a folder: give that of the images")
     if os.path.realpath(output) == os.path.realpath(job.captions):
         raise CaptionerError(f"output {shown(output)} is the captions' file: name another")
     if not output.exists() or job.overwrite:
         return
     if not output.is_file():
-        raise CaptionerError(f"output {shown(output)} is no ordinary file; name another")
+        raise CaptionerError(f"output {shown(output)} is not a regular file; choose another path")
     try:
         with output.open("rb") as file:
             start = file.read(4096)
@@ -132,7 +132,7 @@ def write_report(
     on_image: Callable[[], object] = lambda: None,
     records: Sequence[Record] | None = None,
 ) -> ReportSummary:
-    """Look at the images and write the page; interrupted and started again, it goes on.
+    """Look at the images and write the page; an interrupted run is resumed.
 
     Args:
         job: what is to be shown.
@@ -172,7 +172,7 @@ def read_records(path: Path) -> list[Record]:
     """Read the records of a JSONL file.
 
     Raises:
-        CaptionerError: it cannot be read, or a line is no record; names the line.
+        CaptionerError: it cannot be read, or a line is not a record; names the line.
     """
     try:
         with path.open("rb") as file:
@@ -200,11 +200,11 @@ def _record(path: Path, number: int, line: bytes) -> Record:
     try:
         record = json.loads(line, parse_constant=no_constant)
     except (ValueError, RecursionError):
-        raise refuse("is no JSON") from None
+        raise refuse("is not JSON") from None
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         raise refuse("has no file_name")
     if not isinstance(record.get("text"), str | None):
-        raise refuse("has a text that is none")
+        raise refuse("has a text that is not a string")
     return record
 
 
@@ -236,10 +236,10 @@ class _Finder:
     sources: Mapping[str, tuple[str, str]]
 
     def find(self, name: str) -> Path | None:
-        """The file of a record, there or not; None for a name that leads away or is none."""
+        """The file of a record, there or not; None for a name that leads away or is not valid."""
         if name in self.sources:
             given, absolute = self.sources[name]
-            # A name that is no valid UTF-8 is only in the path as it was given.
+            # A name that is not valid UTF-8 is only in the path as it was given.
             only_given = os.path.exists(given) and not os.path.exists(absolute)
             return Path(given if only_given else absolute)
         try:
@@ -285,7 +285,7 @@ def _notes(
             "probabilities beside them, are those of the report's model."
         )
     if model.decoder.config.attention == "none":
-        notes.append("The model attends to no part of the image: no word shows where it looked.")
+        notes.append("The model has no attention: the page cannot show where it looked.")
     return notes
 
 
@@ -328,7 +328,7 @@ def _item(record: Record, image: ReportImage, look: Look) -> dict[str, Any]:
 
 
 def _has_large(value: object) -> bool:
-    """Whether a whole number in it is none that JavaScript can keep."""
+    """Whether it holds a whole number that JavaScript cannot represent."""
     if isinstance(value, Mapping):
         return any(map(_has_large, value.values()))
     if isinstance(value, list):

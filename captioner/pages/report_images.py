@@ -1,11 +1,11 @@
 """What a report needs of the images themselves: a thumbnail of each, and where words look.
 
 Each image is read once, for both. Beside the thumbnails a file keeps the attention of the
-images that were looked at: interrupted and started again, the work goes on.
+images that were looked at: an interrupted run is resumed.
 
-Thumbnails are JPEG files that are not called so: a report often lies among the photos, and the
-next search of that folder shall not find them. They are named after what was seen of the image
-(its path, size and time of modification) and never by a name from outside.
+Thumbnails are JPEG files under another suffix: a report often lies among the photos, and the next
+search of that folder must not find them. Their names come from the image's path, size and time of
+modification, never from a name in the captions.
 """
 
 from __future__ import annotations

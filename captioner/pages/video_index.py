@@ -1,7 +1,7 @@
 """The pages of a batch of videos: one for each, and ``index.html`` with all of them.
 
 The index shows whatever the batch's ledger knows. Beside it, in ``index_files``, lies an image of
-each video: JPEG files that are not called so, lest a search of the folder should find them.
+each video: a JPEG file under another suffix, so that a search of the folder does not find it.
 """
 
 from __future__ import annotations

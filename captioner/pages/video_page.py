@@ -34,7 +34,7 @@ def href(path: Path, folder: Path) -> str:
         relative = os.path.relpath(there, here)
     except ValueError:  # Windows: on another drive
         return Path(there).as_uri()
-    # By parts: of the bytes that the system knows the name by, "/" alone is no part of a name.
+    # By parts: of the bytes that the system knows the name by, only "/" cannot be part of a name.
     return "/".join(quote(os.fsencode(part), safe="") for part in Path(relative).parts)
 
 
@@ -103,7 +103,7 @@ def is_of(page: Path, video: str) -> bool:
 
 
 def read_data(page: Path) -> dict[str, Any] | None:
-    """What a page shows, out of the page; None if it is none of ours, or damaged."""
+    """What a page shows, out of the page; None if it is not one of these pages, or damaged."""
     try:
         found = _DATA.search(page.read_bytes())
         data = json.loads(found[1]) if found is not None else None

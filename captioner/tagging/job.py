@@ -1,4 +1,4 @@
-"""Tag a batch of videos into a folder that can be left and taken up again at any moment.
+"""Tag a batch of videos into a folder; the job can be interrupted and resumed at any moment.
 
 The folder mirrors the input's: ``trips/a.mp4`` gives ``trips/a.json`` and so on. At its top stand
 
@@ -121,7 +121,7 @@ def run_tag_job(
         try:
             yield from _tag(job, model, files, output, on_progress)
         except BaseException:
-            # What ended it is to be told, and not that the index cannot be written either.
+            # Report what ended it, not that the index cannot be written either.
             with suppress(CaptionerError):
                 output.write_index()
             raise
@@ -300,13 +300,13 @@ def _check_same(path: Path, about: Mapping[str, Any]) -> None:
         there = None
     if not isinstance(there, dict):
         raise CaptionerError(
-            f"{path} is damaged; choose another --output-dir, or start anew with --overwrite"
+            f"{path} is damaged; choose another --output-dir, or start over with --overwrite"
         )
     changed = changes(there, about)
     if changed:
         raise CaptionerError(
             f"{path.parent} was filled with another model or other options "
-            f"({'; '.join(changed[:3])}); use those, choose another --output-dir, or start anew "
+            f"({'; '.join(changed[:3])}); use those, choose another --output-dir, or start over "
             "with --overwrite"
         )
 
@@ -353,7 +353,7 @@ class _Ledger:
             except (ValueError, KeyError, TypeError):
                 raise CaptionerError(
                     f"{self._path}: line {number} is damaged; remove it and its video is done "
-                    "again, or start anew with --overwrite"
+                    "again, or start over with --overwrite"
                 ) from None
             self.lines[name] = line
             self._order.append(name)

@@ -24,11 +24,11 @@ class TagOptions:
     """Which tags a video gets. Checked in full when made; ValueError names what is wrong.
 
     Attributes:
-        min_confidence: least confidence of a tag of the video or of a segment, in [0, 1].
-        min_coverage: least share of the video's time that a tag of the video covers, in [0, 1].
+        min_confidence: minimum confidence of a tag of the video or of a segment, in [0, 1].
+        min_coverage: minimum share of the video's time that a tag of the video covers, in [0, 1].
             With the default a word said on one frame in sixty does not tag the video.
         max_tags: most tags of the video, and of each segment.
-        max_gap_s: spans of a tag in one shot that are no further apart become one, in seconds.
+        max_gap_s: spans of a tag in one shot with no larger gap become one, in seconds.
     """
 
     min_confidence: float = 0.25

@@ -44,7 +44,7 @@ class TagWriter(ABC):
     summary: ClassVar[str]
 
     def __init__(self, *, min_confidence: float = 0.0) -> None:
-        """Take the options of all formats, so that whoever makes them need not tell them apart.
+        """Take the options of all formats, so that the caller need not distinguish them.
 
         Args:
             min_confidence: segments whose caption is less sure than this, in [0, 1], get no

@@ -1,4 +1,4 @@
-"""CIDEr-D: how many telling words and phrases a caption shares with people's captions."""
+"""CIDEr-D: how many informative words and phrases a caption shares with people's captions."""
 
 from __future__ import annotations
 

@@ -15,7 +15,7 @@ class ScoringOptions:
     Attributes:
         tokenizer: one of :data:`TOKENIZERS`: ``captioner`` is the rule of
             `captioner.text.tokenizer`, ``ptb`` that of `captioner.text.ptb_tokenizer`.
-        metrics: of :data:`EXTRA_METRICS`, besides BLEU, ROUGE-L and CIDEr-D.
+        metrics: of :data:`EXTRA_METRICS`, in addition to BLEU, ROUGE-L and CIDEr-D.
 
     Raises:
         ValueError: a name is not one of these.

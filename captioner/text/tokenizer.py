@@ -69,7 +69,7 @@ _SPACELESS_WORD = regex.compile(rf"(?V1){_SPACELESS}")
 def _normalise(text: str) -> str:
     text = _INVISIBLE.sub("", text.translate(_BEFORE_NFKC))
     text = unicodedata.normalize("NFKC", _BEFORE_FRACTION.sub(" ", text))
-    # Lower case turns "İ" into "i" and a second dot, and lets some marks compose anew.
+    # Lower case turns "İ" into "i" and a second dot, and lets some marks compose again.
     text = _SECOND_DOTS.sub("i", text.translate(_TO_ASCII).lower())
     return unicodedata.normalize("NFKC", text)
 

@@ -96,7 +96,7 @@ class EpochSampler(Sampler[tuple[int, int]]):
 class LazyLoader(DataLoader[Any]):
     """A DataLoader that asks its sampler for the order when the first batch is fetched.
 
-    Lightning makes the iterator of a resumed run before it tells the sampler the epoch, and the
+    Lightning makes the iterator of a resumed run before it gives the sampler the epoch, and the
     workers of a plain DataLoader begin to read at once: the first batches would be epoch 0's.
     """
 
@@ -168,7 +168,7 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
         view: draws random views; None for the whole image.
         cache: rows of :class:`FeatureCache`, ``views`` of each image.
         views: number of views in the cache.
-        captions: of an image in one item, drawn anew in every epoch; 0: all.
+        captions: of an image in one item, drawn again in every epoch; 0: all.
         seed: of what is drawn.
         style: number of the captions' style.
     """

@@ -18,7 +18,7 @@ class WeightAverage(Callback):
 
     After every step average = decay * average + (1 - decay) * weights, beginning with the weights
     that training begins with (Polyak and Juditsky 1992 average all steps alike). A checkpoint
-    holds the average as the model's weights, and beside it the weights that training goes on with.
+    holds the average as the model's weights, and beside it the weights that are trained further.
 
     Args:
         decay: share of the average that stays in a step; 0: no averaging. The average looks back

@@ -100,15 +100,15 @@ class CaptionDataModule(pl.LightningDataModule):
         sidecar_suffix: str | None = None,
     ) -> None:
         super().__init__()
-        for name, value, least in (
+        for name, value, minimum in (
             ("min_count", min_count, 1),
             ("max_words", max_words, 1),
             ("batch_size", batch_size, 1),
             ("workers", workers, 0),
             ("views", views, 0),
         ):
-            if value < least:
-                raise CaptionerError(f"data.{name}={value}: must be at least {least}")
+            if value < minimum:
+                raise CaptionerError(f"data.{name}={value}: must be at least {minimum}")
         if not 0 < min_area <= 1:
             raise CaptionerError(f"data.min_area={min_area}: must be above 0 and at most 1")
         if not 0 < dev_fraction < 1:
@@ -246,7 +246,7 @@ class CaptionDataModule(pl.LightningDataModule):
         )
 
     def _photo_captions(self) -> list[tuple[str, ...]]:
-        """The captions of each training photo: what no photo shows is no word to say."""
+        """The captions of each training photo: it shall not say what no photo shows."""
         return [
             example.captions
             for part in self.parts.get("train", [])

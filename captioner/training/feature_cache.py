@@ -32,7 +32,7 @@ except ImportError:  # Windows: two builds of the same features at once go unnot
     fcntl = None  # type: ignore[assignment]
 
 DTYPE = np.dtype(np.float16)
-SAVE_EVERY = 20  # batches: at most so many are computed again after an interruption
+SAVE_EVERY = 20  # batches: at most this many are computed again after an interruption
 
 
 class Views(Protocol):
@@ -118,7 +118,7 @@ class FeatureCache:
     def open(self, *, batch_size: int = 32, progress: bool = True) -> np.ndarray:
         """The features, read-only; built first where they are not there yet.
 
-        A build that was interrupted goes on where it stopped. Where another process builds the
+        An interrupted build resumes where it stopped. Where another process builds the
         same features, this waits for it.
 
         Raises:

@@ -29,10 +29,10 @@ from captioner.training.task import CaptionTask
 CHECKPOINTS = "checkpoints"
 LAST = "last.ckpt"
 
-# What Lightning and its libraries say that no user of ours can act on: beginnings of messages, the
+# Output of Lightning and its libraries that users cannot act on: beginnings of messages, the
 # modules that log them, and patterns of warnings.
-NOT_SAID = ("💡", "TPU available", "Loading `train_dataloader`", "`weights_only` was not set")
-TALKERS = ("utilities.rank_zero", "trainer.connectors.checkpoint_connector")
+MUTED_MESSAGES = ("💡", "TPU available", "Loading `train_dataloader`", "`weights_only` was not set")
+MUTED_LOGGERS = ("utilities.rank_zero", "trainer.connectors.checkpoint_connector")
 NOT_WARNED = (
     r"(?s).*does not have many workers",  # features from the cache need none
     r"(?s).*number of training batches .* smaller than the logging interval",
@@ -72,7 +72,7 @@ class SafeCheckpoints(TorchCheckpointIO):
             if not isinstance(cause, OSError):
                 raise
             raise CaptionerError(
-                f"checkpoint {path}: {cause.strerror or cause}; make room there, then go on with "
+                f"checkpoint {path}: {cause.strerror or cause}; make room there, then resume with "
                 "--ckpt_path last"
             ) from error
 
@@ -88,10 +88,10 @@ class SafeCheckpoints(TorchCheckpointIO):
 
 
 class LastCheckpoint(Checkpoint):
-    """Write ``last.ckpt``, from which an interrupted run goes on, after every epoch.
+    """Write ``last.ckpt``, from which an interrupted run resumes, after every epoch.
 
     Args:
-        every_n_steps: also after every so many optimiser steps; 0: only after epochs.
+        every_n_steps: also after this many optimiser steps; 0: only after epochs.
     """
 
     def __init__(self, every_n_steps: int = 0) -> None:
@@ -174,7 +174,7 @@ class CaptionCLI(LightningCLI):
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
-        """The commands, and the arguments of the trainer's methods that are no options."""
+        """The commands, and the arguments of the trainer's methods that are not options."""
         # weights_only=False would let a checkpoint run code: it is not offered.
         loaders = {"model", "datamodule", "weights_only"}
         return {
@@ -270,7 +270,7 @@ class CaptionCLI(LightningCLI):
         """Log to TensorBoard and CSV inside the run's folder unless loggers are configured."""
         config = self.config_init[self.subcommand]
         if config.trainer.logger is None:
-            # A folder for each start: Lightning's CSV logger begins its file anew.
+            # A folder for each start: Lightning's CSV logger starts its file over.
             kwargs["logger"] = [CSVLogger(config.run_dir, name="metrics")]
             if self.subcommand == "fit":
                 kwargs["logger"].insert(0, TensorBoardLogger(config.run_dir, name="", version=""))
@@ -296,7 +296,7 @@ def _check_options(options: Any) -> None:
         # Lightning resumes such a run an epoch too early, with the wrong images.
         raise CaptionerError(
             f"trainer.max_steps={options.trainer.max_steps}: training is counted in epochs, so "
-            "that an interrupted run can go on exactly; use trainer.max_epochs"
+            "that an interrupted run can resume exactly; use trainer.max_epochs"
         )
     for name, kind in (("encoder", EncoderConfig), ("decoder", DecoderConfig)):
         try:
@@ -355,7 +355,7 @@ def find_checkpoint(
 def _claim_folder(folder: Path, ckpt_path: str | None) -> None:
     if ckpt_path is None and (folder / CHECKPOINTS / LAST).is_file():
         raise CaptionerError(
-            f"{folder} holds a run already: go on with it (--ckpt_path last), or choose another "
+            f"{folder} already holds a run: resume it (--ckpt_path last), or choose another "
             "folder (--run_dir)"
         )
     try:
@@ -378,9 +378,9 @@ def _quiet() -> Iterator[None]:
 
     def is_ours(record: logging.LogRecord) -> bool:
         message = record.getMessage()
-        return not message.startswith(NOT_SAID)
+        return not message.startswith(MUTED_MESSAGES)
 
-    loggers = [logging.getLogger(f"pytorch_lightning.{name}") for name in TALKERS]
+    loggers = [logging.getLogger(f"pytorch_lightning.{name}") for name in MUTED_LOGGERS]
     for logger in loggers:
         logger.addFilter(is_ours)
     try:

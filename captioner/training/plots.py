@@ -1,7 +1,7 @@
 """Figures of training: learning curves, validation metrics, calibration, captions, comparisons.
 
-Runs differ in colour, in dashes and in markers, so that they can be told apart in print without
-colour. The colours are those of Okabe and Ito (2008), which colour-blind people can tell apart.
+Runs differ in colour, in dashes and in markers, so that they can be distinguished in print without
+colour. The colours are those of Okabe and Ito (2008), which colour-blind people can distinguish.
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ def save_figure(figure: Figure, folder: Path, name: str) -> list[Path]:
 def learning_curves(runs: Sequence[Run]) -> Figure:
     """Loss, reward where there is one, and learning rate over the optimiser's steps.
 
-    The training loss of a self-critical run is no cross-entropy: its reward is shown instead.
+    The training loss of a self-critical run is not a cross-entropy: its reward is shown instead.
     """
     panels = ["loss"]
     panels += ["reward"] * any("train/reward" in run.scalars for run in runs)
@@ -84,7 +84,7 @@ def learning_curves(runs: Sequence[Run]) -> Figure:
         axes[-1].set_xlabel("optimiser steps")
         axes[-1].xaxis.set_major_locator(MaxNLocator(integer=True))
         axes[-1].set_xlim(left=0)
-        # A smoothed target costs more: the two losses are no measure of over-fitting.
+        # A smoothed target costs more: the two losses do not measure over-fitting.
         figure.suptitle(
             "Learning curves: training, with label smoothing (thin); validation (thick)"
         )
@@ -126,7 +126,7 @@ def validation_metrics(runs: Sequence[Run]) -> Figure:
 
 
 def calibration(report: Mapping[str, Any]) -> Figure:
-    """How far confidence can be trusted, and what dropping the least sure captions gains.
+    """How far confidence can be trusted, and what dropping the least certain captions gains.
 
     Left the reliability of tags, in the middle risk and coverage of captions (El-Yaniv and Wiener
     2010), right their CIDEr-D.
@@ -140,8 +140,8 @@ def calibration(report: Mapping[str, Any]) -> Figure:
         tags.plot(predicted, [each["observed"] for each in bins], **_style(2), label="tags")
         tags.set(xlabel="confidence of the tags", ylabel="share that is right", title="Tags")
         tags.set(xlim=(0, 1), ylim=(0, 1), aspect="equal")
-        told = f"Brier {scores['brier']:.3f}\nECE {scores['calibration_error']:.3f}"
-        tags.text(0.95, 0.05, told, ha="right", va="bottom", transform=tags.transAxes)
+        label = f"Brier {scores['brier']:.3f}\nECE {scores['calibration_error']:.3f}"
+        tags.text(0.95, 0.05, label, ha="right", va="bottom", transform=tags.transAxes)
         wrong = [1 - each["right"] for each in coverage]
         risk.plot(shares, wrong, **_style(0), label="observed")
         wrong = [1 - each["predicted"] for each in coverage]

@@ -68,12 +68,12 @@ class _Log:
         if name == EPOCH:
             self.epochs[step] = round(value) + 1
         elif math.isfinite(value):
-            # A run that was taken up again repeats steps: what it said last counts.
+            # A resumed run repeats steps: the last value counts.
             self.scalars.setdefault(name, {})[step] = value
 
 
 def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
-    """All runs below a folder that have logged something, by name, and what is to be said.
+    """All runs below a folder that have logged something, by name, and warnings.
 
     Returns:
         The runs, and a line for each that has logged nothing yet or is damaged.
@@ -83,8 +83,8 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
     """
     if not folder.is_dir():
         raise CaptionerError(
-            f"{shown(folder)} is no folder: give a --run_dir of `captioner fit`, or the folder of "
-            "several"
+            f"{shown(folder)} is not a folder: give a --run_dir of `captioner fit`, or the folder "
+            "of several"
         )
     runs, warnings = [], []
     for place, files in sorted(_files_of_runs(folder).items()):
@@ -98,8 +98,8 @@ def read_runs(folder: Path) -> tuple[list[Run], list[str]]:
         name = folder.resolve().name if name == "." else name
         runs.append(Run(name, scalars, dict(sorted(log.epochs.items()))))
     if not runs:
-        told = "; ".join(warnings) or f"no {EVENTS}* and no {TABLE} lies there or below"
-        raise CaptionerError(f"{shown(folder)} holds no run to report: {told}")
+        reason = "; ".join(warnings) or f"no {EVENTS}* and no {TABLE} lies there or below"
+        raise CaptionerError(f"{shown(folder)} holds no run to report: {reason}")
     return runs, warnings
 
 
@@ -122,14 +122,14 @@ def _run_of(path: Path, top: Path) -> Path:
 
 
 def _read(files: Iterable[Path], log: _Log) -> Iterator[str]:
-    """Read a run; gives what is to be said of its files."""
+    """Read a run; gives warnings about its files."""
     events = [path for path in files if path.name.startswith(EVENTS)]
     tables = [path for path in files if path.name == TABLE]
-    told = list(_read_events(events[0].parent, log)) if events else []
+    lines = list(_read_events(events[0].parent, log)) if events else []
     if log.scalars:
-        return iter(told)
+        return iter(lines)
     return iter(
-        [*told, *(line for path in sorted(tables, key=_version) for line in _rows(path, log))]
+        [*lines, *(line for path in sorted(tables, key=_version) for line in _rows(path, log))]
     )
 
 
@@ -246,7 +246,7 @@ def read_calibration(path: Path) -> dict[str, Any]:
         _numbers(report["scores"], "brier", "calibration_error")
     except (ValueError, KeyError, TypeError):
         raise CaptionerError(
-            f"{shown(path)} is no report of `captioner calibrate --report`"
+            f"{shown(path)} is not a report of `captioner calibrate --report`"
         ) from None
     return dict(report)
 
@@ -282,4 +282,4 @@ def _text_of(path: Path) -> str:
     except OSError as error:
         raise cannot_read(path, error) from None
     except UnicodeDecodeError:
-        raise CaptionerError(f"{shown(path)} is no text in UTF-8") from None
+        raise CaptionerError(f"{shown(path)} is not UTF-8 text") from None

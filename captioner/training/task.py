@@ -378,7 +378,7 @@ class CaptionTask(pl.LightningModule):
         """Refuse a checkpoint of another model, or with another vocabulary or other features.
 
         Raises:
-            CaptionerError: when it is no captioner's or does not fit the configuration.
+            CaptionerError: when it is not a captioner's or does not fit the configuration.
         """
         check_checkpoint(checkpoint, self.model, self.encoder_config, self.decoder_config)
 

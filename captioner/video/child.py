@@ -40,7 +40,7 @@ def main() -> None:
     """Serve standard input until it ends, which ends the process at once."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C goes to the parent, which decides.
     out = Out(os.fdopen(os.dup(sys.stdout.fileno()), "wb"))
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # A library's chatter is no message.
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # A library's output is not a message.
     settings = json.loads(sys.stdin.readline())
     transform = ImageTransform.from_dict(settings["transform"])
     options = SamplingOptions(**settings["sampling"])
@@ -176,7 +176,7 @@ class _Measure:
     def _last_s(self, announced_s: float | None) -> float | None:
         """How long the last frame is shown, in seconds; None if that is not known.
 
-        A file can say 0.04 s of each frame of a slide show. Then the announced length tells more,
+        A file can say 0.04 s of each frame of a slide show. Then the announced length is better,
         if the last frame need not have been shown much longer than any other.
         """
         if 2 * self._claimed_s >= self._time_s:

@@ -111,7 +111,7 @@ _ENCRYPTED = re.compile(
 
 
 def no_frames(path: Path) -> VideoError:
-    """The error of a video of which no frame can be decoded."""
+    """The error of a video without a frame that can be decoded."""
     if _is_encrypted(path):
         reason = "it is encrypted (DRM): only a copy without protection can be read"
         return VideoError("no_decoder", reason, path)
@@ -119,7 +119,7 @@ def no_frames(path: Path) -> VideoError:
 
 
 def _is_encrypted(path: Path) -> bool:
-    """Whether a file of which nothing can be decoded says that it is encrypted."""
+    """Whether a file that cannot be decoded says that it is encrypted."""
     if has_encrypted_packets(path):
         return True
     with suppress(OSError), path.open("rb") as file:

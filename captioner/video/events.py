@@ -1,4 +1,4 @@
-"""What comes of a video, and how one process tells another: lines of JSON, and pixels."""
+"""Events of a video, and how one process sends them to another: lines of JSON, and pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from captioner.images.transform import MAX_SIDE
 from captioner.video.frames import VideoInfo
 from captioner.video.sampling import Cut
 
-MAX_LINE = 100_000  # bytes: no message of ours is longer
+MAX_LINE = 100_000  # bytes: no message is longer
 MAX_DATA = 3 * MAX_SIDE**2
 
 
@@ -74,7 +74,7 @@ Event = Opened | ChosenFrame | Cut | Ended | Failed
 
 
 def receive(stream: IO[bytes]) -> tuple[dict[str, Any], bytes] | None:
-    """The next message; None at the end, also where it is torn or is none."""
+    """The next message; None at the end, also where it is torn or not a message."""
     try:
         line = stream.readline(MAX_LINE)
         header: Any = json.loads(line) if line.endswith(b"\n") else None

@@ -47,7 +47,7 @@ class Fades:
         """Whether what was shown before turns, or has turned, into what this frame shows.
 
         Then each frame between them is a sum of both, the share of the old one falls and that of
-        the new one rises. What moves is no such sum.
+        the new one rises. Motion is not such a sum.
         """
         image = _image(look)
         is_blank = bool(image.std() < BLANK)

@@ -82,7 +82,7 @@ class VideoInfo:
 
 
 class Frame(ABC):
-    """One decoded image. It is converted only when asked for: most frames are looked at by none.
+    """One decoded image. It is converted only when asked for: most frames are never looked at.
 
     Attributes:
         index: 0, 1, 2, ... in the order of showing, of the frames that could be decoded.
@@ -182,7 +182,7 @@ class Clock:
                 now = last + self._usual_s / 100
                 self._is_behind = True
             else:
-                # The stamps start anew, as where two recordings were joined, or one is damaged
+                # The timestamps start over, as where two recordings were joined, or one is damaged
                 # and names a time far away: so does the offset.
                 now = last + self._usual_s
                 self._offset = stamp_s - now

@@ -43,7 +43,7 @@ class Look:
     """
 
     def __init__(self, frame: Frame, before: Look | None) -> None:
-        """Look at a frame, and tell the one before until when it was shown."""
+        """Look at a frame, and record in the one before until when it was shown."""
         import cv2
 
         self.time_s = frame.time_s

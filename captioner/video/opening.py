@@ -3,7 +3,7 @@
 Two readers do the same job. PyAV is the default: it gives the container's own timestamps as exact
 fractions, reports every packet that could not be decoded, decodes AV1, and was as fast as OpenCV
 or faster on the clips tried (`benchmarks/tag.py` measures it). OpenCV serves where PyAV cannot;
-it counts no failures, because it does not tell of them.
+it counts no failures, because it does not report them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ VIDEOS = FileKind(
     _SUFFIXES + _LATER,
     later=(frozenset(_LATER.split()),),
 )
-"""What a folder is searched for, besides images that move."""
+"""What a folder is searched for, in addition to animated images."""
 
 _MOVING = " .gif .webp .apng .png"
 _VIDEOS_AND_MOVING = FileKind(
@@ -78,7 +78,7 @@ def open_video(path: str | Path, reader: str = "pyav") -> Video:
         reader: ``pyav`` or ``opencv``.
 
     Raises:
-        VideoError: there is no image to be had from it; its ``code`` says why.
+        VideoError: no frame can be read from it; its ``code`` says why.
         ValueError: an unknown reader.
     """
     path = Path(path)

@@ -1,12 +1,12 @@
 """Decode videos in a process of its own, which can be replaced.
 
 A damaged file can make a decoder spin for hours or take its process down. Here that costs the file
-and not the batch: the process is ended, the file gets an error, and a new process goes on with the
-next one. It also decodes on one core while the model works on another.
+and not the batch: the process is ended, the file gets an error, and a new process continues with
+the next one. It also decodes on one core while the model works on another.
 
 The two talk over the child's standard input and output. In go lines of JSON: first the settings,
-then one line for each video. Out come messages: a line of JSON and, for images, so many bytes
-of pixels as it says. No pickle: what a hostile video might do to the child ends there.
+then one line for each video. Out come messages: a line of JSON and, for images, as many
+bytes of pixels as it says. No pickle: what a hostile video might do to the child ends there.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class VideoProcess:
                     for file in asked:
                         self._ask(file)
         finally:
-            if asked:  # Left in the middle: what the child still sends is no answer to the next.
+            if asked:  # Left in the middle: what the child still sends does not answer the next.
                 self.close()
 
     def _ask(self, file: SourceFile) -> None:

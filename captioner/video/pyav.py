@@ -82,7 +82,7 @@ def _reformat() -> Callable[..., Any]:
 
 
 def _alpha_decoder(stream: Any) -> Any:
-    """A decoder that sees transparency where the usual one does not; None where that is no matter.
+    """A decoder that sees transparency where the usual one does not; None where that is not needed.
 
     WebM keeps it beside the frames of VP8 and VP9, and FFmpeg's own decoders leave it there.
     """
@@ -118,7 +118,7 @@ def _orientation(frame: Any) -> tuple[bool, int]:
 
 
 def _side_data(frame: Any) -> Mapping[Any, Any]:
-    """What a frame carries besides its image, of the kinds that PyAV knows.
+    """The side data of a frame, of the kinds that PyAV knows.
 
     FFmpeg knows more (of spatial video, EXIF), and PyAV then refuses all with a ValueError.
     """

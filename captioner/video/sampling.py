@@ -27,7 +27,7 @@ class SamplingOptions:
             where the file does not say how long it is, it is read once more, without decoding, to
             find out. None sets no bound.
         reader: ``pyav`` or ``opencv``; see `captioner.video.opening`.
-        time_limit_s: a video whose reader delivers nothing for so many seconds is given up.
+        time_limit_s: a video whose reader delivers nothing for this many seconds is given up.
         start_s: where the part of the video that is looked at begins, in seconds. What comes before
             is decoded all the same.
         end_s: where it is over, in seconds; None for the end of the video.

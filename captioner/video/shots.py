@@ -1,4 +1,4 @@
-"""Where the shots of a video begin, by what its frames look like.
+"""Where the shots of a video begin, from the look of its frames.
 
 `benchmarks/shots.py` compares it with the detectors of PySceneDetect.
 """
@@ -40,12 +40,12 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     moved a little, nor its colours are the same. If the change is much greater than those around
     it, the colours have to be much more alike to count as the same. So neither a moving camera nor
     a frame that is stored several times is a cut, whatever the frame rate, and each slide is one.
-    A cut after which the old image is back within `FLASH_S` is none.
+    A cut after which the old image is back within `FLASH_S` does not count.
 
     Of a fade or a dissolve, one frame begins the new shot; see `captioner.video.fades`.
 
     Yields:
-        Every frame, in order, and whether a shot begins with it; the first frame is no cut.
+        Every frame, in order, and whether a shot begins with it; the first frame is not a cut.
     """
     shots = _Shots()
     waiting: deque[tuple[Frame, Look]] = deque()
@@ -60,7 +60,7 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
 def _decided(
     waiting: deque[tuple[Frame, Look]], shots: _Shots, reached_s: float
 ) -> Iterator[tuple[Frame, bool]]:
-    """Take from those that wait all frames of which enough is known."""
+    """Take all waiting frames that can be decided."""
     while waiting:
         frame, look = waiting[0]
         may_be_cut = shots.may_begin_with(look)

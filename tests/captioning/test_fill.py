@@ -198,10 +198,10 @@ def test_blanks_are_found(sentence: str, words: tuple[str | None, ...]) -> None:
     ("sentence", "message"),
     [
         ("a dog", "sentence 'a dog': there is no blank in it; write ___"),
-        ("a ___s", "'___s' is no whole word; a blank stands for one word"),
-        ("a snow___ dog", "'snow___' is no whole word"),
-        ("a t-___", "'t-___' is no whole word"),
-        ("foo_bar", "'foo_bar' is no whole word"),
+        ("a ___s", "'___s' is not a whole word; a blank stands for one word"),
+        ("a snow___ dog", "'snow___' is not a whole word"),
+        ("a t-___", "'t-___' is not a whole word"),
+        ("foo_bar", "'foo_bar' is not a whole word"),
     ],
 )
 def test_what_is_no_blank_is_refused(sentence: str, message: str) -> None:

@@ -83,7 +83,7 @@ def test_killed_at_every_single_write_a_run_ends_as_an_undisturbed_one(
             break
         if there.exists() and there.is_file():
             assert_valid(there)
-        # By what it has finished, the next run would die no later: it starts anew.
+        # By what it has finished, the next run would die no later: it starts over.
         assert ended(forked(lambda: cli.main(arguments))) == 1
         assert tree(there) == calm
         shutil.rmtree("killed")
@@ -234,7 +234,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
     code, errors = run(str(photos), "--output", "out.jsonl", "--quiet")
     assert code == 130
     assert errors.splitlines()[-2:] == [
-        "captioner: what is finished is kept: run the same command again and it goes on",
+        "captioner: finished work is saved: run the same command again to resume",
         "captioner: interrupted",
     ]
     # One batch of two; the CNN was at the second one.
@@ -244,7 +244,7 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
     asked.clear()
     code, errors = run(str(photos), "--output", "out.jsonl", "--overwrite", "--quiet")
     assert code == 130
-    assert "run the same command again, without --overwrite and it goes on" in errors
+    assert "run the same command again, without --overwrite to resume" in errors
     monkeypatch.setattr(CaptionModel, "read", read)
     code, errors = run(str(photos), "--output", "out.jsonl")
     assert errors.endswith("captioner: 5 captioned, 1 finished before, 1 failed\n")
@@ -355,7 +355,7 @@ def test_other_options_do_not_mix_into_an_output(
         2,
         f"captioner: error: {output} was made with another model or other options "
         "(settings.decoding.beam_size: 3 there, 2 now); use those, name another --output, or start "
-        "anew with --overwrite\n",
+        "over with --overwrite\n",
     )
     assert tree(Path(output)) == before
     assert run(str(photos), *into(output), "--beam-size", "2", "--overwrite")[0] == 1
@@ -487,7 +487,7 @@ def test_other_images_need_append(photos: Path, run) -> None:
     assert (code, errors) == (
         2,
         "captioner: error: output out.jsonl holds captions of other images (as a.png): --append "
-        "keeps them and adds these, --overwrite starts anew; or name another --output\n",
+        "keeps them and adds these, --overwrite starts over; or name another --output\n",
     )
     assert Path("out.jsonl").read_bytes() == before
     code, errors = run("others", "--output", "out.jsonl", "--append")
@@ -574,7 +574,7 @@ def test_what_was_changed_by_hand_is_kept_and_can_be_added_to(
         "1.png",
     ]
     code, errors = run(str(photos), "--output", output)
-    assert (code, "go on with --append" in errors) == (2, True)
+    assert (code, "continue with --append" in errors) == (2, True)
 
 
 def test_a_list_that_was_changed_by_hand_is_kept(photos: Path, run) -> None:
@@ -693,7 +693,7 @@ def test_a_damaged_journal_is_named(photos: Path, run) -> None:
         state.write_bytes(b"".join(damaged))
         code, errors = run(str(photos), "--output", "out.jsonl")
         assert code == 2
-        assert f"{state.absolute()}: line {line} is damaged; start anew with --overwrite" in errors
+        assert f"{state.absolute()}: line {line} is damaged; start over with --overwrite" in errors
         assert tree(Path("out.jsonl")) == before
     # Nobody knows any more what captioner has written.
     code, errors = run(str(photos), "--output", "out.jsonl", "--overwrite")
@@ -723,7 +723,7 @@ def test_a_full_disk_is_named_and_the_run_can_go_on(
 
     assert ended(forked(work)) == 2
     told = Path("errors").read_text()
-    assert "cannot be written: file too large; what is finished is kept: run the same" in told
+    assert "cannot be written: file too large; finished work is saved: run the same" in told
     assert "Traceback" not in told
     code, told = run(str(photos), *into(output))
     done = int(told.split(" finished before")[0].split()[-1])
@@ -822,7 +822,7 @@ def test_a_folder_that_vanishes_ends_the_run_and_what_is_finished_is_kept(
     code, errors = run(str(photos), "--output", "out.jsonl")
     assert (code, errors.splitlines()[-1]) == (
         2,
-        f"captioner: error: {photos} is gone; what is finished is kept: run the same command again "
+        f"captioner: error: {photos} is gone; finished work is saved: run the same command again "
         "when it is back",
     )
     assert names_in(Path("out.jsonl")) == NAMES[:6]
@@ -845,7 +845,7 @@ def test_without_locks_the_work_goes_on_and_a_line_says_so(
         assert code == 1
         assert errors.splitlines() == [
             f"captioner: {Path().resolve()} has no file locks ({os.strerror(number).lower()}); "
-            "going on without: "
+            "continuing without: "
             "let no other captioner write there at the same time",
             f"captioner: {photos / 'b.jpg'}: not an image Pillow can read",
             f"captioner: {counts}, 1 failed",

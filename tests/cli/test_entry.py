@@ -136,7 +136,7 @@ def test_ctrl_c_ends_with_130_and_keeps_what_was_written(photos: Path, model_fil
     _, err = process.communicate(timeout=300)
     assert process.returncode == 130
     assert err == (
-        "captioner: what is finished is kept: run the same command again and it goes on\n"
+        "captioner: finished work is saved: run the same command again to resume\n"
         "captioner: interrupted\n"
     )
     records = [json.loads(line) for line in output.read_text("utf-8").splitlines()]

@@ -42,7 +42,7 @@ CONV = {"op": "conv", "inputs": [0], "module": "a", "sizes": [3, 4, 1]}
         ([], "0 layers"),
         ([{"op": "relu", "inputs": [0]}] * 2001, "2001 layers"),
         ([{"op": "eval", "inputs": [0]}], "'eval' with 1 inputs is not known"),
-        ([{"op": "relu", "inputs": [1]}], "1 in a layer: a whole number from 0 to 0"),
+        ([{"op": "relu", "inputs": [1]}], "1 in a layer: expected 0 to 0"),
         ([{"op": "relu", "inputs": [-1]}], "-1 in a layer"),
         ([{"op": "add", "inputs": [0]}], "'add' with 1 inputs"),
         ([CONV, CONV], "same name"),

@@ -353,7 +353,7 @@ def test_the_shipped_shape_is_the_default() -> None:
         ({"embed_size": "512"}, "embed_size='512'"),
         ({"heads": 0}, "heads=0"),
         ({"heads": True}, "heads=True"),
-        ({"heads": 7}, "heads=7: hidden_size=512 is no multiple of it"),
+        ({"heads": 7}, "heads=7: hidden_size=512 is not a multiple of it"),
         ({"dropout": 1.0}, r"dropout=1\.0: give a number from 0 to below 1"),
         ({"dropout": float("nan")}, "dropout=nan"),
         ({"dropout": "half"}, "dropout='half'"),

@@ -255,7 +255,7 @@ def test_other_options_do_not_mix_into_a_folder(
     assert capsys.readouterr().err == (
         f"captioner: error: {output} was filled with another model or other options "
         "(settings.sampling.fps: 1.0 there, 5.0 now); use those, choose another --output-dir, or "
-        "start anew with --overwrite\n"
+        "start over with --overwrite\n"
     )
     assert tree(output) == before
     assert cli.main([*arguments, "--fps", "5", "--overwrite"]) == 0

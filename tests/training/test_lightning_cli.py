@@ -262,7 +262,7 @@ def test_a_second_run_into_the_same_folder_is_refused(
     before = {path: path.stat().st_mtime_ns for path in finished.rglob("*")}
     assert fit(finished) == 2
     assert capsys.readouterr().err.endswith(
-        f"captioner: error: {finished} holds a run already: go on with it (--ckpt_path last), or "
+        f"captioner: error: {finished} already holds a run: resume it (--ckpt_path last), or "
         "choose another folder (--run_dir)\n"
     )
     assert {path: path.stat().st_mtime_ns for path in finished.rglob("*")} == before
@@ -324,7 +324,7 @@ def test_a_few_batches_can_be_learnt_by_heart(fit: Callable[..., int], tmp_path:
             ["--model.decoder.cell=lstmm"],
             r"error: model\.decoder\.cell='lstmm': choose one of rnn, gru, lstm",
         ),
-        (["--model.decoder.heads=5"], r"heads=5: hidden_size=16 is no multiple of it"),
+        (["--model.decoder.heads=5"], r"heads=5: hidden_size=16 is not a multiple of it"),
         (
             ["--model.encoder.trainable=some"],
             r"error: model\.encoder\.trainable='some': use none, all, or a number",

@@ -164,7 +164,7 @@ def test_the_command_writes_figures_and_their_numbers(
     assert numbers["comparison"]["rnn"][0] == {"bleu_4": 17.09, "cider_d": 37.59}
     before = (runs / "report/comparison.svg").read_bytes()
     assert cli.main(["report-training", str(runs), *more]) == 2
-    assert "is there already; --overwrite replaces it" in capsys.readouterr().err
+    assert "already exists; pass --overwrite to replace it" in capsys.readouterr().err
     assert cli.main(["report-training", str(runs), *more, "--overwrite", "--quiet"]) == 0
     assert capsys.readouterr().out == ""
     assert (runs / "report/comparison.svg").read_bytes() == before
@@ -223,7 +223,7 @@ def test_what_is_no_run_is_refused(
     (tmp_path / "empty").mkdir()
     for folder, expected in (
         ("empty", "holds no run to report: no events.out.tfevents* and no metrics.csv lies there"),
-        ("none", "is no folder: give a --run_dir of `captioner fit`"),
+        ("none", "is not a folder: give a --run_dir of `captioner fit`"),
     ):
         assert cli.main(["report-training", str(tmp_path / folder)]) == 2
         assert expected in capsys.readouterr().err
@@ -231,7 +231,7 @@ def test_what_is_no_run_is_refused(
     bad = tmp_path / "bad"
     bad.write_text('{"scores": 1}\n')
     for option, expected in (
-        ("--calibration", "is no report of `captioner calibrate --report`"),
+        ("--calibration", "is not a report of `captioner calibrate --report`"),
         ("--captions", "line 1: no record of a caption"),
         ("--comparison", "needs the columns cell, bleu_4 and cider_d"),
     ):

@@ -190,7 +190,7 @@ def test_a_full_disk_ends_a_run_with_a_message(fit: Callable[..., int], tmp_path
     last = (tmp_path / "log").read_text().splitlines()[-1]
     assert last == (
         f"captioner: error: checkpoint {cut / 'checkpoints'}/{last.split('/')[-1].split(':')[0]}: "
-        "File too large; make room there, then go on with --ckpt_path last"
+        "File too large; make room there, then resume with --ckpt_path last"
     )
     assert read(cut)["epoch"] == 1
     assert not list((cut / "checkpoints").glob(".*"))

@@ -120,7 +120,7 @@ def test_real_clips(
 
 @readers
 def test_joined_recordings_go_on_where_the_first_ends(tmp_path: Path, reader: str) -> None:
-    # Both start at 1.4 s, as the container's writer likes it: the stamps start anew.
+    # Both start at 1.4 s, as the container's writer likes it: the stamps start over.
     first = numbered_video(tmp_path / "first.ts", 20)
     path = tmp_path / "joined.ts"
     path.write_bytes(first.read_bytes() * 2)

@@ -53,7 +53,7 @@
     for (const [key, text] of Object.entries(JSON.parse(recall(memory) || "{}"))) {
       if (typeof text === "string") edits.set(key, text);
     }
-  } catch { /* somebody else's: begin anew */ }
+  } catch { /* not ours: begin with none */ }
   for (const item of items) if (edits.get(item.key) === item.text) edits.delete(item.key);
 
   const textOf = (item) => (edits.has(item.key) ? edits.get(item.key) : item.text);

@@ -99,7 +99,7 @@
   const narrow = matchMedia("(max-width: 42rem)");
   function fold() {
     $("facets").open = !narrow.matches;
-    /* On a wide window it cannot be closed: then it is no stop of the Tab key either. */
+    /* On a wide window it cannot be closed: then the Tab key does not stop there either. */
     $("facets").querySelector("summary").tabIndex = narrow.matches ? 0 : -1;
   }
   narrow.addEventListener("change", fold);
