@@ -3,7 +3,7 @@
     python benchmarks/train.py [--cell lstm] [--batch-size 32] [--rounds 5]
 
 All compute the same loss and the same gradients (checked first), of five captions for each of the
-images, on features that are there already: forward, loss, backward and AdamW.
+images, on stored features already: forward, loss, backward and AdamW.
 
 all words at once    as `captioner train` does: attention behind the recurrence, the projections of
                      an image shared by its captions, padding spared the output layer

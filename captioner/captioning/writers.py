@@ -210,7 +210,7 @@ class LineWriter(Writer):
 
 
 class TsvWriter(LineWriter):
-    """``path<TAB>caption`` per image, further captions behind further tabs.
+    """``path<TAB>caption`` per image, further captions after further tabs.
 
     Control characters are escaped, so that a line stays a line and a terminal shows them.
     Images that failed have no line.

@@ -22,7 +22,7 @@ examples:
   captioner report captions.jsonl --no-attention          without the maps: no model is needed
 
 The page is report.html, with a folder report_files beside it: keep them together, and they can be
-moved, sent or put on a server. It opens in any browser and asks nothing of a network. Search, sort,
+moved, sent or put on a server. It opens in any browser and makes no network requests. Search, sort,
 filter, correct captions, save them as JSONL or CSV; a click on a word of a caption shows where the
 captioner looked when it said it. For that, every image is read again by the model of the
 captions; with another one, the page says so.
