@@ -202,7 +202,7 @@ def test_what_an_older_calibration_does_not_weigh_counts_for_nothing() -> None:
         (lambda d: d["weights"].update(mass=[1.0]), "[1.0] is not a weight"),
         (lambda d: d["weights"].update(mass=float("nan")), "nan is not a weight"),
         (lambda d: d["weights"].update(mass=float("-inf")), "-inf is not a weight"),
-        (lambda d: d["weights"].update(mass=10**400), "is no weight"),
+        (lambda d: d["weights"].update(mass=10**400), "is not a weight"),
     ],
 )
 def test_a_damaged_description_is_refused(
