@@ -1,4 +1,4 @@
-"""Text of the user's own before and behind every caption, such as the trigger words of a LoRA."""
+"""Text of the user's own before and after every caption, such as the trigger words of a LoRA."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ class Affixes:
 
     Attributes:
         prefix: before it.
-        suffix: behind it.
+        suffix: after it.
     """
 
     prefix: str = ""

@@ -286,7 +286,7 @@ def _encode_ahead(
             try:
                 batch = next(batches, None)
             except Exception as error:
-                failure, batch = error, None  # Raised behind what was read before.
+                failure, batch = error, None  # Raised after what was read before.
             if batch is None:
                 break
             waiting.append((batch, pool.submit(captioner.encode, batch)))

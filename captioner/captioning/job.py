@@ -55,7 +55,7 @@ class CaptionJob:
         embed: write captions and tags into the image files too, as
             `captioner.captioning.embedding` does it.
         caption_prefix: text before every caption that is written.
-        caption_suffix: text behind it. A space is added where two words would run into each other.
+        caption_suffix: text after it. A space is added where two words would run into each other.
         sidecar_suffix: of text files, with its dot.
         csv_bom: begin CSV with a byte order mark, by which Excel knows UTF-8.
     """

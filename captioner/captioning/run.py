@@ -342,7 +342,7 @@ class KeptRun(CaptionRun):
         self._synced_s = time.monotonic()
 
     def _final_keys(self) -> Sequence[Key]:
-        """The order of the output: that of the images, behind what it holds of others."""
+        """The order of the output: that of the images, after what it holds of others."""
         journal = self._journal
         output = self._output
         if self.job.append or not output.holds_all or output.holds_others:

@@ -20,7 +20,7 @@ TABLE = "missing_only"
 
 
 class TableOutput(LinesOutput):
-    """Rows behind what people wrote. Images whose name has a caption there are left alone.
+    """Rows after what people wrote. Images whose name has a caption there are left alone.
 
     Images that fail get no row, and are tried again by the next run.
 

@@ -173,7 +173,7 @@ def _add_details(output: argparse._ArgumentGroup) -> None:
         "LoRA; a space is added only where two words would run into each other",
     )
     output.add_argument(
-        "--caption-suffix", default="", metavar="TEXT", help="write this behind every caption"
+        "--caption-suffix", default="", metavar="TEXT", help="write this after every caption"
     )
     output.add_argument(
         "--sidecar-suffix",

@@ -66,7 +66,7 @@ def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """`sub/7.jpg` -> `sub/7`, `jpg`: a name ends at the first dot behind the last slash."""
+    """`sub/7.jpg` -> `sub/7`, `jpg`: a name ends at the first dot after the last slash."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
     key, _, suffix = base.partition(".")
     return folder + slash + key, suffix.lower()

@@ -45,7 +45,7 @@ def beam_search(
     s / (max_length + 1)**length_penalty (the argument of Huang et al. 2017 for optimal beam
     search, with lengths up to max_length + 1).
 
-    The search starts at word `first` of the captions `begun` (B, 1), behind the prompt. Where
+    The search starts at word `first` of the captions `begun` (B, 1), after the prompt. Where
     words are required, `_extend_in_banks` decides which extensions are kept.
     """
     longest = options.max_length

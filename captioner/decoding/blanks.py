@@ -1,6 +1,6 @@
 """Fill in the blanks of a sentence: which words make the whole sentence most probable.
 
-A recurrent decoder says a sentence from left to right, so the words behind a blank are known to
+A recurrent decoder says a sentence from left to right, so the words after a blank are known to
 it only through the sentences that it would make. They are therefore all tried: every word in the
 first blank, run through all that follows, to the end of the sentence. By the chain rule the
 probability of a filling, given the image and the words on both sides, is

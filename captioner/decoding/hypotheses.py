@@ -66,7 +66,7 @@ class Hypotheses:
         return Hypotheses(*(x[rows, beams] for x in self._tensors()))
 
     def joined(self, other: Hypotheses) -> Hypotheses:
-        """These and the other's, which are behind them."""
+        """These and the other's, which are after them."""
         pairs = zip(self._tensors(), other._tensors(), strict=True)
         return Hypotheses(*(torch.cat(pair, dim=1) for pair in pairs))
 

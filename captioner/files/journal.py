@@ -335,7 +335,7 @@ def sources_of(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[str, str]
 def journal_beside(output: Path) -> Path:
     """Where the journal of an output file is: ``.NAME.captioner``, shorter where NAME is long.
 
-    The longest of its names, with ``.new``, ``.part`` or ``.lock`` behind it, may have 255 bytes.
+    The longest of its names, with ``.new``, ``.part`` or ``.lock`` after it, may have 255 bytes.
     """
     name = output.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
@@ -363,7 +363,7 @@ def next_journal(path: Path) -> Path:
 
 
 def write_at(file: IO[bytes], offset: int, data: bytes, named: Path) -> None:
-    """Write at the end of what is valid; what lies behind is cut off. It has reached the disk then.
+    """Write at the end of what is valid; what lies after is cut off. It has reached the disk then.
 
     By place and not by appending: interrupted and called again, it writes nothing twice.
 

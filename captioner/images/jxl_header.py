@@ -9,7 +9,7 @@ import struct
 
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 _SIGNATURE = b"\xff\x0a"
-_NEEDED = 16  # bytes: a header has 9 at most, behind its signature
+_NEEDED = 16  # bytes: a header has 9 at most, after its signature
 
 
 def jxl_size(data: bytes) -> tuple[int, int] | None:
@@ -64,7 +64,7 @@ def _codestream(data: bytes) -> bytes | None:
             head = 16
         if kind == b"jxlc":
             return data[place + head : place + head + 2 + _NEEDED]
-        if kind == b"jxlp":  # a part of it, behind its number
+        if kind == b"jxlp":  # a part of it, after its number
             return data[place + head + 4 : place + head + 6 + _NEEDED]
         if size < head:
             return None

@@ -17,7 +17,7 @@ _MOST_ENDS = 16  # A decoder that asks for more will never have enough.
 
 
 class EndedFile(LimitedFile):
-    """A JPEG file behind whose last byte its end is marked, however often it is asked for more.
+    """A JPEG file that gets an end mark after its last byte, however often more is asked for.
 
     A progressive image is drawn when all of it is there; the mark ends the part that exists.
 
@@ -57,7 +57,7 @@ def load_rows(image: Image.Image) -> tuple[int, int] | None:
         image: opened, not loaded.
 
     Returns:
-        The first of the rows that were decoded and the one behind the last; None if all were.
+        The first of the rows that were decoded and the one after the last; None if all were.
 
     Raises:
         OSError: the image is damaged, or not a single row is there.

@@ -35,7 +35,7 @@ class CaptionAttention:
         words: the words.
         word_probs: the probability of each after those before it, in [0, 1]; None for a word that
             the model does not know.
-        end_prob: that the sentence ends behind them.
+        end_prob: that the sentence ends after them.
         weights: (T, R) float32, each row a distribution over the grid's cells, row by row; None
             for a decoder without attention.
     """
@@ -69,7 +69,7 @@ def attend(
         return []
     ids = [[model.tokenizer.id_of(word) for word in words] for words in captions]
     longest = max(map(len, ids))
-    # What stands behind the end of a shorter caption is read, and what it says is left out.
+    # What stands after the end of a shorter caption is read, and what it says is left out.
     given = torch.tensor(
         [[BOS_ID, *row, *[EOS_ID] * (longest - len(row))] for row in ids], device=model.device
     )  # (B, T + 1)

@@ -1,6 +1,6 @@
 """The layers of a CNN's graph.
 
-Maps are (B, C, height, width) before and behind each of them.
+Maps are (B, C, height, width) before and after each of them.
 """
 
 from __future__ import annotations

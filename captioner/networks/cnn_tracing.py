@@ -150,7 +150,7 @@ class _Tracer(fx.Tracer):
         self._inside: list[str] = []
 
     def is_leaf_module(self, module: nn.Module, name: str) -> bool:
-        # timm's BatchNorm with an activation behind it; all else is traced down to its leaves.
+        # timm's BatchNorm with an activation after it; all else is traced down to its leaves.
         whole = type(module).__name__ == "BatchNormAct2d" or self._parts.has(name, module)
         return whole or not list(module.children())
 

@@ -35,7 +35,7 @@ def _stride(node: Node, before: int) -> int:
 def last_cut(network: GraphNetwork, example: Tensor) -> int:
     """How many layers can run once and for all because no parameter up to there is trained.
 
-    Among the places where everything behind reads nothing from before but one map, the last whose
+    Among the places where everything after reads nothing from before but one map, the last whose
     map is at most twice the smallest: little is kept, and little is run again.
 
     Args:
@@ -50,7 +50,7 @@ def last_cut(network: GraphNetwork, example: Tensor) -> int:
     ]
     with torch.no_grad():
         sizes = [value.numel() for value in network.values(example)]
-    # The first value that anything behind value n reads, n itself left out.
+    # The first value that anything after value n reads, n itself left out.
     reads = [min(node.inputs) for node in nodes]
     cuts = [
         n for n in range(min(trained, default=len(nodes)) + 1) if min(reads[n:], default=n) >= n

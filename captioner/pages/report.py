@@ -47,7 +47,7 @@ class ReportJob:
         captions: the JSONL file with the records of
             `captioner.captioning.batches.CaptionRecord.to_dict`, or others with ``file_name`` and
             ``text``.
-        output: the page; its folder is called the same, with ``_files`` behind.
+        output: the page; its folder has the same name with ``_files`` added.
         images: the folder of the images; None finds them as the captions' journal says, and
             otherwise beside the captions.
         batch_size: images that the model sees at once.
@@ -337,7 +337,7 @@ def _has_large(value: object) -> bool:
 
 
 def _around_text(record: Record) -> tuple[str, str]:
-    """The record as JSON, before and behind the value of ``text``."""
+    """The record as JSON, before and after the value of ``text``."""
     mark = "text"
     while mark in json.dumps(record):
         mark += "_"

@@ -132,7 +132,7 @@ class VttTagWriter(_SubtitleWriter):
     _NOTE = 'NOTE What the video shows, told by a program; for <track kind="descriptions">\n'
 
     def text(self, record: Record) -> str:
-        """The cues behind a comment that says what they are for; pysubs2 writes no comments."""
+        """The cues after a comment that says what they are for; pysubs2 writes no comments."""
         header, cues = super().text(record).split("\n", 1)
         assert header + "\n" == self._HEADER
         return f"{self._HEADER}\n{self._NOTE}{cues}"

@@ -73,7 +73,7 @@ def measured_s(path: Path, alive: Callable[[], object]) -> float | None:
     with suppress(VideoError), open_container(path) as container:
         stream = video_stream(container, path)
         clock = Clock(frame_rate(container, stream), None)
-        # Damage ends the count: what lies behind it is not worth a second look here.
+        # Damage ends the count: what lies after it is not worth a second look here.
         with suppress(av.error.FFmpegError, IndexError):
             for packet in container.demux(stream):
                 if packet.size:

@@ -100,7 +100,7 @@ def sample(
 
     Args:
         video: what ``frames`` come from.
-        frames: all frames of the video; none are read behind the end of the part.
+        frames: all frames of the video; none are read after the end of the part.
         options: which to choose.
         alive: called now and then while no frame is decoded.
 

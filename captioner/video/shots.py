@@ -92,7 +92,7 @@ class _Shots:
 
         Args:
             look: of a frame with which it may begin.
-            later: the frames behind it, those of `FLASH_S` at least.
+            later: the frames after it, those of `FLASH_S` at least.
         """
         before = self._recent[-1]
         same_colours = SAME_COLOURS
