@@ -143,7 +143,7 @@ def _add_contents(output: argparse._ArgumentGroup) -> None:
         type=share,
         default=0.0,
         metavar="P",
-        help="leave out captions that are less sure, from 0 to 1 (default: 0)",
+        help="leave out captions with less confidence, from 0 to 1 (default: 0)",
     )
     tags = output.add_mutually_exclusive_group()
     tags.add_argument(
@@ -201,7 +201,7 @@ def _add_special(output: argparse._ArgumentGroup) -> None:
     output.add_argument(
         "--no-attention",
         action="store_true",
-        help="with html: do not show where the captioner looked, for which it reads images twice",
+        help="with html: do not show where the captioner looked, which means reading images twice",
     )
     output.add_argument(
         "--embed",

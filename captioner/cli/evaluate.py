@@ -26,7 +26,7 @@ examples:
   captioner evaluate --data data/flickr8k --tokenizer ptb --metrics METEOR-stem
 
 The JSON file holds the scores, the protocol that produced them and every image's caption.
-An image that cannot be read ends the evaluation: scores on fewer images compare with nothing.
+An image that cannot be read ends the evaluation: scores on fewer images are not comparable.
 """
 
 

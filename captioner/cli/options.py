@@ -30,7 +30,7 @@ def words_of(text: str) -> tuple[str, ...]:
 # is not passed on, and a test compares the numbers in the help with them.
 DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ("beam_size", int, "K", "beams of the search; 1 is greedy (default: 3)"),
-    ("max_length", int, "T", "most words of a caption (default: 20)"),
+    ("max_length", int, "T", "maximum number of words in a caption (default: 20)"),
     (
         "length_penalty",
         float,
@@ -41,20 +41,19 @@ DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "no_repeat_ngram",
         int,
         "N",
-        "say no N words in a row twice, nor 'white and white'; 0 leaves both to the model "
-        "(default: 2)",
+        "never repeat N words in a row, nor say 'white and white'; 0 allows both (default: 2)",
     ),
     (
         "joining_words",
         words_of,
         "WORDS",
-        "words, with commas between them, that never join a word with itself (default: and)",
+        "comma-separated words that never join a word with itself (default: and)",
     ),
     (
         "tag_weight",
         float,
         "W",
-        "how much the model's tag classifier has a say in the choice of words (default: 0.0)",
+        "weight of the model's tag classifier in the choice of words (default: 0.0)",
     ),
     (
         "style",
@@ -76,7 +75,7 @@ SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
 
 def add_decoding(
     parser: argparse.ArgumentParser,
-    explanation: str = "A model file can have defaults of its own, which count instead of these.",
+    explanation: str = "A model file can have its own defaults, which replace these.",
 ) -> argparse._ArgumentGroup:
     """The options of the search for captions; more can be added to the group."""
     group = parser.add_argument_group("decoding", explanation)
@@ -94,7 +93,7 @@ def add_exclude(parser: argparse.ArgumentParser) -> None:
         help="leave this out of folders; may be given again. Written as in a .gitignore file: "
         "'*.png', 'drafts/', '/2023/*.tif'; a file .captionerignore in a folder holds such lines. "
         "Folders of thumbnails and waste bins (@eaDir, #recycle, $RECYCLE.BIN, __MACOSX, *.lrdata) "
-        "are left out anyway. What is named itself is never left out",
+        "are left out anyway. Paths that you name are never left out",
     )
 
 
@@ -108,7 +107,7 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
         default=RAW_CHOICES[0],
         help="raw photos in folders (.cr3, .nef, .arw, .dng ...), which are read with the extra "
         "captioner[raw]. alone (default): those without a JPEG or another image of the same name; "
-        "all; none. What is named itself is always taken",
+        "all; none. Files that you name are always taken",
     )
 
 
@@ -135,8 +134,8 @@ def add_model(
         "--model",
         default="default",
         metavar="FILE",
-        help="model file; or flickr8k, the shipped one that knows people and dogs alone "
-        "(default: the shipped one that knows more)",
+        help="model file; or flickr8k, the shipped model that knows only people and dogs "
+        "(default: the shipped model that knows more)",
     )
     group.add_argument(
         "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
@@ -145,7 +144,7 @@ def add_model(
         "--precision",
         choices=["auto", "fp32", "bf16", "fp16"],
         default="auto",
-        help="of the CNN; auto is bf16 on GPUs that have it, else fp32",
+        help="of the CNN; auto is bf16 on GPUs that support it, else fp32",
     )
     if batch_size is None:
         return
@@ -184,7 +183,7 @@ def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         "--format",
         choices=["auto", *FORMATS],
         default="auto",
-        help="layout of the data (default: auto, what lies there decides); data/README.md has each",
+        help="layout of the data (default: auto, by its files); data/README.md explains each",
     )
     data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
     data.add_argument(

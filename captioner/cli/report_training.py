@@ -34,8 +34,8 @@ examples:
 
 Every figure is written as PNG and as SVG: learning-curves (losses, rewards, learning rate),
 validation-metrics (BLEU, ROUGE-L and CIDEr-D by epoch) and, where it is given a file for them,
-calibration, captions and comparison. training-report.json holds the numbers that are drawn. A run
-that is still going is drawn up to where it is. The figures need matplotlib:
+calibration, captions and comparison. training-report.json holds the numbers that are drawn. An
+unfinished run is drawn up to its last step. The figures need matplotlib:
 pip install "captioner[plots,train]"
 """
 
@@ -53,7 +53,7 @@ def add_report_training(parser: argparse.ArgumentParser) -> None:
         "--calibration",
         type=Path,
         metavar="FILE.json",
-        help="of `captioner calibrate --report` (default: LOG_DIR/calibration.json, if there)",
+        help="of `captioner calibrate --report` (default: LOG_DIR/calibration.json, if it exists)",
     )
     parser.add_argument(
         "--captions",

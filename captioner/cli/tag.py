@@ -38,7 +38,7 @@ FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
         "max_frames",
         int,
         "N",
-        "most frames of one video, spread over all of a longer one (default: no limit)",
+        "maximum number of frames of a video, spread over all of a longer one (default: no limit)",
     ),
     (
         "time_limit_s",
@@ -50,7 +50,7 @@ FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
 TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
     ("min_confidence", float, "P", "minimum confidence of a tag, from 0 to 1 (default: 0.25)"),
     ("min_coverage", float, "P", "minimum share of the time that a tag covers (default: 0.05)"),
-    ("max_tags", int, "N", "most tags of a video (default: 20)"),
+    ("max_tags", int, "N", "maximum number of tags of a video (default: 20)"),
     ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
 )
 

@@ -35,7 +35,7 @@ def find_constraints(options: DecodingOptions, tokenizer: Tokenizer) -> Constrai
 
     Raises:
         CaptionerError: a word to say is not in the vocabulary, a word to include or to ban is not
-            one word, a word is both to be said and banned, or more words are given than
+            one word, a word is both requested and banned, or more words are given than
             `max_length` admits.
     """
     banned = [_single(text, "banned word") for text in options.banned_words]
@@ -45,7 +45,7 @@ def find_constraints(options: DecodingOptions, tokenizer: Tokenizer) -> Constrai
         raise CaptionerError(f"prompt {options.prompt!r}: it has no letter; give the first words")
     for word in (*prompt, *included):
         if word in banned:
-            raise CaptionerError(f"the word {word!r} is to be said and banned; choose one")
+            raise CaptionerError(f"the word {word!r} is both requested and banned; choose one")
     prompt_ids = known_ids(prompt, tokenizer, f"prompt {options.prompt!r}")
     required = [word for word in included if word not in prompt]
     required_ids = [known_ids([word], tokenizer, "words to include")[0] for word in required]

@@ -253,11 +253,11 @@ def test_words_become_ids() -> None:
         ),
         (
             {"must_include": ("Dog",), "banned_words": ("dog",)},
-            "the word 'dog' is to be said and banned; choose one",
+            "the word 'dog' is both requested and banned; choose one",
         ),
         (
             {"prompt": "a dog", "banned_words": ("a",)},
-            "the word 'a' is to be said and banned; choose one",
+            "the word 'a' is both requested and banned; choose one",
         ),
         (
             {"prompt": "a dog", "must_include": ("a", "snow"), "max_length": 2},
@@ -342,7 +342,7 @@ def test_refused_before_any_work(capsys: pytest.CaptureFixture[str], tmp_path: P
     photo = str(EXAMPLES / "cat.jpg")
     for words, message in (
         (["--prompt", "two zebbras"], "the word 'zebbras' is not in the model's vocabulary"),
-        (["--must-include", "dog", "--ban", "dog"], "to be said and banned"),
+        (["--must-include", "dog", "--ban", "dog"], "both requested and banned"),
         (["--must-include", "dog", "--sample"], "works on the search only"),
         (["--prompt", "a dog", "--tags"], "tags: they are read from captions that the model chose"),
     ):

@@ -280,7 +280,7 @@ def test_search_finds_captions_and_tags(film: Path, open_page: OpenPage) -> None
     assert tag["name"] in lanes and all(tag["name"] in name for name in lanes)
     page.locator("#search").fill("zeppelin")
     assert rows(page) == []
-    assert page.get_by_text("Nothing like that is in this video.").is_visible()
+    assert page.get_by_text("Nothing in this video matches.").is_visible()
     page.keyboard.press("Escape")
     assert rows(page) == texts
 
@@ -471,7 +471,7 @@ def test_the_index_is_searched_and_filtered(output: Path, open_page: OpenPage) -
     ):
         page.locator("#search").fill(text)
         assert names(page) == wanted
-    assert page.get_by_text("No video is like that.").is_visible() == (names(page) == [])
+    assert page.get_by_text("No video matches.").is_visible() == (names(page) == [])
     page.keyboard.press("Escape")
     page.locator("#show").select_option("failed")
     assert names(page) == ["text.mp4"]

@@ -311,7 +311,7 @@
     return segment.row;
   }
   rows.append(...passages.map(rowOf));
-  const nothing = make("li", {className: "none", hidden: true}, "Nothing like that is in this video.");
+  const nothing = make("li", {className: "none", hidden: true}, "Nothing in this video matches.");
   rows.append(nothing);
 
   function activate(segment) {
