@@ -383,9 +383,10 @@ def test_options_that_do_not_suit(photos: Path, run, capsys: pytest.CaptureFixtu
     assert run(photos, "--xmp-name", "apple")[0] == 2
     for option in (["--no-tags"], ["--xmp-name", "adobe"]):
         assert cli.main(["caption", str(photos), "--format", "csv", *option]) == 2
-        kinds = "xmp" if option[0] == "--xmp-name" else "xmp and html"
-        expected = f"{option[0]}: is for --format {kinds}, not for csv"
-        assert expected in capsys.readouterr().err
+        err = capsys.readouterr().err
+        assert f"{option[0]}: " in err
+        assert "--format xmp" in err
+        assert "not for csv" in err
     code, errors = run(photos, "--num-captions", "2")
     assert code == 2 and "xmp holds one caption for each image" in errors
     with pytest.raises(ValueError, match="xmp_name='apple': choose from darktable, adobe"):

@@ -272,7 +272,8 @@ def test_a_frozen_encoder_gives_cached_features(make: Callable[..., CaptionDataM
         pixels = torch.stack([encoder.transform(read_image(path)) for path in paths])
         grid = encoder(pixels).grid
     assert batch.images.dtype == torch.float16
-    assert torch.equal(batch.images, grid.half())
+    # Up to the last digit of half precision: ONNX Runtime sums in another order.
+    torch.testing.assert_close(batch.images, grid.half(), rtol=2**-9, atol=2**-13)
     assert batch.indices.tolist() == [0, 1, 2, 3]
 
 
@@ -384,7 +385,8 @@ def test_a_model_to_start_from_gives_words_and_frozen_encoder(
     paths = [each.path for each in data.examples["dev"]]
     with torch.inference_mode():
         pixels = torch.stack([start.transform(read_image(path)) for path in paths])
-        assert torch.equal(batch.images, start.encoder(pixels).grid.half())
+        grid = start.encoder(pixels).grid
+    torch.testing.assert_close(batch.images, grid.half(), rtol=2**-9, atol=2**-13)
 
 
 def test_a_model_of_another_shape_is_refused(
