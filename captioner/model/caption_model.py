@@ -36,7 +36,7 @@ from captioner.model.model_file import (
 )
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tag_head import TagHead
-from captioner.model.tags import EVIDENCE_CAPTIONS, TagCalibration, caption_confidence
+from captioner.model.tags import TagCalibration, caption_confidence, with_evidence
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderSteps
@@ -293,7 +293,7 @@ class CaptionModel(nn.Module):
                 :func:`captioner.decoding.constraints.find_constraints`.
         """
         wanted = options or self.decoding
-        options = self._with_evidence(wanted)
+        options = wanted if self.lexicon is None else with_evidence(wanted)
         words = find_constraints(options, self.tokenizer)
         if len(features.grid) == 0:
             return []
@@ -326,7 +326,12 @@ class CaptionModel(nn.Module):
         considered = [
             tuple(Candidate.of(each, self.tokenizer) for each in image) for image in found
         ]
-        familiarity, seen = self._familiarity(features), self._seen(features)
+        familiarity: Sequence[float | None] = [None] * len(found)
+        if self.familiarity is not None:
+            familiarity = self.familiarity(features.pooled).tolist()
+        seen: Sequence[Mapping[Lemma, float] | None] = [None] * len(found)
+        if self.tag_head is not None and self.lexicon is not None:
+            seen = self.tag_head.seen(features.pooled, self.lexicon)
         return [
             self._result(captions, wanted, share, lemmas)
             for captions, share, lemmas in zip(considered, familiarity, seen, strict=True)
@@ -342,26 +347,6 @@ class CaptionModel(nn.Module):
         if self._steps is None or not self._steps.is_current(self.decoder):
             self._steps = DecoderSteps(self.decoder)
         return self._steps
-
-    def _familiarity(self, features: ImageFeatures) -> Sequence[float | None]:
-        if self.familiarity is None:
-            return [None] * len(features.pooled)
-        shares: list[float | None] = self.familiarity(features.pooled).tolist()
-        return shares
-
-    def _seen(self, features: ImageFeatures) -> Sequence[Mapping[Lemma, float] | None]:
-        if self.tag_head is None or self.lexicon is None:
-            return [None] * len(features.pooled)
-        probabilities = self.tag_head(features.pooled).tolist()  # (B, L)
-        lemmas = self.lexicon.lemmas[: len(self.tag_head)]
-        return [dict(zip(lemmas, row, strict=True)) for row in probabilities]
-
-    def _with_evidence(self, options: DecodingOptions) -> DecodingOptions:
-        """As many captions as tags and confidence are read from; the best one stays the same."""
-        if self.lexicon is None or options.sample:
-            return options
-        count = max(options.num_captions, min(EVIDENCE_CAPTIONS, options.beam_size))
-        return replace(options, num_captions=count)
 
     def _result(
         self,

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.errors import CaptionerError
-from captioner.text.lexicon import Lexicon
+from captioner.text.lexicon import Lemma, Lexicon
 
 MIN_IMAGES, MIN_FREQUENCY = 20, 0.005
 """A lemma of fewer training images than 20, and of less than one in 200, is not learnt."""
@@ -63,6 +63,11 @@ class TagHead(nn.Module):
         """Probabilities (B, L) of pooled features (B, D)."""
         probabilities: Tensor = self.linear(functional.normalize(pooled, dim=1)).sigmoid()
         return probabilities
+
+    def seen(self, pooled: Tensor, lexicon: Lexicon) -> list[Mapping[Lemma, float]]:
+        """The probability of every lemma that it knows, for each of B pooled features (B, D)."""
+        lemmas = lexicon.lemmas[: len(self)]
+        return [dict(zip(lemmas, row, strict=True)) for row in self(pooled).tolist()]
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> TagHead:

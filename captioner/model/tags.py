@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.text.lexicon import Lemma, Lexicon
 
@@ -29,6 +30,14 @@ SEEN_AT_LEAST = 0.1
 """What the tag classifier finds less probable is not a tag, unless a caption says it."""
 
 CLIP = 0.01  # Probabilities are kept this far from 0 and 1, where their logit has no end.
+
+
+def with_evidence(options: DecodingOptions) -> DecodingOptions:
+    """Options for as many captions as tags and confidence need; the best caption stays the same."""
+    if options.sample:
+        return options
+    count = max(options.num_captions, min(EVIDENCE_CAPTIONS, options.beam_size))
+    return replace(options, num_captions=count)
 
 
 @dataclass(frozen=True)
