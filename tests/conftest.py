@@ -29,6 +29,7 @@ if sys.platform == "win32":
     collect_ignore = [
         "captioning/test_embedding.py",
         "captioning/test_job.py",
+        "captioning/test_job_interrupted.py",
         "fuzz",
         "training/test_feature_cache.py",
         "training/test_lightning_cli.py",

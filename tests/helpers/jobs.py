@@ -14,6 +14,17 @@ from captioner.captioning import file_output
 from captioner.captioning import run as caption_run
 from captioner.files import journal
 
+OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.json", "texts", "xmps"]
+SIDECARS = {"texts": "txt", "xmps": "xmp"}
+NAMES = ["a.png", "b.jpg", "c über.png", "d.png", "sub dir/a.png", "sub dir/ä b.png", "z.png"]
+"""Of the images of the fixture `photos` that can be read, in their order."""
+
+
+def into(output: str) -> list[str]:
+    """The options for one of :data:`OUTPUTS`."""
+    format = SIDECARS.get(Path(output).name)
+    return ["--output", output, *([] if format is None else ["--format", format])]
+
 
 def forked(work: Callable[[], int]) -> int:
     """Do it in a forked process, and return its id."""
