@@ -512,5 +512,5 @@ def test_the_quiet_ends_with_the_command(fit: Callable[..., int], tmp_path: Path
     before = list(warnings.filters)
     assert fit(tmp_path / "run", "--data.root=nowhere") == 2
     assert list(warnings.filters) == before
-    for name in training_cli.TALKERS:
+    for name in training_cli.MUTED_LOGGERS:
         assert logging.getLogger(f"pytorch_lightning.{name}").filters == []
