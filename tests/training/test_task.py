@@ -172,8 +172,10 @@ def test_rewards_teach_more_than_the_words_did(shapes: Path, tmp_path: Path) -> 
     assert main(["fit", *LEARNS, short, place, f"--run_dir={first}"]) == 0
     start = f"--model.init_from={first / 'checkpoints' / 'best.ckpt'}"
     options = ["--model.objective=self_critical", "--average.decay=0.8", start]
-    options += ["--model.lr_decoder=5e-4"]  # higher rates lose what the words taught
-    assert main(["fit", *LEARNS, short, place, f"--run_dir={second}", *options]) == 0
+    # Higher rates lose what the words taught, and the scores of 30 images jump up and down.
+    options += ["--model.lr_decoder=5e-4"]
+    options += ["--trainer.max_epochs=16", "--early_stopping.patience=16"]
+    assert main(["fit", *LEARNS, place, f"--run_dir={second}", *options]) == 0
     assert max(metrics(second, "val/cider_d")) > max(metrics(first, "val/cider_d")) + 0.3
     rewards = metrics(second, "train/reward")
     assert sum(rewards[-6:]) > 1.2 * sum(rewards[:6])
