@@ -15,8 +15,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from zlib import crc32
 
 from captioner.captioning.xmp import held_by_xml
@@ -96,7 +95,7 @@ class _Content:
 
 
 class Embedder:
-    """Writes captions into image files; a context manager.
+    """Writes captions into image files, until it is closed.
 
     A description that somebody else has written stays; so do all keywords but our own. The file
     keeps its permissions and its time of modification. Of a link the target is changed.
@@ -106,15 +105,8 @@ class Embedder:
         """CaptionerError if ExifTool is not installed."""
         self._exiftool = ExifTool()
 
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def close(self) -> None:
+        """End ExifTool."""
         self._exiftool.close()
 
     def embed(

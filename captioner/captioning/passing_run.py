@@ -25,7 +25,7 @@ class PassingRun(CaptionRun):
         self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
         with ExitStack() as stack:
             if self._embedder is not None:
-                stack.enter_context(self._embedder)
+                stack.enter_context(closing(self._embedder))
             self._writer.open()
             stack.push(self._writer)
             self._stack = stack.pop_all()

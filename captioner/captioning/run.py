@@ -104,7 +104,7 @@ class KeptRun(CaptionRun):
             self._journal = found
             self._output.restore(self._journal, job.append)
             if self._embedder is not None:
-                stack.enter_context(self._embedder)
+                stack.enter_context(closing(self._embedder))
             self._stack = stack.pop_all()
         return self
 

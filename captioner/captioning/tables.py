@@ -35,7 +35,7 @@ class Table(ABC):
         data: what it holds.
 
     Raises:
-        CaptionerError: a line cannot be read, or there is no column of names or of texts; names
+        CaptionerError: a line cannot be read, or the column of names or of texts is missing; names
             the file, the line and the remedy.
     """
 

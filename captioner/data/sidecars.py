@@ -39,7 +39,7 @@ def _own_sidecars(image: str, suffix: str) -> tuple[str, str]:
 
 def _suffix_in(root: Path, given: str | None) -> str | None:
     """The suffix of the text files that lie beside images, None where there are none."""
-    # Those that captioner has written are known by what it keeps beside them.
+    # Text files that captioner wrote are recognised by the journal beside them.
     known = (*SIDECAR_SUFFIXES, *sidecar_suffixes(root)) if given is None else (given,)
     for suffix in known:
         for _, images, texts in _walk(root, suffix):

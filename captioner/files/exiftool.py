@@ -16,8 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from threading import Timer
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 from captioner.errors import CaptionerError
 
@@ -53,7 +52,7 @@ def find_exiftool() -> str:
 
 
 class ExifTool:
-    """A context manager; the process starts when it is first asked for something."""
+    """To be closed; the process starts when it is first asked for something."""
 
     def __init__(self) -> None:
         """Find the program; CaptionerError as `find_exiftool`."""
@@ -176,17 +175,6 @@ class ExifTool:
             _wait(process)
         finally:
             timer.cancel()
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
 
 
 def _kill(process: subprocess.Popen[bytes]) -> None:

@@ -15,7 +15,6 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import threading
 from contextlib import suppress
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from typing import Any
 
 from PIL import Image
 
+from captioner.files.child import python_command
 from captioner.images.colour_spaces import profile_of_numbers
 from captioner.images.limits import MAX_PROFILE_BYTES
 
@@ -32,13 +32,6 @@ MAX_WAIT_S = 600.0
 
 MAX_LINE = 10_000  # bytes
 BANDS = {"L": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4, "I;16": 2, "F": 4}  # bytes of a pixel
-
-_START = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from captioner.images.decoder_process import main
-main()
-"""
 
 
 class DecoderFailed(Exception):
@@ -129,11 +122,8 @@ class _Child:
     """A running process that decodes one file after the other."""
 
     def __init__(self) -> None:
-        # What the parent would import, but nothing in the current folder is taken for a module.
-        folders = [folder for folder in sys.path if folder]
-        folders.append(str(Path(__file__).resolve().parents[2]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(folders)],
+            python_command("captioner.images.decoder_process"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,  # what libraries say of damaged files

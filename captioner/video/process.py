@@ -15,7 +15,6 @@ import json
 import os
 import queue
 import subprocess
-import sys
 import threading
 from collections import deque
 from collections.abc import Iterable, Iterator
@@ -24,6 +23,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any, Self
 
+from captioner.files.child import python_command
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
 from captioner.video.events import Ended, Event, Failed, event_of, receive
@@ -31,12 +31,6 @@ from captioner.video.sampling import SamplingOptions
 
 JOBS_AHEAD = 4  # videos that the child knows of, so that it never waits for the next one
 MESSAGES_AHEAD = 64  # messages read ahead: about 10 MB of images of 224x224 pixels
-_START = """
-import json, sys
-sys.path[:] = json.loads(sys.argv[1])
-from captioner.video.child import main
-main()
-"""
 
 
 class VideoProcess:
@@ -120,11 +114,8 @@ class _Child:
     """A running child process and the messages that it has sent."""
 
     def __init__(self, transform: ImageTransform, options: SamplingOptions) -> None:
-        # What the parent would import, but nothing in the current folder is taken for a module.
-        folders = [folder for folder in sys.path if folder]
-        folders.append(str(Path(__file__).resolve().parents[2]))
         self._process = subprocess.Popen(
-            [sys.executable, "-P", "-c", _START, json.dumps(folders)],
+            python_command("captioner.video.child"),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             env={**os.environ, **_QUIET},

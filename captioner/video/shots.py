@@ -122,7 +122,7 @@ class _Shots:
         return look.time_s - self._start_s >= SHORTEST_SHOT_S - 1e-6
 
     def add(self, look: Look, is_cut: bool) -> None:
-        """Go on to the next frame."""
+        """Advance to the next frame."""
         if is_cut:
             self._start_s = look.time_s
             self._fades.clear()

@@ -10,7 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -54,7 +54,7 @@ _SHARED: list[Any] = []
 @pytest.fixture(scope="module", autouse=True)
 def shared() -> Iterator[None]:
     program("exiftool")
-    with ExifTool() as reader, Embedder() as embedder:
+    with closing(ExifTool()) as reader, closing(Embedder()) as embedder:
         _SHARED[:] = reader, embedder
         yield
     _SHARED.clear()
@@ -372,7 +372,7 @@ def test_an_exiftool_that_hangs_or_dies_costs_one_photo(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     draw(tmp_path, ["a.jpg", "b.jpg", "c.jpg"])
-    with Embedder() as embedder:
+    with closing(Embedder()) as embedder:
         embedder.embed(tmp_path / "a.jpg", "a dog", (), fingerprint(tmp_path / "a.jpg"))
         process = embedder._exiftool._process
         assert process is not None

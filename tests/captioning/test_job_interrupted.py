@@ -74,7 +74,7 @@ def test_killed_at_every_single_write_a_run_ends_as_an_undisturbed_one(
             break
         if there.exists() and there.is_file():
             assert_valid(there)
-        # By what it has finished, the next run would die no later: it starts over.
+        # A resumed run has fewer writes left, so the next moment might never come: start over.
         assert ended(forked(lambda: cli.main(arguments))) == 1
         assert tree(there) == calm
         shutil.rmtree("killed")

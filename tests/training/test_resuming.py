@@ -39,7 +39,7 @@ def assert_same_run(cut: Path, whole: Path) -> None:
     for key, state in one["callbacks"].items():
         for name in {"wait_count", "best_score", "best_model_score", "kth_value"} & state.keys():
             assert state[name] == two["callbacks"][key][name], (key, name)
-    # Where an average is kept, the weights that training goes on with are beside it.
+    # With a moving average, the checkpoint also holds the weights that training resumes from.
     assert (CURRENT in one) == (CURRENT in two)
     assert all(torch.equal(t, two[CURRENT][n]) for n, t in one.get(CURRENT, {}).items())
     best = [read(folder, "best") for folder in (cut, whole)]
