@@ -6,28 +6,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from captioner.cli import entry as cli
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.configs import DecoderConfig, EncoderConfig
-from captioner.text.tokenizer import Tokenizer
-
-WORDS = ["a", "dog", "runs", "in", "the", "snow", "man", "red", "ball", "on", "grass", "jumps"]
+from helpers.models import make_talker
 
 
 @pytest.fixture(scope="session")
 def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    torch.manual_seed(0)
-    model = CaptionModel.build(
-        EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),
-        DecoderConfig(hidden_size=32, embed_size=32, heads=2),
-        Tokenizer(WORDS),
-    )
-    # Untrained weights are so small that every image would get the same caption.
-    for name, parameter in model.decoder.named_parameters():
-        parameter.data.mul_(240 if name.endswith("projection.weight") else 4)
+    model = make_talker()
     path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
     model.save(path)
     return path

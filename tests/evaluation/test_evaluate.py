@@ -26,29 +26,19 @@ from captioner.evaluation.evaluate import (
 )
 from captioner.images.reading import READER_VERSION
 from captioner.model.caption_model import CaptionModel
-from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 from captioner.text.metrics import score_captions
 from captioner.text.options import ScoringOptions
 from captioner.text.ptb_tokenizer import PTB_RULE
-from captioner.text.tokenizer import TOKENIZER_RULE, Tokenizer
+from captioner.text.tokenizer import TOKENIZER_RULE
+from helpers.models import TALK_WORDS, make_talker
 
-WORDS = ["a", "dog", "runs", "in", "the", "snow", "man", "red", "ball", "on", "grass", "jumps"]
 OPTIONS = DecodingOptions(beam_size=2, max_length=6)
 
 
 @pytest.fixture(scope="module")
 def model() -> CaptionModel:
-    torch.manual_seed(0)
-    model = CaptionModel.build(
-        EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),
-        DecoderConfig(hidden_size=32, embed_size=32, heads=2),
-        Tokenizer(WORDS),
-    )
-    # Untrained weights are so small that every image would get the same caption.
-    for name, parameter in model.decoder.named_parameters():
-        parameter.data.mul_(240 if name.endswith("projection.weight") else 4)
-    return model.eval()
+    return make_talker()
 
 
 @pytest.fixture
@@ -58,7 +48,11 @@ def examples(tmp_path: Path) -> list[Example]:
         pixels = np.random.default_rng(index).integers(0, 256, (6, 8, 3), dtype=np.uint8)
         path = tmp_path / f"{index}.png"
         Image.fromarray(pixels).resize((80, 60)).save(path)
-        references = ("A dog runs in the snow.", f"The {WORDS[index]} jumps on grass", "Red ball!")
+        references = (
+            "A dog runs in the snow.",
+            f"The {TALK_WORDS[index]} jumps on grass",
+            "Red ball!",
+        )
         made.append(Example(path.name, path, references[: 2 + index % 2], "dev"))
     return made
 

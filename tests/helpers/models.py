@@ -29,6 +29,23 @@ CAPTIONS = [
 WORDS = sorted(set(tokenize(" ".join(CAPTIONS))))
 
 
+TALK_WORDS = ["a", "dog", "runs", "in", "the", "snow", "man", "red", "ball", "on", "grass", "jumps"]
+
+
+def make_talker() -> CaptionModel:
+    """A captioner that says something else of every image, in :data:`TALK_WORDS`."""
+    torch.manual_seed(0)
+    model = CaptionModel.build(
+        EncoderConfig(name="timm/test_efficientnet", weights="none", image_size=64),
+        DecoderConfig(hidden_size=32, embed_size=32, heads=2),
+        Tokenizer(TALK_WORDS),
+    )
+    # Untrained weights are so small that every image would get the same caption.
+    for name, parameter in model.decoder.named_parameters():
+        parameter.data.mul_(240 if name.endswith("projection.weight") else 4)
+    return model.eval()
+
+
 def make_model(cell: str = "lstm", attention: str = "spatial", **more: Any) -> CaptionModel:
     torch.manual_seed(0)
     options: dict[str, Any] = {"hidden_size": 24, "embed_size": 16, "heads": 2}

@@ -15,6 +15,9 @@ import numpy as np
 from av.stream import Disposition
 from PIL import Image
 
+from captioner.video.opening import open_video
+from captioner.video.shots import find_cuts
+
 EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
 
 WIDTH, HEIGHT = 128, 96
@@ -67,6 +70,17 @@ def photo(name: str, width: int = 160, height: int = 120) -> np.ndarray:
     """One of the photos in ``data/examples``."""
     with Image.open(EXAMPLES / f"{name}.jpg") as image:
         return np.asarray(image.convert("RGB").resize((width, height)))
+
+
+CAT, COFFEE, ROCKET, STAIRS = (photo(name) for name in ("cat", "coffee", "rocket", "stairs"))
+WHITE = np.full_like(CAT, 255)
+BLACK = np.zeros_like(CAT)
+
+
+def cuts_of(path: Path, reader: str = "pyav") -> list[float]:
+    """When the shots after the first begin, in seconds."""
+    with open_video(path, reader) as video:
+        return [frame.time_s for frame, is_cut in find_cuts(video) if is_cut]
 
 
 # --- sound files ---------------------------------------------------------------------------

@@ -16,24 +16,20 @@ from captioner.video.opening import READERS, open_video
 from captioner.video.sampling import SETTLE_S, Cut, SamplingOptions, sample
 from captioner.video.shots import find_cuts
 from helpers.videos import (
+    CAT,
+    COFFEE,
+    ROCKET,
+    STAIRS,
+    WHITE,
     clip_of,
+    cuts_of,
     evenly,
     numbered_video,
-    photo,
     write_header_only,
     write_video,
 )
 
 readers = pytest.mark.parametrize("reader", READERS)
-
-CAT, COFFEE, ROCKET, STAIRS = (photo(name) for name in ("cat", "coffee", "rocket", "stairs"))
-WHITE = np.full_like(CAT, 255)
-BLACK = np.zeros_like(CAT)
-
-
-def cuts_of(path: Path, reader: str = "pyav") -> list[float]:
-    with open_video(path, reader) as video:
-        return [frame.time_s for frame, is_cut in find_cuts(video) if is_cut]
 
 
 def sampled(path: Path, **options: Any) -> list[Any]:

@@ -9,20 +9,25 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.video.opening import READERS, open_video
-from captioner.video.shots import FLASH_S, find_cuts
-from helpers.videos import EXAMPLES, clip_of, evenly, photo, real_clip, write_video
+from captioner.video.opening import READERS
+from captioner.video.shots import FLASH_S
+from helpers.videos import (
+    BLACK,
+    CAT,
+    COFFEE,
+    EXAMPLES,
+    ROCKET,
+    STAIRS,
+    WHITE,
+    clip_of,
+    cuts_of,
+    evenly,
+    photo,
+    real_clip,
+    write_video,
+)
 
 readers = pytest.mark.parametrize("reader", READERS)
-
-CAT, COFFEE, ROCKET, STAIRS = (photo(name) for name in ("cat", "coffee", "rocket", "stairs"))
-WHITE = np.full_like(CAT, 255)
-BLACK = np.zeros_like(CAT)
-
-
-def cuts_of(path: Path, reader: str = "pyav") -> list[float]:
-    with open_video(path, reader) as video:
-        return [frame.time_s for frame, is_cut in find_cuts(video) if is_cut]
 
 
 # --- cuts ----------------------------------------------------------------------------------
