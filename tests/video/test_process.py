@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import os
 import signal
@@ -23,6 +22,7 @@ from captioner.video.events import ChosenFrame, Ended, Event, Failed
 from captioner.video.opening import READERS
 from captioner.video.process import JOBS_AHEAD, VideoProcess
 from captioner.video.sampling import SamplingOptions
+from helpers.processes import children, ignore_running_children
 from helpers.video_events import SMALL, end_of, events, files, kinds
 from helpers.videos import (
     cut_off,
@@ -48,19 +48,6 @@ LARGE = ImageTransform(size=(256, 192))  # so many bytes that the child has to w
 EVERY_FRAME = SamplingOptions(every_n_frames=1, shots=False)
 
 
-others: set[int] = set()
-"""Processes that earlier tests have started and that stay: they decode images."""
-
-
-def children(pid: int | None = None) -> list[int]:
-    """The processes that a process has started, without the others."""
-    found: list[int] = []
-    for task in Path(f"/proc/{pid or os.getpid()}/task").iterdir():
-        with contextlib.suppress(FileNotFoundError):  # a thread that has just ended
-            found += map(int, (task / "children").read_text().split())
-    return [child for child in found if child not in others]
-
-
 def is_running(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
@@ -78,7 +65,7 @@ def wait_until_ended(pid: int, limit_s: float = 10.0) -> None:
 
 @pytest.fixture(autouse=True)
 def no_child_is_left() -> Iterator[None]:
-    others.update(children())
+    ignore_running_children()
     yield
     gc.collect()
     assert children() == []
