@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -11,7 +10,7 @@ import pytest
 from captioner.cli import entry as cli
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
-from helpers.jobs import die_at, ended, forked, hidden, tree
+from helpers.jobs import ended, forked, hidden, killed_at_each_write, tree
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -129,20 +128,9 @@ def test_killed_at_any_write_the_next_run_ends_as_an_undisturbed_one(
     assert run(str(photos), *options)[0] == 0
     calm = tree(photos)
     arguments = [*command, str(photos), *options]
-    code, moment = -signal.SIGKILL, 0
-    while code == -signal.SIGKILL:
-        moment += 1
-        shutil.rmtree(photos)
-        shutil.copytree("start", photos)
-
-        def work(moment: int = moment) -> int:
-            die_at(moment, half=moment % 2 == 0)
-            return cli.main(arguments)
-
-        code = ended(forked(work))
+    for moment in killed_at_each_write(photos, Path("start"), arguments):  # noqa: B007 - the last
         assert ended(forked(lambda: cli.main(arguments))) == 0
         assert tree(photos) == calm
-    assert code == 0
     assert moment > 5
 
 

@@ -6,7 +6,6 @@ import csv
 import io
 import json
 import shutil
-import signal
 from pathlib import Path
 
 import pytest
@@ -14,7 +13,7 @@ import pytest
 from captioner.cli import entry as cli
 from captioner.data.datasets import load_caption_data
 from helpers.images import draw, noise
-from helpers.jobs import die_at, ended, forked, hidden, tree
+from helpers.jobs import ended, forked, hidden, killed_at_each_write, tree
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -93,21 +92,11 @@ def test_killed_at_any_write_the_next_run_ends_as_an_undisturbed_one(
     shutil.copytree(photos, "start")
     assert run(*options)[0] == 0
     calm = tree(photos)
-    code, moment = -signal.SIGKILL, 0
-    while code == -signal.SIGKILL:
-        moment += 1
-        shutil.rmtree(photos)
-        shutil.copytree("start", photos)
-
-        def work(moment: int = moment) -> int:
-            die_at(moment, half=moment % 2 == 0)
-            return cli.main([*command, *options])
-
-        code = ended(forked(work))
+    arguments = [*command, *options]
+    for moment in killed_at_each_write(photos, Path("start"), arguments):  # noqa: B007 - the last
         assert added(table) is not None
-        assert ended(forked(lambda: cli.main([*command, *options]))) == 0
+        assert ended(forked(lambda: cli.main(arguments))) == 0
         assert tree(photos) == calm
-    assert code == 0
     assert moment > 4
 
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import os
+import shutil
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from captioner.captioning import file_output
 from captioner.captioning import run as caption_run
+from captioner.cli import entry as cli
 from captioner.files import journal
 
 OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.json", "texts", "xmps"]
@@ -108,3 +110,29 @@ def die_at(moment: int, half: bool) -> None:
     caption_run.SYNC_S = 0.0  # every batch is written at once
     journal.write_at = file_output.write_at = deadly_write
     os.replace = deadly_rename
+
+
+def killed_at_each_write(folder: Path, start: Path, arguments: Sequence[str]) -> Iterator[int]:
+    """Run a command killed at its first write, then at its second, until it ends, with 0.
+
+    Args:
+        folder: what it works in; before each run it is made a copy of ``start``.
+        start: as the folder was.
+        arguments: of the command line.
+
+    Yields:
+        The number of the write, after each run.
+    """
+    code, moment = -signal.SIGKILL, 0
+    while code == -signal.SIGKILL:
+        moment += 1
+        shutil.rmtree(folder)
+        shutil.copytree(start, folder)
+
+        def work(moment: int = moment) -> int:
+            die_at(moment, half=moment % 2 == 0)
+            return cli.main(arguments)
+
+        code = ended(forked(work))
+        yield moment
+    assert code == 0
