@@ -91,6 +91,7 @@ class CaptionModel(nn.Module):
         self.path: Path | None = None
         self._fast: FastEncoder | None = None
         self._steps: DecoderSteps | None = None
+        self._guided: GuidedSteps | None = None
 
     @classmethod
     def build(
@@ -323,9 +324,6 @@ class CaptionModel(nn.Module):
                 found = search(steps.step, steps.start(features, styles))
             else:
                 found = search(guided.step, guided.start(features, styles))
-        considered = [
-            tuple(Candidate.of(each, self.tokenizer) for each in image) for image in found
-        ]
         familiarity: Sequence[float | None] = [None] * len(found)
         if self.familiarity is not None:
             familiarity = self.familiarity(features.pooled).tolist()
@@ -333,14 +331,17 @@ class CaptionModel(nn.Module):
         if self.tag_head is not None and self.lexicon is not None:
             seen = self.tag_head.seen(features.pooled, self.lexicon)
         return [
-            self._result(captions, wanted, share, lemmas)
-            for captions, share, lemmas in zip(considered, familiarity, seen, strict=True)
+            self._result(hypotheses, wanted, share, lemmas)
+            for hypotheses, share, lemmas in zip(found, familiarity, seen, strict=True)
         ]
 
     def _guided_steps(self, options: DecodingOptions) -> GuidedSteps | None:
         if not options.tag_weight or self.tag_head is None or self.lexicon is None:
             return None
-        return GuidedSteps(self.decoder_steps(), self.tag_head, self.lexicon, options.tag_weight)
+        parts = self.decoder_steps(), self.tag_head, self.lexicon, options.tag_weight
+        if self._guided is None or self._guided.made_of != parts:
+            self._guided = GuidedSteps(*parts)
+        return self._guided
 
     def decoder_steps(self) -> DecoderSteps:
         """The decoder word by word, with the weights that it has now."""
@@ -350,11 +351,12 @@ class CaptionModel(nn.Module):
 
     def _result(
         self,
-        considered: tuple[Candidate, ...],
+        hypotheses: Sequence[Hypothesis],
         options: DecodingOptions,
         familiarity: float | None,
         seen: Mapping[Lemma, float] | None,
     ) -> CaptionResult:
+        considered = tuple(Candidate.of(each, self.tokenizer) for each in hypotheses)
         asked = CaptionResult(
             considered[: options.num_captions], considered, familiarity=familiarity, seen=seen
         )
