@@ -295,7 +295,7 @@ def _is_same_by_words(records: Sequence[Record], looks: Sequence[Look]) -> bool 
         all(abs(there - here) < SAME_PROB for there, here in zip(said, found, strict=False))
         for record, look in zip(records, looks, strict=True)
         if look.attention and (said := _said_probs(record))
-        for found in [[prob or 0.0 for prob in look.attention["p"]]]
+        for found in [[prob or 0.0 for prob in look.attention["word_probs"]]]
     ]
     return 2 * sum(same) > len(same) if same else None
 
@@ -313,17 +313,17 @@ def _generator(job: ReportJob) -> str:
 
 def _item(record: Record, image: ReportImage, look: Look) -> dict[str, Any]:
     """An image as the page's script reads it; see ``itemOf`` there."""
-    item: dict[str, Any] = {"r": record}
+    item: dict[str, Any] = {"record": record}
     if _has_large(record):
-        item["x"] = _around_text(record)
+        item["around_text"] = _around_text(record)
     if look.thumbnail is not None:
-        item["t"] = look.thumbnail
+        item["thumbnail"] = look.thumbnail
     else:
-        item["y"] = look.problem
+        item["problem"] = look.problem
     if look.attention is not None:
         item |= look.attention
         if not _words(record)[1]:
-            item["w"] = image.words
+            item["words"] = image.words
     return item
 
 

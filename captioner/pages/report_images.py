@@ -43,6 +43,9 @@ LONG_SIDE = 320
 
 _OURS = re.compile(r"[0-9a-f]{32}\.thumb")
 
+_FORMER_KEYS = {"p": "word_probs", "h": "levels", "g": "window"}
+"""What files of attention called the values before, to read those that are there."""
+
 
 @dataclass(frozen=True)
 class ReportImage:
@@ -68,9 +71,9 @@ class Look:
     Attributes:
         thumbnail: a file in `Lookout.folder`; None where the image cannot be read.
         problem: why not, in a few words.
-        attention: ``p``, the probabilities of the words, ``h``, the weights in 256 steps (T, R) in
-            base64, and ``g``, the part of the image they lie over, where it is not all of it
-            (`captioner.model.attention.grid_window`); None without a model or a caption.
+        attention: ``word_probs``, the probabilities of the words; ``levels``, the weights in 256
+            steps (T, R) in base64; ``window``, the part of the image they lie over, where it is not
+            all of it (`captioner.model.attention.grid_window`). None without a model or a caption.
     """
 
     thumbnail: str | None
@@ -244,11 +247,11 @@ def _write_thumbnail(path: Path, image: Image.Image) -> None:
 
 def _packed(attention: CaptionAttention, window: tuple[float, ...]) -> dict[str, Any]:
     probs = [None if prob is None else round(prob, 4) for prob in attention.word_probs]
-    packed: dict[str, Any] = {"p": probs}
+    packed: dict[str, Any] = {"word_probs": probs}
     if attention.weights is not None:
-        packed["h"] = base64.b64encode(attention.levels().tobytes()).decode("ascii")
+        packed["levels"] = base64.b64encode(attention.levels().tobytes()).decode("ascii")
         if window != (0.0, 0.0, 1.0, 1.0):
-            packed["g"] = [round(each, 4) for each in window]
+            packed["window"] = [round(each, 4) for each in window]
     return packed
 
 
@@ -262,7 +265,7 @@ def _lines_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         raise CaptionerError(f"{path} cannot be read: {error.strerror}; remove it") from None
     for line in lines:
         with suppress(ValueError, KeyError, TypeError, AttributeError):
-            value = json.loads(line)
+            value = {_FORMER_KEYS.get(key, key): each for key, each in json.loads(line).items()}
             yield value.pop("key"), value
 
 

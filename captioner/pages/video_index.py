@@ -141,30 +141,32 @@ class TagPages:
         spent_s = time.monotonic() - start_s
         self._next_s = time.monotonic() + max(PAUSE_S, 20 * spent_s)
         if is_last and self._folder.is_dir():
-            used = {Path(video["p"]).name for video in videos if "p" in video}
+            used = {Path(video["poster"]).name for video in videos if "poster" in video}
             for path in self._folder.iterdir():
                 if _POSTER.fullmatch(path.name) and path.name not in used:
                     path.unlink(missing_ok=True)
 
     def _video(self, line: Line) -> dict[str, Any]:
-        """A video as the index's script reads it; see ``itemOf`` there."""
-        video: dict[str, Any] = {"n": line["file_name"], "s": line["status"]}
+        """A video as the index's script reads it; see ``items`` there."""
+        video: dict[str, Any] = {key: line[key] for key in ("file_name", "status")}
         if line["status"] == "failed":
-            return {**video, "e": (line["error"] or {}).get("message", "")}
-        video["d"] = line["duration_s"]
-        video["k"] = line.get("segments")
-        video["t"] = [[tag["name"], tag["confidence"], tag["coverage"]] for tag in line["tags"]]
+            return {**video, "error": (line["error"] or {}).get("message", "")}
+        video["duration_s"] = line["duration_s"]
+        video["segments"] = line.get("segments")
+        video["tags"] = [
+            {key: tag[key] for key in ("name", "confidence", "coverage")} for tag in line["tags"]
+        ]
         if line["error"] is not None:
-            video["e"] = line["error"]["message"]
+            video["error"] = line["error"]["message"]
         if self.is_there(line):
-            video["h"] = line["page"]
+            video["page"] = line["page"]
         poster = self._poster(line["file_name"])
         if poster.is_file():
-            video["p"] = f"{FOLDER}/{poster.name}"
+            video["poster"] = f"{FOLDER}/{poster.name}"
         return video
 
     def _render(self, videos: Sequence[Mapping[str, Any]]) -> str:
-        failed = sum(video["s"] == "failed" for video in videos)
+        failed = sum(video["status"] == "failed" for video in videos)
         about = [f"{len(videos):,} video{'' if len(videos) == 1 else 's'}"]
         if failed:
             about.append(f"{failed:,} could not be read")

@@ -84,20 +84,22 @@ def test_captions_and_their_page_at_once(
     assert [len(record["candidates"]) for record in records] == [3, 3, 0, 3]
     assert all(record["tags"] for record in records if record["error"] is None)
     data = data_of("out/my report.html")
-    assert [item["r"] for item in data["items"]] == records
+    assert [item["record"] for item in data["items"]] == records
     assert data["thumbnails"] == "my%20report_files/thumbnails/"
     assert data["grid"] == list(tagging_model.encoder.grid_shape)
     cells = data["grid"][0] * data["grid"][1]
     for item in data["items"]:
-        if item["r"]["error"] is not None:
-            assert item["y"] == "not an image Pillow can read" and "t" not in item
+        if item["record"]["error"] is not None:
+            assert item["problem"] == "not an image Pillow can read" and "thumbnail" not in item
             continue
-        with Image.open(files / "thumbnails" / item["t"]) as image:
+        with Image.open(files / "thumbnails" / item["thumbnail"]) as image:
             assert image.format == "JPEG" and max(image.size) == LONG_SIDE
-        words = [word for word, _ in item["r"]["candidates"][0]["words"] if word is not None]
-        said = [prob for word, prob in item["r"]["candidates"][0]["words"] if word is not None]
-        assert item["p"] == pytest.approx(said, abs=2e-4)
-        levels = np.frombuffer(base64.b64decode(item["h"]), np.uint8).reshape(len(words), cells)
+        words = [word for word, _ in item["record"]["candidates"][0]["words"] if word is not None]
+        said = [prob for word, prob in item["record"]["candidates"][0]["words"] if word is not None]
+        assert item["word_probs"] == pytest.approx(said, abs=2e-4)
+        levels = np.frombuffer(base64.b64decode(item["levels"]), np.uint8).reshape(
+            len(words), cells
+        )
         assert (levels.max(axis=1) == 255).all()
     assert str(photos.parent) not in Path("out/my report.html").read_text(encoding="utf-8")
 
@@ -136,7 +138,22 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     assert len(now) == 2 and len(now & {path.name for path in times}) == 1
     assert (files / ".attention.jsonl").read_bytes().count(b"\n") == 2
     data = data_of(page)
-    assert [item.get("y") for item in data["items"]] == [None, None, "file not found"]
+    assert [item.get("problem") for item in data["items"]] == [None, None, "file not found"]
+
+
+def test_attention_kept_under_former_keys_is_used(run: Run, photos: Path) -> None:
+    (photos / "broken.jpg").unlink()
+    assert run("caption", photos, "--output", "report.html")[0] == 0
+    page, kept = Path("report.html"), Path("report_files/.attention.jsonl")
+    before = page.read_bytes()
+    former = kept.read_text()
+    for name, letter in {"word_probs": "p", "levels": "h", "window": "g"}.items():
+        former = former.replace(f'"{name}"', f'"{letter}"')
+    kept.write_text(former)
+    page.unlink()
+    assert run("caption", photos, "--output", page)[0] == 0
+    assert page.read_bytes() == before
+    assert kept.read_text() == former  # no image was looked at again
 
 
 def test_interrupted_it_goes_on(
@@ -167,7 +184,9 @@ def test_interrupted_it_goes_on(
     Path("report_files/.attention.jsonl").write_bytes(kept[:-7])
     report.write_report(job, tagging_model)
     items = data_of("report.html")["items"]
-    assert [item["h"] for item in items] == [item["h"] for item in data_of("whole.html")["items"]]
+    assert [item["levels"] for item in items] == [
+        item["levels"] for item in data_of("whole.html")["items"]
+    ]
     assert Path("report_files/.attention.jsonl").read_bytes().count(b"\n") >= 3
 
 
@@ -177,7 +196,7 @@ def test_a_page_of_captions_made_before(run: Run, photos: Path) -> None:
     assert run("report", "c.jsonl") == (0, "captioner: report.html: 4 images\n")
     assert run("report", "c.jsonl", "--quiet") == (0, "")
     items = data_of("report.html")["items"]
-    assert [("t" in item, "h" in item) for item in items] == [
+    assert [("thumbnail" in item, "levels" in item) for item in items] == [
         (True, True),
         (True, True),
         (False, False),
@@ -185,7 +204,7 @@ def test_a_page_of_captions_made_before(run: Run, photos: Path) -> None:
     ]
     assert run("report", "c.jsonl", "--no-attention", "--output", "b.html")[0] == 0
     items = data_of("b.html")["items"]
-    assert [("t" in item, "h" in item) for item in items] == [
+    assert [("thumbnail" in item, "levels" in item) for item in items] == [
         (True, False),
         (True, False),
         (False, False),
@@ -214,13 +233,15 @@ def test_captions_of_others_beside_their_images(run: Run, photos: Path) -> None:
     assert "../secret.png: its name leads out of the folder of the images" in err
     assert err.count("leads out of") == 3 and "gone.png: file not found" in err
     items = data_of("report.html")["items"]
-    assert [item["r"] for item in items] == lines
-    assert items[0]["w"] == ["a", "red", "ball", "zeppelin"]
-    assert items[0]["p"][3] is None and all(0 < prob < 1 for prob in items[0]["p"][:3])
+    assert [item["record"] for item in items] == lines
+    assert items[0]["words"] == ["a", "red", "ball", "zeppelin"]
+    assert items[0]["word_probs"][3] is None and all(
+        0 < prob < 1 for prob in items[0]["word_probs"][:3]
+    )
     seen = [True, True, False, False, False, False, True, True]
-    assert ["t" in item for item in items] == seen
-    assert "h" not in items[1] and "h" not in items[6]
-    assert items[7]["p"] == [None]
+    assert ["thumbnail" in item for item in items] == seen
+    assert "levels" not in items[1] and "levels" not in items[6]
+    assert items[7]["word_probs"] == [None]
     # Elsewhere, the folder is named.
     shutil.move(captions, "metadata.jsonl")
     code, err = run("report", "metadata.jsonl", "--images", photos, "--output", "b.html")
@@ -255,7 +276,7 @@ def test_a_model_without_a_lexicon_gives_no_tags(
     code, _ = run("caption", photos / "a.png", "--output", "r.HTML", "--model", "tiny.safetensors")
     assert code == 0
     (item,) = data_of("r.HTML")["items"]
-    assert "tags" not in item["r"] and "h" in item
+    assert "tags" not in item["record"] and "levels" in item
 
 
 @pytest.mark.parametrize(

@@ -380,10 +380,10 @@ LIGHTEST = """
 def test_a_word_shows_where_the_captioner_looked(open_page: OpenPage, report: Path) -> None:
     page = open_page(report)
     record = next(r for r in records_of(report) if r["file_name"] == "a1.png")
-    item = next(i for i in page.evaluate("page.data.items") if i["r"]["file_name"] == "a1.png")
+    item = next(i for i in page.evaluate("page.data.items") if i["record"]["file_name"] == "a1.png")
     rows, columns = page.evaluate("page.data.grid")
     levels = np.array(
-        page.evaluate("(text) => [...atob(text)].map((c) => c.charCodeAt(0))", item["h"])
+        page.evaluate("(text) => [...atob(text)].map((c) => c.charCodeAt(0))", item["levels"])
     ).reshape(-1, rows, columns)
     words = [pair for pair in record["candidates"][0]["words"] if pair[0] is not None]
     card(page, "a1.png").get_by_role("button", name="Details").click()

@@ -47,7 +47,7 @@ def data_of(path: Path) -> Any:
 
 
 def videos(output: Path) -> dict[str, dict[str, Any]]:
-    return {video["n"]: video for video in data_of(output / "index.html")["videos"]}
+    return {video["file_name"]: video for video in data_of(output / "index.html")["videos"]}
 
 
 def is_in(page: Path, src: str) -> Path:
@@ -74,18 +74,18 @@ def test_pages_lie_where_the_videos_do(library: Path, tmp_path: Path, options: l
     assert all(b64decode(each).startswith(b"\xff\xd8") for each in data["thumbnails"])
     found = videos(output)
     assert list(found) == ["Index.mp4", "a.mp4", "text.mp4", "ä b/50% #1?/x.mp4"]
-    assert {output / unquote(v["h"]) for v in found.values() if "h" in v} == {
+    assert {output / unquote(v["page"]) for v in found.values() if "page" in v} == {
         output / name for name in pages
     }
     assert found["text.mp4"] == {
-        "n": "text.mp4",
-        "s": "failed",
-        "e": "not a video that can be read",
+        "file_name": "text.mp4",
+        "status": "failed",
+        "error": "not a video that can be read",
     }
     film = found["ä b/50% #1?/x.mp4"]
-    assert (film["s"], film["d"], film["k"]) == ("ok", 1.6, 2)
-    assert [name for name, *_ in film["t"]] == [tag["name"] for tag in data["tags"]] != []
-    assert (output / film["p"]).read_bytes().startswith(b"\xff\xd8")
+    assert (film["status"], film["duration_s"], film["segments"]) == ("ok", 1.6, 2)
+    assert [tag["name"] for tag in film["tags"]] == [tag["name"] for tag in data["tags"]] != []
+    assert (output / film["poster"]).read_bytes().startswith(b"\xff\xd8")
 
 
 def test_without_the_format_there_are_no_pages(
@@ -114,7 +114,7 @@ def test_again_nothing_is_done_twice(
     assert cli.main([*command, str(library / "ä b")]) == 0
     found = videos(output)
     assert list(found) == ["Index.mp4", "a.mp4", "50% #1?/x.mp4"]
-    assert "h" in found["a.mp4"] and "h" not in found["50% #1?/x.mp4"]
+    assert "page" in found["a.mp4"] and "page" not in found["50% #1?/x.mp4"]
     # A page that is gone or damaged is made again.
     command[4] = "html"
     for spoil in (Path.unlink, lambda path: path.write_text("<p>")):
@@ -127,7 +127,7 @@ def test_again_nothing_is_done_twice(
     (output / "a.json").unlink()
     command[4] = "json"
     assert cli.main([*command, f"{library}/a.mp4"]) == 0
-    assert videos(output)["a.mp4"]["h"] == "a.html"
+    assert videos(output)["a.mp4"]["page"] == "a.html"
 
 
 def test_a_page_finds_its_video_that_was_moved(

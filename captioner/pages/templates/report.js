@@ -12,13 +12,13 @@
   const list = (value) => (Array.isArray(value) ? value : []);
 
   function itemOf(given, place) {
-    const record = given.r;
+    const record = given.record;
     const candidates = list(record.candidates).filter((c) => c && typeof c.text === "string");
     const first = candidates[0];
     const same = first && first.text === record.text;
     const spoken = same ? list(first.words).filter((pair) => pair && pair[0] !== null) : [];
     return {
-      place, record, around: given.x || null,
+      place, record, around: given.around_text || null,
       name: record.file_name,
       text: typeof record.text === "string" ? record.text : null,
       sure: share(record.confidence),
@@ -28,12 +28,12 @@
         text: c.text,
         perWord: typeof c.avg_logprob === "number" ? share(Math.exp(c.avg_logprob)) : null,
       })),
-      words: given.w || spoken.map((pair) => pair[0]),
-      probs: given.p || spoken.map((pair) => pair[1]),
-      levels: given.h || null,
-      window: given.g || [0, 0, 1, 1],
-      thumbnail: given.t || null,
-      why: given.y || null,
+      words: given.words || spoken.map((pair) => pair[0]),
+      probs: given.word_probs || spoken.map((pair) => pair[1]),
+      levels: given.levels || null,
+      window: given.window || [0, 0, 1, 1],
+      thumbnail: given.thumbnail || null,
+      problem: given.problem || null,
     };
   }
   const items = data.items.map(itemOf);
@@ -227,7 +227,7 @@
         alt: textOf(item) || item.name,
       }));
     } else {
-      box.append(make("p", {className: "why"}, item.why || "No image"));
+      box.append(make("p", {className: "why"}, item.problem || "No image"));
     }
     return box;
   }

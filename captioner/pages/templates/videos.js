@@ -9,10 +9,9 @@
 
   const items = data.videos.map((given, place) => ({
     place,
-    name: given.n, status: given.s, error: given.e || null,
-    duration: given.d ?? null, segments: given.k ?? null,
-    tags: (given.t || []).map(([name, sure, coverage]) => ({name, sure, coverage})),
-    href: given.h || null, poster: given.p || null,
+    name: given.file_name, status: given.status, error: given.error || null,
+    duration: given.duration_s ?? null, segments: given.segments ?? null,
+    tags: given.tags || [], page: given.page || null, poster: given.poster || null,
   }));
   for (const item of items) {
     item.names = new Set(item.tags.map((tag) => tag.name));
@@ -113,7 +112,7 @@
       : make("p", {className: "none"}, item.status === "failed" ? "could not be read" : "no image"));
     if (item.duration !== null) poster.append(make("span", {className: "length"}, clock(item.duration)));
     const name = make("h2", {className: "name"},
-      item.href ? make("a", {href: item.href}, item.name) : item.name);
+      item.page ? make("a", {href: item.page}, item.name) : item.name);
     const body = make("div", {className: "body"}, name);
     if (item.error) {
       const part = item.status === "partial" ? "only a part: " : "";
@@ -121,14 +120,14 @@
     }
     if (item.segments !== null) {
       const what = `${number.format(item.segments)} segment${item.segments === 1 ? "" : "s"}`;
-      body.append(make("p", {className: "about"}, item.href ? what : `${what} · no page`));
+      body.append(make("p", {className: "about"}, item.page ? what : `${what} · no page`));
     }
     if (item.tags.length) {
       const line = make("ul", {className: "tags", "aria-label": "Tags"});
       for (const tag of item.tags.slice(0, TAGS_OF_ONE)) {
         const button = make("button", {
           type: "button", tabIndex: -1, "aria-pressed": String(wanted.has(tag.name)),
-          title: `${percent(tag.coverage)} of the time, ${percent(tag.sure)} sure; ` +
+          title: `${percent(tag.coverage)} of the time, ${percent(tag.confidence)} sure; ` +
             `a click shows all videos with ${tag.name}`,
         }, tag.name);
         button.addEventListener("click", () => choose(tag.name));
