@@ -27,7 +27,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_calibrate)
     add_data(parser, several=True)
     output = parser.add_argument_group("output")
-    output.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    output.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
     output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
     output.add_argument("--overwrite", action="store_true", help="replace files that already exist")
     output.add_argument("--quiet", action="store_true", help="no progress bar")

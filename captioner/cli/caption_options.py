@@ -99,7 +99,9 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
     """Where captions go, and what happens to existing ones."""
     from captioner.captioning.formats import WRITERS
 
-    output.add_argument("--output", metavar="PATH", help="write there, not to standard output")
+    output.add_argument(
+        "-o", "--output", metavar="PATH", help="write there, not to standard output"
+    )
     output.add_argument(
         "--format",
         choices=[*WRITERS, PAGE],

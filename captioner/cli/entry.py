@@ -23,6 +23,7 @@ from captioner.cli.explain import EXPLAIN_EXAMPLES, add_explain
 from captioner.cli.export import EXPORT_EXAMPLES, add_export
 from captioner.cli.fill import FILL_EXAMPLES, add_fill
 from captioner.cli.options import shown_lines
+from captioner.cli.parser import Parser
 from captioner.cli.report import REPORT_EXAMPLES, add_report
 from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
 from captioner.cli.tag import TAG_EXAMPLES, add_tag
@@ -46,7 +47,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         if arguments and arguments[0] in TRAINING_COMMANDS:
             return _train(arguments)
-        args = make_parser().parse_args(arguments)
+        parser = make_parser()
+        if not arguments:
+            parser.print_help()
+            return 0
+        args = parser.parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = args.command
         code = command(args)
         sys.stdout.flush()
@@ -72,11 +77,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def make_parser() -> argparse.ArgumentParser:
     """The parser of all commands; it imports no torch."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="captioner",
         description="Describe photos and videos in words; train and score the models that do.",
         epilog="`captioner COMMAND --help` shows the options of a command, with examples.",
-        allow_abbrev=False,
     )
     parser.add_argument("--version", action="version", version=f"captioner {__version__}")
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
@@ -114,7 +118,6 @@ def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argpa
         description=purpose.capitalize() + ".",
         epilog=examples,
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
     )
     return parser
 

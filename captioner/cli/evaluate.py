@@ -51,7 +51,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         help="how captions and references are split into words: captioner (default), as the model "
         "does; ptb, nearly as papers do, with NLTK instead of Java",
     )
-    output.add_argument("--output", type=Path, metavar="FILE", help="scores and protocol, as JSON")
+    output.add_argument(
+        "-o", "--output", type=Path, metavar="FILE", help="scores and protocol, as JSON"
+    )
     output.add_argument(
         "--coco-results",
         type=Path,

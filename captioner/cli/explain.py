@@ -24,6 +24,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_explain)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="the photo")
     parser.add_argument(
+        "-o",
         "--output",
         type=Path,
         default=Path("explain.png"),

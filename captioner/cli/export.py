@@ -30,7 +30,7 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.ckpt",
         help="of `captioner fit`; the weights of several are averaged",
     )
-    parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
+    parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_decoding(parser, "The model's defaults; kept in the file.")
 

@@ -41,6 +41,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
     )
     output = parser.add_argument_group("output")
     output.add_argument(
+        "-o",
         "--output",
         type=Path,
         default=Path("report.html"),

@@ -47,7 +47,7 @@ def add_report_training(parser: argparse.ArgumentParser) -> None:
         "log_dir", type=Path, metavar="LOG_DIR", help="a run of `captioner fit`, or several"
     )
     parser.add_argument(
-        "--output", type=Path, metavar="DIR", help="of the figures (default: LOG_DIR/report)"
+        "-o", "--output", type=Path, metavar="DIR", help="of the figures (default: LOG_DIR/report)"
     )
     parser.add_argument(
         "--calibration",

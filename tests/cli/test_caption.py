@@ -164,7 +164,7 @@ def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
             ["--num-captions", "2", "--output", "out.csv"],
             "--num-captions 2: csv holds one caption for each image; use --format jsonl or tsv",
         ),
-        (["--beam", "2"], "unrecognized arguments: --beam 2"),
+        (["--beam", "2"], "there is no option --beam; did you mean --beam-size?"),
     ],
 )
 def test_options_that_cannot_be_used_end_with_2(

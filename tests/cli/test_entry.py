@@ -33,8 +33,6 @@ EXAMPLES = Path(__file__).parents[2] / "data" / "examples"
         (["caption", "photos", "--output", f"{'x' * 250}.html"], "x_files: file name too long"),
         (["caption", "photos", "--model", f"{'x' * 300}.safetensors"], "file name too long"),
         (["tag", f"{EXAMPLES}/slideshow.mp4", "--output-dir", "x" * 300], "file name too long"),
-        ([], "the following arguments are required: COMMAND"),
-        (["describe"], "invalid choice: 'describe'"),
     ],
 )
 def test_mistakes_end_with_2_and_their_name(
