@@ -26,7 +26,8 @@ from PIL import Image
 from playwright.sync_api import Page, sync_playwright
 
 from captioner.model.shipped import load_model
-from captioner.pages.report import ReportJob, write_report
+from captioner.pages.report import write_report
+from captioner.pages.report_job import ReportJob
 
 WORDS = ["a", "man", "dog", "child", "woman", "red", "ball", "runs", "jumps", "in", "on", "the"]
 WORDS += ["of", "grass", "snow", "water", "street", "with"]

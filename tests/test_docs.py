@@ -11,7 +11,7 @@ import pytest
 
 from captioner.images.kinds import EXTRAS, READ_SUFFIXES
 from captioner.video import animations
-from captioner.video.opening import VIDEOS
+from captioner.video.finding import VIDEOS
 
 TESTS = Path(__file__).parent
 ROOT = TESTS.parent

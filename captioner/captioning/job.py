@@ -1,27 +1,22 @@
-"""What a caption job is, and what one run of it can do; `run` does it."""
+"""What a caption job is, checked before any work. Loads no torch; `run` does the job."""
 
 from __future__ import annotations
 
 import os
-from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any
 
 from captioner.captioning.affixes import Affixes
-from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
-from captioner.captioning.embedding import Embedder, NotEmbedded
 from captioner.captioning.formats import WRITERS, is_sidecar, make_writer
 from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter, check_sidecar_suffix
 from captioner.captioning.writers import CsvWriter, Writer
 from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
-from captioner.files.finding import SourceFile
-from captioner.files.resume import Fingerprint
-from captioner.images.kinds import IMAGES, find_images, images_to_find
-from captioner.model.caption_model import CaptionModel
+from captioner.images.kinds import IMAGES, images_to_find
+
+if TYPE_CHECKING:
+    from captioner.captioning.batches import CaptionRecord
 
 
 @dataclass(frozen=True)
@@ -142,107 +137,3 @@ class CaptionJob:
         if self.output is None:
             return False
         return not os.path.exists(self.output) or self.output.is_file() or self.output.is_dir()
-
-
-class CaptionRun(ABC):
-    """One run of a job, a context manager; leaving it on an error keeps what is finished.
-
-    Attributes:
-        total: the images of the job, None if they have not been counted.
-        done: those that an earlier run has finished.
-        kept: those that had a caption of other origin, and keep it.
-    """
-
-    def __init__(self, job: CaptionJob, model: CaptionModel) -> None:
-        self.job = job
-        self.model = model
-        self.total: int | None = None
-        self.done = 0
-        self._embedder = Embedder() if job.embed else None
-        self.kept = 0
-
-    @abstractmethod
-    def __enter__(self) -> Self:
-        """Check everything and open the output.
-
-        Raises:
-            CaptionerError: the output is another job's, is in use or cannot be written. Nothing
-                has been changed then.
-        """
-
-    @abstractmethod
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Close the output."""
-
-    @abstractmethod
-    def records(self) -> Generator[CaptionRecord, None, None]:
-        """Caption what is not finished; yields a record when it is on its way to the output.
-
-        Raises:
-            CaptionerError: the output cannot be written, a folder of images is gone, or the
-                options do not suit the model. Finished work is saved.
-        """
-
-    def embed_finished(self) -> Iterator[tuple[Path, str | None]]:
-        """Embed what an earlier run has captioned and not embedded.
-
-        Yields:
-            The path of an image, and None or the reason why it does not hold its caption.
-        """
-        return iter(())
-
-    @property
-    @abstractmethod
-    def resume_hint(self) -> str:
-        """What to say after an interruption; empty if there is nothing to resume."""
-
-    def _embed(
-        self, record: CaptionRecord, captioned: Fingerprint
-    ) -> tuple[CaptionRecord, Fingerprint]:
-        """Embed a caption, if there is one and that is wanted; the file may be another then."""
-        result = record.result
-        if self._embedder is None or result is None or record.unsure:
-            return record, captioned
-        tags = [tag.name for tag in record.tags or ()]
-        try:
-            text = self.job.affixes.around(result.text)
-            now = self._embedder.embed(record.path, text, tags, captioned)
-        except NotEmbedded as error:
-            return replace(record, embedded=False, embed_error=str(error)), captioned
-        return replace(record, embedded=True), now
-
-    def _check_options(self) -> None:
-        job = self.job
-        check_caption_options(
-            self.model,
-            job.decoding,
-            job.batch_size,
-            job.workers,
-            job.min_confidence,
-            job.min_tag_confidence,
-        )
-
-    def _files(self) -> Iterator[SourceFile]:
-        """The images of the job, in their order."""
-        return find_images(self.job.paths, self.job.exclude, self.job.raw)
-
-    def _batches(
-        self, numbered_files: Iterator[tuple[int, SourceFile]], batch_size: int, fixed_shape: bool
-    ) -> Generator[list[CaptionRecord], None, None]:
-        job = self.job
-        return caption_batches(
-            self.model,
-            numbered_files,
-            job.decoding,
-            batch_size=batch_size,
-            workers=job.workers,
-            min_confidence=job.min_confidence,
-            min_tag_confidence=job.min_tag_confidence,
-            partial_images=job.partial_images,
-            fixed_shape=fixed_shape,
-        )

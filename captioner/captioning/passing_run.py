@@ -9,7 +9,7 @@ from types import TracebackType
 from typing import Self
 
 from captioner.captioning.batches import CaptionRecord
-from captioner.captioning.job import CaptionRun
+from captioner.captioning.caption_run import CaptionRun
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
 

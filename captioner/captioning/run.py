@@ -24,9 +24,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from captioner.captioning.batches import CaptionRecord
+from captioner.captioning.caption_run import CaptionRun
 from captioner.captioning.embedding import NotEmbedded
 from captioner.captioning.file_output import FileOutput
-from captioner.captioning.job import CaptionJob, CaptionRun
+from captioner.captioning.job import CaptionJob
 from captioner.captioning.output import Output
 from captioner.captioning.outputs import describe_format, make_output, output_before
 from captioner.captioning.passing_run import PassingRun

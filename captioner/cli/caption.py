@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
     from captioner.decoding.options import DecodingOptions
     from captioner.model.caption_model import CaptionModel
-    from captioner.pages.report import ReportJob
+    from captioner.pages.report_job import ReportJob
 
 PAGE_SUFFIXES = (".html", ".htm")
 PAGE_CAPTIONS = 3
@@ -147,7 +147,7 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
         raise CaptionerError(
             "--format html: a page is a file with a folder beside it: add --output report.html"
         )
-    from captioner.pages.report import ReportJob, check_report, folder_of
+    from captioner.pages.report_job import ReportJob, check_report, folder_of
 
     page = ReportJob(
         captions=folder_of(output) / "captions.jsonl",

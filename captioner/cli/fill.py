@@ -64,8 +64,8 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
 
 def _fill(args: argparse.Namespace) -> int:
     from captioner.captioning.fill import FILL_WRITERS, fill_images
-    from captioner.decoding.blanks import parse_blanks
     from captioner.decoding.options import FillOptions
+    from captioner.decoding.sentences import parse_blanks
     from captioner.images.kinds import find_images
     from captioner.model.shipped import load_model
 

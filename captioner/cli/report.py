@@ -12,7 +12,7 @@ from captioner.files.escaping import shown
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
-    from captioner.pages.report import ReportJob
+    from captioner.pages.report_job import ReportJob
 
 REPORT_EXAMPLES = """\
 examples:
@@ -65,7 +65,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 def _report(args: argparse.Namespace) -> int:
     from captioner.model.shipped import load_model
-    from captioner.pages.report import ReportJob, check_report
+    from captioner.pages.report_job import ReportJob, check_report
 
     job = ReportJob(
         captions=args.captions,

@@ -135,9 +135,9 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
 def _tag(args: argparse.Namespace) -> int:
     from captioner.model.shipped import load_model
     from captioner.tagging.job import TagJob, run_tag_job
-    from captioner.tagging.timeline import TagOptions
-    from captioner.video.opening import VIDEOS, find_videos
-    from captioner.video.sampling import SamplingOptions
+    from captioner.tagging.options import TagOptions
+    from captioner.video.finding import VIDEOS, find_videos
+    from captioner.video.options import SamplingOptions
 
     start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
     if end_s is not None and end_s <= start_s:

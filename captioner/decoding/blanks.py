@@ -15,7 +15,6 @@ Shapes: K sentences begun, M words that a blank may be, N fillings, C blanks, V 
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
@@ -27,15 +26,12 @@ from torch.nn import functional
 from captioner.decoding.options import FillOptions
 from captioner.decoding.rules import NEVER, DecodeState, StepFunction, not_numbers
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, detokenize, tokenize
+from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID, detokenize
 
 CELLS = 4_000_000
 """Scores that are computed at once: bounds the memory of a step to some tens of megabytes."""
 
 S = TypeVar("S", bound=DecodeState)
-
-_BLANK = re.compile("_+")
-_TOUCHED = re.compile(r"\w*[^\W_]-?_+\w*|_+-?[^\W_]\w*")
 
 
 @dataclass(frozen=True)
@@ -74,33 +70,6 @@ class FillResult:
     blanks: tuple[tuple[tuple[str, float], ...], ...]
     considered: int
     unexplored: float
-
-
-def parse_blanks(sentence: str) -> tuple[str | None, ...]:
-    """The words of a sentence with blanks, None for each blank.
-
-    A blank is a run of underscores that touches no letter or digit, and stands for one word. The
-    rest is tokenised as captions are.
-
-    Raises:
-        CaptionerError: there is no blank, or one is a part of a word.
-    """
-    touched = _TOUCHED.search(sentence)
-    if touched is not None:
-        raise CaptionerError(
-            f"sentence {sentence!r}: {touched.group()!r} is not a whole word; a blank stands for "
-            "one word, with spaces around it: 'a ___ dog'"
-        )
-    pieces = _BLANK.split(sentence)
-    if len(pieces) == 1:
-        raise CaptionerError(
-            f"sentence {sentence!r}: there is no blank in it; write ___ for a word to be found, "
-            "and the sentence after the images"
-        )
-    words: list[str | None] = list(tokenize(pieces[0]))
-    for piece in pieces[1:]:
-        words += [None, *tokenize(piece)]
-    return tuple(words)
 
 
 # --- search --------------------------------------------------------------------------------

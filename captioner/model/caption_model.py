@@ -13,12 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from captioner.decoding.blanks import FillResult, fill_each, parse_blanks
+from captioner.decoding.blanks import FillResult, fill_each
 from captioner.decoding.constraints import find_constraints, known_ids
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions, FillOptions
 from captioner.decoding.rules import S, StepFunction
 from captioner.decoding.search import decode
+from captioner.decoding.sentences import parse_blanks
 from captioner.errors import CaptionerError
 from captioner.images.partial import PARTIAL
 from captioner.images.reading import read_image, to_rgb

@@ -11,7 +11,6 @@ import json
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from hashlib import sha256
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote
@@ -19,10 +18,11 @@ from urllib.parse import quote
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.journal import journal_beside, sources_of
-from captioner.files.writing import cannot_read, check_folder, check_no_folder, replace_file
+from captioner.files.writing import cannot_read, replace_file
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.render import render_page
 from captioner.pages.report_images import Look, Lookout, ReportImage
+from captioner.pages.report_job import ReportJob, check_report, generator_of
 from captioner.text.tokenizer import tokenize
 from captioner.version import __version__
 
@@ -40,41 +40,6 @@ Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class ReportJob:
-    """What is to be shown.
-
-    Attributes:
-        captions: the JSONL file with the records of
-            `captioner.captioning.batches.CaptionRecord.to_dict`, or others with ``file_name`` and
-            ``text``.
-        output: the page; its folder has the same name with ``_files`` added.
-        images: the folder of the images; None finds them as the captions' journal says, and
-            otherwise beside the captions.
-        batch_size: images that the model sees at once.
-        workers: threads that read images while the model works.
-        overwrite: whether the page may take the place of any other file.
-    """
-
-    captions: Path
-    output: Path
-    images: Path | None = None
-    batch_size: int = 32
-    workers: int = 0
-    overwrite: bool = False
-
-    @property
-    def folder(self) -> Path:
-        """Of the files that belong to the page."""
-        return folder_of(self.output)
-
-    @property
-    def key(self) -> str:
-        """By what the page of these captions is known again."""
-        # A hash: where a file lies on one machine is nobody else's business.
-        return sha256(os.fsencode(os.path.realpath(self.captions))).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
 class ReportSummary:
     """What a page shows.
 
@@ -88,42 +53,6 @@ class ReportSummary:
     images: int
     unseen: Sequence[tuple[str, str]]
     notes: Sequence[str]
-
-
-def folder_of(output: Path) -> Path:
-    """The folder beside a page, with the files that belong to it."""
-    return output.with_name(f"{output.stem}_files")
-
-
-def check_report(job: ReportJob) -> None:
-    """Refuse, before any work, a page that cannot be written.
-
-    Raises:
-        CaptionerError: names what is in the way and the remedy.
-    """
-    output = job.output
-    check_no_folder(output)
-    check_folder(output.parent)
-    if job.folder.exists() and not job.folder.is_dir():
-        raise CaptionerError(f"{shown(job.folder)} is a file: the report needs a folder there")
-    if job.images is not None and not job.images.is_dir():
-        raise CaptionerError(f"images {shown(job.images)} is not a folder: give that of the images")
-    if os.path.realpath(output) == os.path.realpath(job.captions):
-        raise CaptionerError(f"output {shown(output)} is the captions' file: name another")
-    if not output.exists() or job.overwrite:
-        return
-    if not output.is_file():
-        raise CaptionerError(f"output {shown(output)} is not a regular file; choose another path")
-    try:
-        with output.open("rb") as file:
-            start = file.read(4096)
-    except OSError as error:
-        raise cannot_read(output, error) from None
-    if _generator(job).encode() not in start:
-        raise CaptionerError(
-            f"output {shown(output)} exists, and is not a report of these captions: --overwrite "
-            "replaces it; or name another --output"
-        )
 
 
 def write_report(
@@ -307,10 +236,6 @@ def _said_probs(record: Record) -> list[float]:
         return []
 
 
-def _generator(job: ReportJob) -> str:
-    return f"captioner report {job.key}"
-
-
 def _item(record: Record, image: ReportImage, look: Look) -> dict[str, Any]:
     """An image as the page's script reads it; see ``itemOf`` there."""
     item: dict[str, Any] = {"record": record}
@@ -363,7 +288,7 @@ def _page(
         title=f"Captions: {shown(job.output.stem)}",
         about=" · ".join(about),
         notes=notes,
-        generator=_generator(job),
+        generator=generator_of(job),
         data={
             "id": job.key,
             "name": shown(job.captions.stem),

@@ -28,18 +28,13 @@ from captioner.model.results import CaptionResult
 from captioner.model.shipped import load_model
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
-from captioner.tagging.timeline import (
-    CaptionedFrame,
-    Segment,
-    Shot,
-    TagOptions,
-    VideoTag,
-    build_timeline,
-)
+from captioner.tagging.options import TagOptions
+from captioner.tagging.timeline import CaptionedFrame, Segment, Shot, VideoTag, build_timeline
 from captioner.video.events import ChosenFrame, Ended, Event, Failed, Opened
 from captioner.video.frames import VideoError, VideoInfo
+from captioner.video.options import SamplingOptions
 from captioner.video.process import VideoProcess
-from captioner.video.sampling import Cut, SamplingOptions
+from captioner.video.sampling import Cut
 
 SCHEMA = "captioner-video-1"
 
@@ -172,7 +167,7 @@ def tag_videos(
 
     Args:
         model: the captioner. Without a lexicon (`captioner calibrate`) it gives no tags.
-        files: what `captioner.video.opening.find_videos` lists.
+        files: what `captioner.video.finding.find_videos` lists.
         sampling: which frames are looked at; the defaults of `SamplingOptions` otherwise.
         tagging: which tags are kept; the defaults of `TagOptions` otherwise.
         decoding: how frames are captioned; the model's own way otherwise, with which

@@ -1,28 +1,16 @@
-"""GIF, animated WebP and APNG: which images move, and the frames of a WebP.
-
-FFmpeg reads GIF and APNG as videos, and of WebP the stills only: Pillow reads what moves.
-"""
+"""Which images move: GIF, animated WebP and APNG. Nothing is decoded."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any
-
-import numpy as np
-from PIL import Image, ImageSequence
+from typing import IO
 
 SUFFIXES = frozenset({".gif", ".webp", ".png", ".apng"})
 """Of images that may move."""
 
-SHORTEST_S, USUAL_S = 0.01, 0.1
-"""A frame that claims to be shown no longer than the first is shown for the second, in browsers."""
-
 MAX_PARTS = 100_000
 """Parts of a file that are looked at for a second frame."""
-
-Pixels = np.ndarray[Any, np.dtype[np.uint8]]
 
 
 def is_animated(path: Path) -> bool:
@@ -97,26 +85,3 @@ def _webp_moves(file: IO[bytes]) -> bool:
         size = int.from_bytes(head[4:], "little")
         file.seek(size + size % 2, 1)
     return False
-
-
-def open_webp(path: Path) -> Image.Image:
-    """Open a WebP file.
-
-    Raises:
-        OSError, ValueError, SyntaxError: it cannot be read, Pillow's too large image included.
-    """
-    return Image.open(path, formats=["WEBP"])
-
-
-def webp_frames(image: Image.Image) -> Iterator[tuple[Pixels, float]]:
-    """Each frame as RGB over white, uint8 (height, width, 3), and how long it is shown, in seconds.
-
-    Raises:
-        OSError, ValueError, SyntaxError: a frame cannot be decoded.
-    """
-    for frame in ImageSequence.Iterator(image):
-        clear = frame.convert("RGBA")
-        lasts_s = frame.info.get("duration", 0) / 1000
-        flat = Image.new("RGB", clear.size, "white")
-        flat.paste(clear, mask=clear.getchannel("A"))
-        yield np.asarray(flat), lasts_s if lasts_s > SHORTEST_S else USUAL_S

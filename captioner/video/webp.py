@@ -7,12 +7,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageSequence
 
-from captioner.video import animations
 from captioner.video.containers import no_frames, not_opened
 from captioner.video.frames import Frame, Pixels, Video, VideoInfo, plausible
 from captioner.video.opencv import ImageFrame
+
+SHORTEST_S, USUAL_S = 0.01, 0.1
+"""A frame that claims to be shown no longer than the first is shown for the second, in browsers."""
 
 
 class WebPVideo(Video):
@@ -21,10 +23,10 @@ class WebPVideo(Video):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         try:
-            self._image = animations.open_webp(path)
+            self._image = _open(path)
         except _PILLOW_ERRORS as error:
             raise not_opened(path) from error
-        self._frames = animations.webp_frames(self._image)
+        self._frames = _frames_of(self._image)
         self._first = self._next()
         if self._first is None:
             self.close()
@@ -34,8 +36,8 @@ class WebPVideo(Video):
     def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
         """See `Video.measured_s`."""
         total_s = 0.0
-        with suppress(*_PILLOW_ERRORS), animations.open_webp(self.path) as image:
-            for _, lasts_s in animations.webp_frames(image):
+        with suppress(*_PILLOW_ERRORS), _open(self.path) as image:
+            for _, lasts_s in _frames_of(image):
                 total_s += lasts_s
                 alive()
         return plausible(total_s)
@@ -66,3 +68,26 @@ class WebPVideo(Video):
 
 
 _PILLOW_ERRORS = (OSError, ValueError, SyntaxError, RuntimeError, Image.DecompressionBombError)
+
+
+def _open(path: Path) -> Image.Image:
+    """Open a WebP file.
+
+    Raises:
+        OSError, ValueError, SyntaxError: it cannot be read, Pillow's too large image included.
+    """
+    return Image.open(path, formats=["WEBP"])
+
+
+def _frames_of(image: Image.Image) -> Iterator[tuple[Pixels, float]]:
+    """Each frame as RGB over white, uint8 (height, width, 3), and how long it is shown, in seconds.
+
+    Raises:
+        OSError, ValueError, SyntaxError: a frame cannot be decoded.
+    """
+    for frame in ImageSequence.Iterator(image):
+        clear = frame.convert("RGBA")
+        lasts_s = frame.info.get("duration", 0) / 1000
+        flat = Image.new("RGB", clear.size, "white")
+        flat.paste(clear, mask=clear.getchannel("A"))
+        yield np.asarray(flat), lasts_s if lasts_s > SHORTEST_S else USUAL_S

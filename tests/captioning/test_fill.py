@@ -16,8 +16,9 @@ from captioner.captioning.fill import FILL_WRITERS, fill_images
 from captioner.cli import entry as cli
 from captioner.cli.fill import FILL_ARGUMENTS, FORMATS
 from captioner.decoding import blanks
-from captioner.decoding.blanks import Fillings, parse_blanks, result_of, search_fillings
+from captioner.decoding.blanks import Fillings, result_of, search_fillings
 from captioner.decoding.options import FillOptions
+from captioner.decoding.sentences import parse_blanks
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.model.caption_model import CaptionModel

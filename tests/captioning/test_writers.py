@@ -20,7 +20,7 @@ from captioner.errors import CaptionerError
 from captioner.files.naming import output_stem
 from captioner.files.writing import replace_file
 from captioner.images.kinds import IMAGES, find_images
-from captioner.video.opening import VIDEOS
+from captioner.video.finding import VIDEOS
 
 DOG = {"file_name": "a.jpg", "text": "a dog runs", "confidence": 0.5123, "error": None}
 CAT = {"file_name": "sub/käse.png", "text": 'ein "Käse", 猫', "confidence": 0.25, "error": None}

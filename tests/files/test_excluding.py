@@ -9,7 +9,7 @@ import pytest
 from captioner.errors import CaptionerError
 from captioner.files.finding import find_files
 from captioner.images.kinds import find_images
-from captioner.video.opening import VIDEOS
+from captioner.video.finding import VIDEOS
 
 NAS = [
     "@eaDir/a.jpg/SYNOPHOTO_THUMB_XL.jpg",

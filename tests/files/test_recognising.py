@@ -12,7 +12,7 @@ from captioner.files.recognising import HEAD_BYTES, recognise, recognised
 from captioner.images import kinds
 from captioner.images.kinds import IMAGES, images_to_find, notes_on_others
 from captioner.images.reading import ImageError, read_image
-from captioner.video.opening import VIDEOS
+from captioner.video.finding import VIDEOS
 from helpers.images import noise
 
 

@@ -20,7 +20,8 @@ import pytest
 from captioner.captioning.writers import CsvWriter
 from captioner.cli.entry import main
 from captioner.model.caption_model import CaptionModel
-from captioner.pages.report import ReportJob, write_report
+from captioner.pages.report import write_report
+from captioner.pages.report_job import ReportJob
 from helpers.browser import OpenPage, wait_until
 from helpers.images import noise
 

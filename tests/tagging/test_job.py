@@ -29,11 +29,10 @@ from captioner.cli import tag as tag_command
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
-from captioner.tagging.timeline import TagOptions
+from captioner.tagging.options import TagOptions
 from captioner.tagging.writers import TAG_WRITERS
 from captioner.video.frames import READING
-from captioner.video.opening import READERS
-from captioner.video.sampling import SamplingOptions
+from captioner.video.options import READERS, SamplingOptions
 from helpers.videos import (
     cut_off,
     numbered,

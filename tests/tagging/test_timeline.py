@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from captioner.model.tags import Tag
+from captioner.tagging.options import TagOptions
 from captioner.tagging.timeline import (
     CaptionedFrame,
     Segment,
     Shot,
-    TagOptions,
     Timeline,
     build_timeline,
     choose_caption,

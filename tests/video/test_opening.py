@@ -8,8 +8,10 @@ from pathlib import Path
 import pytest
 
 from captioner.errors import CaptionerError
+from captioner.video.finding import find_videos
 from captioner.video.frames import VideoError
-from captioner.video.opening import READERS, find_videos, open_video
+from captioner.video.opening import open_video
+from captioner.video.options import READERS
 from helpers.shown_frames import error_of, read
 from helpers.videos import numbered_video
 

@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from captioner.video.frames import Frame, VideoError
-from captioner.video.opening import READERS, open_video
-from captioner.video.sampling import SETTLE_S, Cut, SamplingOptions, sample
+from captioner.video.opening import open_video
+from captioner.video.options import READERS, SamplingOptions
+from captioner.video.sampling import SETTLE_S, Cut, sample
 from captioner.video.shots import find_cuts
 from helpers.videos import (
     CAT,
