@@ -85,5 +85,6 @@ def _format_of(path: Path) -> str:
         )
     raise CaptionerError(
         f"output {shown(path)} does not say the format: end it in one of"
-        f" {' '.join(by_suffix)} or add --format with one of {', '.join(WRITERS)}"
+        f" {' '.join(by_suffix)} (or .html for a page), or add --format with one of"
+        f" {', '.join(WRITERS)}"
     )

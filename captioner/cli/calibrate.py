@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from captioner.cli.checks import check_model
 from captioner.cli.options import add_data, add_model, check_outputs, say
 from captioner.cli.progress import image_bar
 from captioner.errors import CaptionerError
@@ -36,13 +37,8 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(args: argparse.Namespace) -> int:
     from captioner.data.datasets import joined, load_caption_data
-    from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
-    from captioner.evaluation.calibration_fit import check_installed
-    from captioner.evaluation.evaluate import save_json
-    from captioner.model.model_file import file_sha256
-    from captioner.model.shipped import load_model
 
-    check_installed()
+    check_model(args)
     check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     if args.images is not None and len(args.data) > 1:
         raise CaptionerError("--images: is for one --data; lay the images out beside each")
@@ -55,6 +51,13 @@ def _calibrate(args: argparse.Namespace) -> int:
         for warning in each.warnings:
             say(f"captioner: {each.root}: {warning}")
     data = joined(sets)
+    from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
+    from captioner.evaluation.calibration_fit import check_installed
+    from captioner.evaluation.evaluate import save_json
+    from captioner.model.model_file import file_sha256
+    from captioner.model.shipped import load_model
+
+    check_installed()
     total = images_to_read(data, args.split, args.limit)
     model = load_model(args.model, device=args.device, precision=args.precision)
     if model.lexicon is None and not args.quiet:

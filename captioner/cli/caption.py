@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
+from captioner.cli.checks import check_images, check_model
 from captioner.cli.options import decoding_options, say, say_what_was_passed_over
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
@@ -35,14 +36,21 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
-
+    # Every mistake is reported before torch and the model are loaded.
     if args.embed:
         _check_embedding()
+    check_model(args)
     page = _page(args)
-    _job_of(args, page)  # Report a mistake before the model is loaded.
+    check_images(args.paths, args.exclude, args.raw)
+    _job_of(args, page)
+    from captioner.model.shipped import load_model
+
     model = load_model(args.model, device=args.device, precision=args.precision)
     job = _job_of(args, page, model.decoding)
+    from captioner.decoding.constraints import notes_on_banned
+
+    for note in () if args.quiet else notes_on_banned(job.decoding, model.tokenizer):
+        say(f"captioner: --ban: {note}")
     tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)

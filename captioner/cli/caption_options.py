@@ -222,8 +222,8 @@ def _add_words(decoding: argparse._ArgumentGroup) -> None:
         type=int,
         default=argparse.SUPPRESS,
         metavar="N",
-        help="captions for each image, best first; at most the beam size, except with --sample "
-        "(jsonl and tsv; default: 1)",
+        help="captions for each image, best first; the beam is at least as large, unless "
+        "--beam-size says otherwise (jsonl and tsv; default: 1)",
     )
     decoding.add_argument(
         "--ban",

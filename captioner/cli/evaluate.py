@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from captioner.cli.checks import check_model
 from captioner.cli.options import (
     add_data,
     add_decoding,
@@ -70,10 +71,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 def _evaluate(args: argparse.Namespace) -> int:
     from captioner.captioning.coco_ids import choose_coco_ids
     from captioner.data.datasets import load_caption_data
-    from captioner.evaluation.evaluate import evaluate, save_json
-    from captioner.model.shipped import load_model
 
-    decoding_options(args)  # A mistake is reported before the model is loaded.
+    decoding_options(args)
+    check_model(args)
     scoring = ScoringOptions(args.tokenizer, tuple(args.metrics))
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
     check_outputs(outputs, args.overwrite)
@@ -89,6 +89,9 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"captioner: {shown(args.coco_results)}: the images are numbered from 1, because "
             f"{ids.reason}; file_name beside each number is the image's name"
         )
+    from captioner.evaluation.evaluate import evaluate, save_json
+    from captioner.model.shipped import load_model
+
     model = load_model(args.model, device=args.device, precision=args.precision)
     options = decoding_options(args, model.decoding)
     with image_bar(len(examples), args.quiet) as count:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from captioner.cli.checks import check_files, check_images, check_model
 from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -37,14 +38,17 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
-    from captioner.pages.explain import explain, save_figure
-
     output: Path = args.output
     if output.suffix.lower() != ".png":
         raise CaptionerError(f"output {shown(output)}: the image is a PNG; end it in .png")
     check_outputs([output], args.overwrite)
-    decoding_options(args)  # Report a mistake before the model is loaded.
+    decoding_options(args)
+    check_model(args)
+    check_images([str(args.image)], (), "all")
+    check_files([args.image], "image")
+    from captioner.model.shipped import load_model
+    from captioner.pages.explain import explain, save_figure
+
     model = load_model(args.model, device=args.device, precision=args.precision)
     options = decoding_options(args, model.decoding)
     explanation = explain(model, args.image, options)

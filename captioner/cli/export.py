@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from captioner.cli.checks import check_files
 from captioner.cli.options import add_decoding, check_outputs, decoding_options
 from captioner.files.escaping import shown
 
@@ -36,11 +37,13 @@ def add_export(parser: argparse.ArgumentParser) -> None:
 
 
 def _export(args: argparse.Namespace) -> int:
+    check_outputs([args.output], args.overwrite)
+    check_files(args.checkpoint, "checkpoint")
+    decoding = decoding_options(args)
     from captioner.model.checkpoints import export_checkpoint
 
-    check_outputs([args.output], args.overwrite)
     first, *others = args.checkpoint
-    model = export_checkpoint(first, args.output, *others, decoding=decoding_options(args))
+    model = export_checkpoint(first, args.output, *others, decoding=decoding)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
     return 0

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import glob
 from collections import Counter
+from collections.abc import Sequence
 from contextlib import closing
+from pathlib import Path
 
+from captioner.cli.checks import check_images, check_model
 from captioner.cli.options import (
     add_arguments,
     add_exclude,
@@ -15,6 +19,7 @@ from captioner.cli.options import (
     say,
 )
 from captioner.cli.progress import with_progress
+from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 
 FILL_EXAMPLES = """\
@@ -63,15 +68,19 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
 
 
 def _fill(args: argparse.Namespace) -> int:
-    from captioner.captioning.fill import FILL_WRITERS, fill_images
     from captioner.decoding.options import FillOptions
     from captioner.decoding.sentences import parse_blanks
     from captioner.images.kinds import find_images
-    from captioner.model.shipped import load_model
 
     options = options_of(FillOptions, "search options", args)
+    _check_quotes(args.paths, args.sentence)
     parse_blanks(args.sentence)
+    check_model(args)
+    check_images(args.paths, args.exclude, args.raw)
     files = find_images(args.paths, args.exclude, args.raw)
+    from captioner.captioning.fill import FILL_WRITERS, fill_images
+    from captioner.model.shipped import load_model
+
     model = load_model(args.model, device=args.device, precision=args.precision)
     counts: Counter[str] = Counter()
     records = fill_images(model, files, args.sentence, options)
@@ -84,3 +93,16 @@ def _fill(args: argparse.Namespace) -> int:
     if not args.quiet:
         say(f"captioner: {counts['ok']} filled in, {counts['failed']} failed")
     return 1 if counts["failed"] else 0
+
+
+def _check_quotes(paths: Sequence[str], sentence: str) -> None:
+    """Refuse a sentence that the shell has split into its words."""
+    gone = (n for n, path in enumerate(paths) if not (Path(path).exists() or glob.has_magic(path)))
+    first = next(gone, len(paths))
+    words = [*paths[first:], sentence]
+    if first and len(words) > 1 and any("_" in word and not word.strip("_") for word in words):
+        given = " ".join((*paths[:first], f'"{" ".join(words)}"'))
+        raise CaptionerError(
+            f"the sentence {' '.join(words)!r} is one argument: put it in quotes, as in "
+            f"`captioner fill {given}`"
+        )

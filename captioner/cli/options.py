@@ -261,6 +261,11 @@ def decoding_options(
     """
     from captioner.decoding.options import DecodingOptions
 
+    wanted = getattr(args, "num_captions", 1)
+    if "beam_size" not in vars(args) and not getattr(args, "sample", False):
+        beam_size = (own or DecodingOptions()).beam_size
+        if wanted > beam_size:
+            args = argparse.Namespace(**{**vars(args), "beam_size": wanted})
     return options_of(DecodingOptions, "decoding options", args, own)
 
 

@@ -79,7 +79,7 @@ class Parser(argparse.ArgumentParser):
         if argument[:1] != "-" or argument == "-" or " " in argument or _NUMBER.fullmatch(argument):
             return False  # a value
         if argument[:2] in known and f"-{name}" not in known:
-            return False  # -oFILE; but -output is no file called utput
+            return False  # -oFILE; but -output is not -o with the rest as a file
         return name not in known
 
 

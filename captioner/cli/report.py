@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from captioner.cli.checks import check_model
 from captioner.cli.options import add_model, say
 from captioner.cli.progress import image_bar
 from captioner.files.escaping import shown
@@ -64,8 +65,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
 
 
 def _report(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
-    from captioner.pages.report_job import ReportJob, check_report
+    from captioner.pages.report_job import ReportJob, check_captions, check_report
 
     job = ReportJob(
         captions=args.captions,
@@ -75,9 +75,13 @@ def _report(args: argparse.Namespace) -> int:
         workers=args.workers,
         overwrite=args.overwrite,
     )
+    check_captions(job.captions)
     check_report(job)
     model = None
     if not args.no_attention:
+        check_model(args)
+        from captioner.model.shipped import load_model
+
         model = load_model(args.model, device=args.device, precision=args.precision)
     return run_report(job, model, args.quiet)
 

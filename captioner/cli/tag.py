@@ -5,11 +5,12 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from captioner.cli.checks import check_model, found_videos
 from captioner.cli.options import (
     add_arguments,
     add_decoding,
@@ -24,11 +25,14 @@ from captioner.cli.options import (
 )
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.files.writing import check_folder
+from captioner.tagging.writers import TAG_WRITERS, TextTagWriter
+from captioner.video.options import READERS
 
 if TYPE_CHECKING:
     from captioner.files.finding import SourceFile
+    from captioner.model.caption_model import CaptionModel
 
-READERS = ("pyav", "opencv")  # as in video.opening, which loads NumPy; a test compares them
 SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
 
 FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
@@ -56,6 +60,7 @@ TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
 
 TAG_EXAMPLES = """\
 examples:
+  captioner tag clip.mp4                                  its tags and captions, to read
   captioner tag clip.mp4 --output-dir tags                all formats: tags/clip.json, .srt, ...
   captioner tag videos/ 'more/*.mkv' --output-dir tags    folders with all in them, patterns
   captioner tag videos/ --output-dir tags --format json,vtt --fps 2
@@ -64,8 +69,8 @@ examples:
   captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
 
 GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
-Every video gets a file of each format, in the same subfolders; tags.jsonl has a line for each, and
-index.html leads to all pages. A page refers to its video, which stays where it is.
+In DIR every video gets a file of each format, in the same subfolders; tags.jsonl has a line for
+each, and index.html leads to all pages. A page refers to its video, which stays where it is.
 Run again, the command resumes: a finished video is not done twice, an unfinished one is done from
 its start, a failed one is tried again. A video that cannot be read is named on
 standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
@@ -75,17 +80,19 @@ formats.
 
 def add_tag(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
-    from captioner.tagging.writers import TAG_WRITERS
-
     parser.set_defaults(command=_tag)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
     add_exclude(parser)
     output = parser.add_argument_group("output")
-    output.add_argument("--output-dir", required=True, type=Path, metavar="DIR", help="write there")
+    output.add_argument(
+        *("-o", "--output-dir"),
+        type=Path,
+        metavar="DIR",
+        help="write files there, instead of a summary to standard output",
+    )
     output.add_argument(
         "--format",
         type=list_of(list(TAG_WRITERS)),
-        default=tuple(TAG_WRITERS),
         metavar="NAME[,NAME...]",
         help="a file of each for every video (default: all). "
         + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
@@ -133,43 +140,99 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
 
 
 def _tag(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
-    from captioner.tagging.job import TagJob, run_tag_job
     from captioner.tagging.options import TagOptions
-    from captioner.video.finding import VIDEOS, find_videos
+    from captioner.video.finding import VIDEOS
     from captioner.video.options import SamplingOptions
 
+    _check_output(args)
     start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
     if end_s is not None and end_s <= start_s:
         raise CaptionerError(f"--end {end_s:g}: give a time after --start {start_s:g}, in seconds")
-    job = TagJob(
-        output_dir=args.output_dir,
-        formats=args.format,
-        sampling=options_of(SamplingOptions, "frames", args),
-        tagging=options_of(TagOptions, "tags", args),
-        decoding=decoding_options(args),
-        batch_size=args.batch_size,
-        overwrite=args.overwrite,
-    )
-    files = list(find_videos(args.paths, args.exclude))
+    asked = {
+        "sampling": options_of(SamplingOptions, "frames", args),
+        "tagging": options_of(TagOptions, "tags", args),
+    }
+    decoding_options(args)
+    check_model(args)
+    files = found_videos(args.paths, args.exclude)
+    from captioner.model.shipped import load_model
+
     model = load_model(args.model, device=args.device, precision=args.precision)
-    job = replace(job, decoding=decoding_options(args, model.decoding))
+    asked |= {"decoding": decoding_options(args, model.decoding), "batch_size": args.batch_size}
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
-    counts: Counter[str] = Counter()
     with _VideoBars(len(files), args.quiet) as bars:
-        outcomes = run_tag_job(job, model, files, bars.frame)
-        with closing(outcomes):
-            for outcome in outcomes:
-                counts[outcome.status] += 1
-                bars.video()
-                if outcome.error is not None:
-                    partial = "only a part: " if outcome.status == "partial" else ""
-                    say(f"captioner: {shown(outcome.file.path)}: {partial}{outcome.error}")
+        work = _print_summaries if args.output_dir is None else _write_files
+        counts = work(args, asked, model, files, bars)
     if not args.quiet:
         say("captioner: " + _counts_text(counts))
     say_what_was_passed_over(args.paths, VIDEOS, args.exclude, wanted=not args.quiet)
     return 1 if counts["failed"] else 0
+
+
+def _check_output(args: argparse.Namespace) -> None:
+    """Refuse what is about files where none are written."""
+    if args.output_dir is not None:
+        check_folder(args.output_dir)
+        return
+    for name in ("resume", "overwrite", "format"):
+        if getattr(args, name) and args.format != (TextTagWriter.format,):
+            raise CaptionerError(
+                f"--{name}: without --output-dir a summary is printed and no file is written; add "
+                "--output-dir DIR"
+            )
+
+
+def _print_summaries(
+    args: argparse.Namespace,
+    asked: Mapping[str, Any],
+    model: CaptionModel,
+    files: Sequence[SourceFile],
+    bars: _VideoBars,
+) -> Counter[str]:
+    """Print what each video shows, a blank line between two; returns how many had which end."""
+    from tqdm import tqdm
+
+    from captioner.tagging.videos import tag_videos
+
+    counts: Counter[str] = Counter()
+    with closing(tag_videos(model, files, **asked, on_progress=bars.frame)) as videos:
+        for video in videos:
+            bars.video()
+            if video.status != "failed":
+                text = TextTagWriter().text(video.to_dict())
+                tqdm.write(f"\n{text}" if counts else text, file=sys.stdout, end="")
+            counts[video.status] += 1
+            _say_error(
+                video.path, video.status, None if video.error is None else video.error.reason
+            )
+    return counts
+
+
+def _write_files(
+    args: argparse.Namespace,
+    asked: Mapping[str, Any],
+    model: CaptionModel,
+    files: Sequence[SourceFile],
+    bars: _VideoBars,
+) -> Counter[str]:
+    """Write the files of each video; returns how many had which end."""
+    from captioner.tagging.job import TagJob, run_tag_job
+
+    formats = args.format or tuple(TAG_WRITERS)
+    job = TagJob(args.output_dir, formats, **asked, overwrite=args.overwrite)
+    counts: Counter[str] = Counter()
+    with closing(run_tag_job(job, model, files, bars.frame)) as outcomes:
+        for outcome in outcomes:
+            counts[outcome.status] += 1
+            bars.video()
+            _say_error(outcome.file.path, outcome.status, outcome.error)
+    return counts
+
+
+def _say_error(path: Path, status: str, error: str | None) -> None:
+    if error is not None:
+        say(f"captioner: {shown(path)}: {'only a part: ' if status == 'partial' else ''}{error}")
 
 
 def _counts_text(counts: Counter[str]) -> str:

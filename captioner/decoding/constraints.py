@@ -73,13 +73,28 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, where: str) -> tuple[i
     ids = tuple(tokenizer.id_of(word) for word in words)
     if UNK_ID in ids:
         word = words[ids.index(UNK_ID)]
-        similar = difflib.get_close_matches(word, tokenizer.words, n=3)
-        hint = f"; it has {', '.join(map(repr, similar))}" if similar else "; use another word"
+        hint = _similar(word, tokenizer) or "; use another word"
         raise CaptionerError(
             f"{where}: the word {word!r} is not in the model's vocabulary of "
             f"{len(tokenizer.words):,} words{hint}"
         )
     return ids
+
+
+def notes_on_banned(options: DecodingOptions, tokenizer: Tokenizer) -> list[str]:
+    """What there is to say of banned words that the vocabulary lacks, each in a few words."""
+    words = [word for text in options.banned_words for word in tokenize(text)]
+    return [
+        f"the model never says {word!r} anyway: it is not in its vocabulary of "
+        f"{len(tokenizer.words):,} words{_similar(word, tokenizer)}"
+        for word in words
+        if tokenizer.id_of(word) == UNK_ID
+    ]
+
+
+def _similar(word: str, tokenizer: Tokenizer) -> str:
+    similar = difflib.get_close_matches(word, tokenizer.words, n=3)
+    return f"; it has {', '.join(map(repr, similar))}" if similar else ""
 
 
 def _single(text: str, what: str) -> str:

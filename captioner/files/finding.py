@@ -13,6 +13,7 @@ from pathlib import Path
 from captioner.errors import CaptionerError
 from captioner.files.excluding import IGNORE_FILE, OptionPatterns, Scope, is_by_product
 from captioner.files.kinds import FileKind, OtherFiles
+from captioner.files.urls import refuse_url
 
 
 @dataclass(frozen=True, slots=True)
@@ -273,6 +274,7 @@ def _source(given: str | Path, kind: FileKind) -> _Source:
     try:
         mode = path.stat().st_mode
     except (FileNotFoundError, NotADirectoryError):
+        refuse_url(text)
         if glob.has_magic(text):
             return _pattern(text, kind)
         link = "is a link to nothing" if path.is_symlink() else "does not exist"

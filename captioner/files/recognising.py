@@ -31,6 +31,9 @@ WRITTEN_SUFFIXES = frozenset(_WRITTEN_SUFFIXES.split())
 READ = frozenset({"JPEG", "PNG", "GIF", "WebP", "AVIF", "TIFF", "BMP"})
 """Images that Pillow reads."""
 
+IMAGE_KINDS = READ | {RAW, "HEIC", "JPEG XL", "JPEG 2000"}
+"""Photos, whether they can be read or not."""
+
 _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -24,6 +24,7 @@ from captioner.errors import CaptionerError
 from captioner.images.partial import PARTIAL
 from captioner.images.reading import read_image, to_rgb
 from captioner.images.transform import ImageTransform
+from captioner.model.choices import check_model_file
 from captioner.model.description import check_values, describe, read_parts
 from captioner.model.device import find_device, find_precision
 from captioner.model.familiarity import Familiarity
@@ -432,11 +433,7 @@ class CaptionModel(nn.Module):
             CaptionerError: when the file is missing, damaged or no captioner model.
         """
         path = Path(path)
-        if not path.is_file():
-            raise CaptionerError(
-                f"model {path}: no such file; `default` is the model that ships with captioner, "
-                "and `flickr8k` the one that knows people and dogs"
-            )
+        check_model_file(path)
         found = find_device(device)
         found_precision = find_precision(precision, found)
         description, state = read_model_file(path)

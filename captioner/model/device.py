@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 
 from captioner.errors import CaptionerError
+from captioner.model.choices import DEVICES, check_device
 from captioner.networks.fast_encoder import PRECISIONS
 
 
@@ -14,19 +15,39 @@ def find_device(device: str) -> torch.device:
     Raises:
         CaptionerError: when there is none of that name.
     """
+    check_device(device)
     if device == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         found = torch.device(device)
-        torch.zeros(1, device=found).cpu()  # "meta" makes tensors, but nothing to read
+        reason = _why_not(found)
+        if reason is None:
+            torch.zeros(1, device=found).cpu()
     except (RuntimeError, AssertionError, ImportError) as error:
         reason = (str(error) or type(error).__name__).splitlines()[0].partition(". ")[0]
-        raise CaptionerError(
-            f"device {device!r} cannot be used ({reason}); use auto, cpu, cuda or mps"
-        ) from error
+    if reason is not None:
+        raise CaptionerError(f"device {device!r} cannot be used ({reason}); use {DEVICES}")
     return found
+
+
+def _why_not(device: torch.device) -> str | None:
+    """Why a device cannot be used, as far as PyTorch says so; None if it can."""
+    if device.type == "mps" and not torch.backends.mps.is_available():
+        return "PyTorch finds no GPU of Apple's here"
+    if device.type != "cuda":
+        return None
+    if torch.version.cuda is None and torch.version.hip is None:
+        return (
+            "the installed PyTorch is the one for processors alone; "
+            "https://pytorch.org/get-started/locally has those for GPUs"
+        )
+    if not torch.cuda.is_available():
+        return "PyTorch finds no GPU, or no driver of one, on this machine"
+    if (device.index or 0) >= (count := torch.cuda.device_count()):
+        return f"the last GPU here is cuda:{count - 1}"
+    return None
 
 
 def find_precision(precision: str, device: torch.device) -> str:

@@ -7,9 +7,7 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
-
-SHIPPED = ("default", "flickr8k")
-"""Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
+from captioner.model.choices import SHIPPED
 
 
 def load_model(

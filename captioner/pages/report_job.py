@@ -9,7 +9,10 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.files.urls import refuse_url
 from captioner.files.writing import cannot_read, check_folder, check_no_folder
+
+_OTHER_FORMATS = (".csv", ".tsv", ".txt", ".json", ".html", ".htm", ".xmp", ".parquet")
 
 
 @dataclass(frozen=True)
@@ -50,6 +53,27 @@ class ReportJob:
 def folder_of(output: Path) -> Path:
     """The folder beside a page, with the files that belong to it."""
     return output.with_name(f"{output.stem}_files")
+
+
+def check_captions(path: Path) -> None:
+    """Refuse, by its name alone, what are no captions in JSONL.
+
+    Raises:
+        CaptionerError: says how to make the page instead.
+    """
+    if path.is_dir():
+        raise CaptionerError(
+            f"{shown(path)} is a folder, and a page is made of captions: `captioner caption "
+            f"{shown(path)} --output report.html` makes both"
+        )
+    if not path.is_file():
+        refuse_url(path)
+        raise CaptionerError(f"{shown(path)} cannot be read: no such file or directory")
+    if path.suffix.lower() in _OTHER_FORMATS:
+        raise CaptionerError(
+            f"{shown(path)} is not JSONL, of which a page is made: caption the images with "
+            "--output captions.jsonl, or at once with --output report.html"
+        )
 
 
 def check_report(job: ReportJob) -> None:

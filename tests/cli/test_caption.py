@@ -149,7 +149,10 @@ def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
     [
         (["--beam-size", "0"], "beam_size=0: give a whole number of at least 1"),
         (["--beam-size", "two"], "argument --beam-size: invalid int value: 'two'"),
-        (["--num-captions", "4"], "num_captions=4: beam search gives at most beam_size=3"),
+        (
+            ["--num-captions", "4", "--beam-size", "3"],
+            "num_captions=4: beam search gives at most beam_size=3",
+        ),
         (["--temperature", "0.5"], "temperature=0.5 works on sampling only"),
         (["--length-penalty", "nan"], "length_penalty=nan: give a number"),
         (["--batch-size", "0"], "argument --batch-size: '0': give a whole number of at least 1"),

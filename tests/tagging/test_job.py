@@ -25,14 +25,13 @@ from filelock import FileLock
 from PIL import Image
 
 from captioner.cli import entry as cli
-from captioner.cli import tag as tag_command
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
 from captioner.tagging.options import TagOptions
 from captioner.tagging.writers import TAG_WRITERS
 from captioner.video.frames import READING
-from captioner.video.options import READERS, SamplingOptions
+from captioner.video.options import SamplingOptions
 from helpers.videos import (
     cut_off,
     numbered,
@@ -505,7 +504,6 @@ def test_help_states_the_defaults(capsys: pytest.CaptureFixture[str]) -> None:
             found = re.search(rf"{option} [A-Z]+ .*?\(default: ([\d.]+)\)", text)
             assert found is not None, option
             assert float(found[1]) == field.default, option
-    assert tag_command.READERS == READERS
     for name in TAG_WRITERS:
         assert f"{name}: " in text
 
