@@ -18,7 +18,7 @@ from captioner.captioning.output import Output
 from captioner.captioning.writers import LineWriter
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
-from captioner.files.finding import SourceFile
+from captioner.files.finding import SourceFile, printable
 from captioner.files.journal import (
     Checksum,
     Entry,
@@ -62,6 +62,14 @@ class FileOutput(Output):
         check_no_folder(self.path)
         check_folder(self.path.parent)
         self._inode = _inode(self.path)
+
+    def name_by_path(self, file: SourceFile) -> str:
+        """The path from the folder of the output; see `Output.name_by_path`."""
+        path = os.path.abspath(file.path)
+        try:
+            return printable(os.path.relpath(path, self.path.parent))
+        except ValueError:  # On Windows, another drive.
+            return printable(path)
 
     def is_there(self) -> bool:
         """See `Output.is_there`."""

@@ -59,6 +59,10 @@ class Output(ABC):
         """The image with the name that the output has for it."""
         return file
 
+    def name_by_path(self, file: SourceFile) -> str:
+        """A name for an image that no other one has, where another has its name."""
+        return file.name
+
     def has_caption(self, file: SourceFile) -> bool:
         """Whether an image has a caption already, whoever wrote it, which the job leaves alone.
 

@@ -72,6 +72,7 @@ class KeptRun(CaptionRun):
         self._ahead: deque[tuple[SourceFile, Fingerprint]] = deque()
         self._keys = array("Q")  # of all images of the job, in their order
         self._known_paths: set[Key] = set()  # of images in an output that is appended to
+        self._appended_to: Journal | None = None  # while other images may have the names of these
 
     # --- before the work -------------------------------------------------------------------
 
@@ -205,6 +206,7 @@ class KeptRun(CaptionRun):
         listed: set[Key] = set()
         if journal is not None and self.job.append:
             self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
+            self._appended_to = journal if self._output.holds_all else None
         is_begun = journal is not None and journal.replaces is True and not journal.was_complete
         self._output.may_replace = self.job.overwrite or (is_begun and not self.job.missing_only)
         for file in self._images():
@@ -224,7 +226,18 @@ class KeptRun(CaptionRun):
             self._check_nothing_else(journal, listed)
 
     def _images(self) -> Iterator[SourceFile]:
-        return map(self._output.named, self._files())
+        return map(self._named, self._files())
+
+    def _named(self, file: SourceFile) -> SourceFile:
+        """The image as the output calls it: by its path where another one there has its name."""
+        file = self._output.named(file)
+        entry = None if self._appended_to is None else self._appended_to.get(file.name)
+        if entry is None or entry.has_failed:
+            return file
+        here = Fingerprint.of(file)
+        if here.is_same(entry.source) or here.path == entry.source.path:
+            return file
+        return replace(file, name=self._output.name_by_path(file))
 
     def _is_done(self, file: SourceFile, here: Fingerprint, entry: Entry | None) -> bool:
         if self.job.missing_only and self._output.has_caption(file):

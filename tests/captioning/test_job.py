@@ -305,6 +305,23 @@ def test_append_adds_at_the_end_what_is_not_there_under_any_name(
     assert Path(output).read_bytes() == before
 
 
+def test_append_names_by_its_path_what_has_the_name_of_another(photos: Path, run) -> None:
+    draw(Path("new"), ["a.png", "n.png"], first_seed=75)
+    for output in ("out.jsonl", "lists/out.jsonl"):
+        assert run(str(photos), "--output", output)[0] == 1
+        before = Path(output).read_bytes()
+        code, errors = run("new", "--output", output, "--append")
+        assert (code, errors) == (0, "captioner: 2 captioned, 0 failed\n")
+        assert Path(output).read_bytes().startswith(before)
+        folder = "new" if output == "out.jsonl" else "../new"
+        assert names_in(Path(output)) == [*NAMES, f"{folder}/a.png", "n.png"]
+        both = Path(output).read_bytes()
+        code, errors = run("new", "--output", output, "--append")
+        assert errors == "captioner: 0 captioned, 2 finished before, 0 failed\n"
+        assert run(str(photos), "--output", output, "--append")[0] == 0
+        assert Path(output).read_bytes() == both
+
+
 def test_an_interrupted_append_ends_as_an_undisturbed_one(
     photos: Path, run, command: list[str]
 ) -> None:
