@@ -146,7 +146,8 @@ def test_the_python_examples_run(
         exec(compile(code, f"docs/python.md, example {number + 1}", "exec"), {})
         printed.append(capsys.readouterr().out.splitlines())
     images = len(list((ROOT / "data/examples").glob("*.jpg")))
-    folder, into_file, read, video, trained = printed
+    one, folder, into_file, read, video, trained = printed
+    assert len(one) == 1 + 5 + 5
     assert len(folder) == len(into_file) == images
     assert all(line.startswith("ok data/examples/") for line in into_file)
     lines = Path("captions.jsonl").read_text("utf-8").splitlines()

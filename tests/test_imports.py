@@ -105,37 +105,58 @@ assert main(["caption", "red.png", "--device", "cpu"]) == 0
 
 
 def test_the_public_names_are_what_the_modules_define() -> None:
-    from captioner.captioning.batches import caption_images
+    from captioner.captioning.batches import CaptionRecord, caption_images
     from captioner.captioning.fill import fill_images
     from captioner.captioning.job import CaptionJob
     from captioner.captioning.run import open_caption_job
     from captioner.cli.entry import main
     from captioner.data.datasets import load_caption_data
+    from captioner.decoding.blanks import FillResult
     from captioner.decoding.options import DecodingOptions, FillOptions
     from captioner.errors import CaptionerError
     from captioner.evaluation.evaluate import evaluate
     from captioner.images.kinds import find_images
+    from captioner.images.reading import ImageError
     from captioner.model.caption_model import CaptionModel
     from captioner.model.checkpoints import export_checkpoint
+    from captioner.model.results import Candidate, CaptionResult
     from captioner.model.shipped import load_model
+    from captioner.model.tags import Tag
+    from captioner.tagging.options import TagOptions
+    from captioner.tagging.timeline import Segment, VideoTag
     from captioner.tagging.videos import VideoTags, tag_video, tag_videos
     from captioner.text.options import ScoringOptions
     from captioner.version import __version__
+    from captioner.video.finding import find_videos
+    from captioner.video.frames import VideoError
+    from captioner.video.options import SamplingOptions
 
     expected = {
         "__version__": __version__,
+        "Candidate": Candidate,
         "CaptionJob": CaptionJob,
         "CaptionModel": CaptionModel,
+        "CaptionRecord": CaptionRecord,
+        "CaptionResult": CaptionResult,
         "CaptionerError": CaptionerError,
         "DecodingOptions": DecodingOptions,
         "FillOptions": FillOptions,
+        "FillResult": FillResult,
+        "ImageError": ImageError,
+        "SamplingOptions": SamplingOptions,
         "ScoringOptions": ScoringOptions,
+        "Segment": Segment,
+        "Tag": Tag,
+        "TagOptions": TagOptions,
+        "VideoError": VideoError,
+        "VideoTag": VideoTag,
         "VideoTags": VideoTags,
         "caption_images": caption_images,
         "evaluate": evaluate,
         "export_checkpoint": export_checkpoint,
         "fill_images": fill_images,
         "find_images": find_images,
+        "find_videos": find_videos,
         "load_caption_data": load_caption_data,
         "load_model": load_model,
         "main": main,

@@ -17,8 +17,11 @@ from torch import Tensor
 from captioner.captioning.affixes import Affixes
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
+from captioner.files.given import Files, files_of
 from captioner.images.ahead import read_ahead
+from captioner.images.kinds import find_images
 from captioner.images.reading import ImageError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
@@ -60,6 +63,10 @@ class CaptionRecord:
         """``ok``, ``unsure`` or ``failed``."""
         return "failed" if self.error is not None else "unsure" if self.unsure else "ok"
 
+    def __str__(self) -> str:
+        """What became of it, on one line."""
+        return f"{shown(self.path)}: {self.error or self.result}"
+
     def to_dict(self, candidates: bool = False, affixes: Affixes = NO_AFFIXES) -> dict[str, Any]:
         """The record that `captioner.captioning.writers` write, JSON primitives.
 
@@ -98,7 +105,7 @@ class CaptionRecord:
 
 def caption_images(
     model: CaptionModel,
-    files: Iterable[SourceFile],
+    files: Files,
     options: DecodingOptions | None = None,
     *,
     batch_size: int = 32,
@@ -114,7 +121,7 @@ def caption_images(
 
     Args:
         model: the captioner.
-        files: what `captioner.images.kinds.find_images` lists.
+        files: images, folders, patterns, or what `captioner.images.kinds.find_images` lists.
         options: how to decode the captions; None for the model's own defaults.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
@@ -127,11 +134,12 @@ def caption_images(
     Raises:
         ValueError: batch_size or workers is too small, or a minimum confidence is not in [0, 1];
             raised by the call itself.
-        CaptionerError: the options do not suit the model; raised by the call itself.
+        CaptionerError: the options do not suit the model, or a path leads to no image; raised by
+            the call itself.
     """
     batches = caption_batches(
         model,
-        enumerate(files),
+        enumerate(files_of(files, find_images)),
         options,
         batch_size=batch_size,
         workers=workers,

@@ -13,6 +13,8 @@ from captioner.decoding.blanks import FillResult
 from captioner.decoding.options import FillOptions
 from captioner.files.escaping import escaped
 from captioner.files.finding import SourceFile, printable
+from captioner.files.given import Files, files_of
+from captioner.images.kinds import find_images
 from captioner.images.reading import ImageError
 from captioner.model.caption_model import CaptionModel
 
@@ -63,7 +65,7 @@ class FillRecord:
 
 def fill_images(
     model: CaptionModel,
-    files: Iterable[SourceFile],
+    files: Files,
     sentence: str,
     options: FillOptions | None = None,
 ) -> Generator[FillRecord, None, None]:
@@ -73,16 +75,16 @@ def fill_images(
 
     Args:
         model: the captioner.
-        files: what `captioner.images.kinds.find_images` lists.
-        sentence: ``___`` stands for one word each; see `captioner.decoding.blanks.parse_blanks`.
+        files: images, folders, patterns, or what `captioner.images.kinds.find_images` lists.
+        sentence: ``___`` stands for one word each; see `captioner.decoding.sentences.parse_blanks`.
         options: see `FillOptions`.
 
     Raises:
-        CaptionerError: the sentence has no blank, or a word that is not in the vocabulary; raised
-            by the call itself.
+        CaptionerError: the sentence has no blank, or a word that is not in the vocabulary, or a
+            path leads to no image; raised by the call itself.
     """
     model.check_sentence(sentence)
-    return _fill(model, files, sentence, options)
+    return _fill(model, files_of(files, find_images), sentence, options)
 
 
 def _fill(
@@ -90,7 +92,7 @@ def _fill(
 ) -> Generator[FillRecord, None, None]:
     for file in files:
         try:
-            (result,) = model.fill([file.path], sentence, options)
+            result = model.fill(file.path, sentence, options)
         except ImageError as error:
             yield FillRecord(file.name, file.path, sentence, None, error.reason)
         else:

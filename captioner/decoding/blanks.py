@@ -51,6 +51,10 @@ class Filling:
     probability: float
     log_prob: float
 
+    def __str__(self) -> str:
+        """The sentence and its probability, on one line."""
+        return f"{self.text} ({self.probability:.2f})"
+
 
 @dataclass(frozen=True)
 class FillResult:
@@ -70,6 +74,10 @@ class FillResult:
     blanks: tuple[tuple[tuple[str, float], ...], ...]
     considered: int
     unexplored: float
+
+    def __str__(self) -> str:
+        """The best filling and its probability, on one line."""
+        return str(self.fillings[0])
 
 
 # --- search --------------------------------------------------------------------------------

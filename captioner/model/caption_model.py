@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
-import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor, nn
 
 from captioner.decoding.blanks import FillResult, fill_each
@@ -22,12 +19,13 @@ from captioner.decoding.search import decode
 from captioner.decoding.sentences import parse_blanks
 from captioner.errors import CaptionerError
 from captioner.images.partial import PARTIAL
-from captioner.images.reading import read_image, to_rgb
+from captioner.images.reading import read_image
 from captioner.images.transform import ImageTransform
 from captioner.model.choices import check_model_file
 from captioner.model.description import check_values, describe, read_parts
 from captioner.model.device import find_device, find_precision
 from captioner.model.familiarity import Familiarity
+from captioner.model.given_images import AnImage, is_single, pixels_of
 from captioner.model.guidance import GuidedSteps
 from captioner.model.model_file import (
     file_sha256,
@@ -36,9 +34,9 @@ from captioner.model.model_file import (
     reason_of,
     write_model_file,
 )
-from captioner.model.results import Candidate, CaptionResult
+from captioner.model.results import Candidate, CaptionResult, result_of
 from captioner.model.tag_head import TagHead
-from captioner.model.tags import TagCalibration, caption_confidence, with_evidence
+from captioner.model.tags import TagCalibration, with_evidence
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderSteps
@@ -145,61 +143,69 @@ class CaptionModel(nn.Module):
             self._fast = FastEncoder(self.encoder, self.precision)
         return self._fast
 
+    @overload
+    def caption(  # type: ignore[overload-overlap]
+        self, images: AnImage, options: DecodingOptions | None = None
+    ) -> CaptionResult: ...
+
+    @overload
+    def caption(
+        self, images: Iterable[AnImage], options: DecodingOptions | None = None
+    ) -> list[CaptionResult]: ...
+
     @torch.inference_mode()
     def caption(
-        self,
-        images: Sequence[str | Path | Image.Image | np.ndarray],
-        options: DecodingOptions | None = None,
-    ) -> list[CaptionResult]:
-        """Caption images: paths, Pillow images or arrays (H, W, 3), in one batch.
+        self, images: AnImage | Iterable[AnImage], options: DecodingOptions | None = None
+    ) -> CaptionResult | list[CaptionResult]:
+        """Caption images in one batch: one image gives one result, several give a list.
+
+        Args:
+            images: paths, Pillow images or arrays (H, W, 3); an array (B, H, W, 3) is several.
+            options: how captions are searched for; the model's own way otherwise.
 
         Raises:
             captioner.images.reading.ImageError: when an image cannot be read.
-            CaptionerError: when ``images`` is not a sequence of images, or the options' words do
-                not suit the model; see :func:`captioner.decoding.constraints.find_constraints`.
+            CaptionerError: when ``images`` are no images, or the options' words do not suit the
+                model; see :func:`captioner.decoding.constraints.find_constraints`.
         """
-        pixels = self._pixels(images, "caption")
-        return [] if pixels is None else self.caption_batch(pixels, options)
+        pixels = pixels_of(images, self.transform, self.read)
+        results = self.caption_batch(pixels, options) if len(pixels) else []
+        return results[0] if is_single(images) else results
 
-    def _pixels(
-        self, images: Sequence[str | Path | Image.Image | np.ndarray], method: str
-    ) -> Tensor | None:
-        """The images as this model looks at them (B, 3, height, width), None if there is none."""
-        single = isinstance(images, np.ndarray) and images.ndim < 4
-        if single or isinstance(images, (str, Path, Image.Image)):
-            raise CaptionerError(f"{method} takes a list of images: write {method}([image])")
-        if len(images) == 0:
-            return None
-        pixels = [
-            self.read(image) if isinstance(image, (str, Path)) else self.transform(to_rgb(image))
-            for image in images
-        ]
-        return torch.stack(pixels)
+    @overload
+    def fill(  # type: ignore[overload-overlap]
+        self, images: AnImage, sentence: str, options: FillOptions | None = None
+    ) -> FillResult: ...
+
+    @overload
+    def fill(
+        self, images: Iterable[AnImage], sentence: str, options: FillOptions | None = None
+    ) -> list[FillResult]: ...
 
     @torch.inference_mode()
     def fill(
         self,
-        images: Sequence[str | Path | Image.Image | np.ndarray],
+        images: AnImage | Iterable[AnImage],
         sentence: str,
         options: FillOptions | None = None,
-    ) -> list[FillResult]:
-        """Fill in the blanks of a sentence for each image.
+    ) -> FillResult | list[FillResult]:
+        """Fill in the blanks of a sentence for each image; one image gives one result.
 
         Args:
-            images: paths, Pillow images or arrays (H, W, 3).
+            images: see :meth:`caption`.
             sentence: such as "a ___ dog runs through the ___", one word for each blank; see
-                :func:`captioner.decoding.blanks.parse_blanks`.
+                :func:`captioner.decoding.sentences.parse_blanks`.
             options: how they are searched for.
 
         Raises:
             captioner.images.reading.ImageError: when an image cannot be read.
-            CaptionerError: when ``images`` is not a sequence of images, the sentence has no blank,
-                or a word of it is not in the vocabulary.
+            CaptionerError: when ``images`` are no images, the sentence has no blank, or a word of
+                it is not in the vocabulary.
         """
         options = options or FillOptions()
         words, ids = self.check_sentence(sentence)
-        pixels = self._pixels(images, "fill")
-        if pixels is None:
+        pixels = pixels_of(images, self.transform, self.read)
+        if not len(pixels):
             return []
         steps = self.decoder_steps()
         with evaluating(self):
@@ -209,7 +215,8 @@ class CaptionModel(nn.Module):
                 for n in range(len(pixels))
             )
             every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
-            return fill_each(steps.step, starts, words, ids, every_word, options, self.device)
+            found = fill_each(steps.step, starts, words, ids, every_word, options, self.device)
+        return found[0] if is_single(images) else found
 
     def check_sentence(
         self, sentence: str
@@ -333,7 +340,14 @@ class CaptionModel(nn.Module):
         if self.tag_head is not None and self.lexicon is not None:
             seen = self.tag_head.seen(features.pooled, self.lexicon)
         return [
-            self._result(hypotheses, wanted, share, lemmas)
+            result_of(
+                [Candidate.of(each, self.tokenizer) for each in hypotheses],
+                wanted,
+                self.lexicon,
+                self.tag_calibration,
+                familiarity=share,
+                seen=lemmas,
+            )
             for hypotheses, share, lemmas in zip(found, familiarity, seen, strict=True)
         ]
 
@@ -350,24 +364,6 @@ class CaptionModel(nn.Module):
         if self._steps is None or not self._steps.is_current(self.decoder):
             self._steps = DecoderSteps(self.decoder)
         return self._steps
-
-    def _result(
-        self,
-        hypotheses: Sequence[Hypothesis],
-        options: DecodingOptions,
-        familiarity: float | None,
-        seen: Mapping[Lemma, float] | None,
-    ) -> CaptionResult:
-        considered = tuple(Candidate.of(each, self.tokenizer) for each in hypotheses)
-        asked = CaptionResult(
-            considered[: options.num_captions], considered, familiarity=familiarity, seen=seen
-        )
-        # Captions with forced words are not calibrated.
-        is_free = not (options.sample or options.prompt or options.must_include)
-        if self.lexicon is None or self.tag_calibration is None or not is_free:
-            return asked
-        sure = caption_confidence(asked, self.lexicon, self.tag_calibration)
-        return replace(asked, calibrated=sure)
 
     def description(self) -> dict[str, Any]:
         """All that it takes, with the weights, to build the model again, JSON primitives."""

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import torch
 
 from captioner.decoding.hypotheses import Hypothesis
-from captioner.text.lexicon import Lemma
+from captioner.decoding.options import DecodingOptions
+from captioner.model.tags import Tag, TagCalibration, caption_confidence, tags_of
+from captioner.text.lexicon import Lemma, Lexicon
 from captioner.text.tokenizer import Tokenizer, detokenize
 
 
@@ -27,8 +29,12 @@ class Candidate:
     text: str
     log_prob: float
     confidence: float
-    words: tuple[str, ...]
-    word_probs: tuple[float, ...]
+    words: tuple[str, ...] = field(repr=False)
+    word_probs: tuple[float, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        """The caption and its confidence, on one line."""
+        return f"{self.text} ({self.confidence:.2f})"
 
     @classmethod
     def of(cls, hypothesis: Hypothesis, tokenizer: Tokenizer) -> Candidate:
@@ -57,13 +63,21 @@ class CaptionResult:
             images as this one (`captioner.model.familiarity`); None where it is not measured.
         seen: what the tag classifier sees, whether a caption says it or not: every lemma that it
             knows with a probability in [0, 1]; None where the model has no classifier.
+        lexicon: of the model, for :attr:`tags`; None where it gives none.
+        tag_calibration: of the model, likewise.
     """
 
     candidates: tuple[Candidate, ...]
-    considered: tuple[Candidate, ...] = ()
+    considered: tuple[Candidate, ...] = field(default=(), repr=False)
     calibrated: float | None = None
     familiarity: float | None = None
-    seen: Mapping[Lemma, float] | None = None
+    seen: Mapping[Lemma, float] | None = field(default=None, repr=False)
+    lexicon: Lexicon | None = field(default=None, repr=False, compare=False)
+    tag_calibration: TagCalibration | None = field(default=None, repr=False, compare=False)
+
+    def __str__(self) -> str:
+        """The best caption and its confidence, on one line."""
+        return f"{self.text} ({self.confidence:.2f})"
 
     def __post_init__(self) -> None:
         if not self.considered:
@@ -86,3 +100,47 @@ class CaptionResult:
         :attr:`Candidate.confidence`: the model's own opinion.
         """
         return self.candidates[0].confidence if self.calibrated is None else self.calibrated
+
+    @property
+    def tags(self) -> tuple[Tag, ...]:
+        """What the image shows, surest first; see :func:`captioner.model.tags.tags_of`.
+
+        All that there is any evidence for: those with a confidence of 0.25 and more are what the
+        command line keeps. Empty for a model without a lexicon, and where words were given.
+        """
+        if self.lexicon is None:
+            return ()
+        return tags_of(self, self.lexicon, self.tag_calibration)
+
+
+def result_of(
+    considered: Sequence[Candidate],
+    options: DecodingOptions,
+    lexicon: Lexicon | None,
+    tag_calibration: TagCalibration | None,
+    *,
+    familiarity: float | None = None,
+    seen: Mapping[Lemma, float] | None = None,
+) -> CaptionResult:
+    """The result of one image.
+
+    Args:
+        considered: all captions that were decoded, best first.
+        options: that were asked for; `captioner.model.tags.with_evidence` decodes more.
+        lexicon: of the model, if it has one.
+        tag_calibration: likewise.
+        familiarity: see `CaptionResult`.
+        seen: see `CaptionResult`.
+    """
+    asked = CaptionResult(
+        tuple(considered[: options.num_captions]),
+        tuple(considered),
+        familiarity=familiarity,
+        seen=seen,
+    )
+    if lexicon is None or options.prompt or options.must_include:
+        return asked  # Words that were given are no evidence.
+    asked = replace(asked, lexicon=lexicon, tag_calibration=tag_calibration)
+    if tag_calibration is None or options.sample:
+        return asked
+    return replace(asked, calibrated=caption_confidence(asked, lexicon, tag_calibration))

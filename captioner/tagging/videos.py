@@ -10,7 +10,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass, field
-from itertools import accumulate
+from glob import has_magic
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from captioner.decoding.options import DecodingOptions
+from captioner.errors import CaptionerError
+from captioner.files.escaping import escaped
 from captioner.files.finding import SourceFile, printable
+from captioner.files.given import Files, files_of
+from captioner.files.urls import refuse_url
 from captioner.images.thumbnails import Filmstrip
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import CaptionResult
@@ -29,8 +34,10 @@ from captioner.model.shipped import load_model
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
 from captioner.tagging.options import TagOptions
+from captioner.tagging.primitives import frame_dict, interval, segment_dict, video_tag_dict
 from captioner.tagging.timeline import CaptionedFrame, Segment, Shot, VideoTag, build_timeline
 from captioner.video.events import ChosenFrame, Ended, Event, Failed, Opened
+from captioner.video.finding import find_videos
 from captioner.video.frames import VideoError, VideoInfo
 from captioner.video.options import SamplingOptions
 from captioner.video.process import VideoProcess
@@ -81,6 +88,14 @@ class VideoTags:
     tags: tuple[VideoTag, ...] = ()
     thumbnails: tuple[bytes, ...] = field(default=(), repr=False)
 
+    def __str__(self) -> str:
+        """What there is of it, on one line."""
+        if self.status == "failed":
+            return f"{escaped(self.file_name)}: failed ({self.error and self.error.reason})"
+        names = ", ".join(tag.name for tag in self.tags[:10]) or "no tags"
+        about = f"{self.duration_s:.1f} s, {len(self.segments)} segments"
+        return f"{escaped(self.file_name)}: {about}; {names}"
+
     def to_dict(self) -> dict[str, Any]:
         """The record that `captioner.tagging.writers` write, JSON primitives; docs/video-tags.md.
 
@@ -91,10 +106,10 @@ class VideoTags:
             "status": self.status,
             "error": self._error_dict(),
             "video": self._video_dict(),
-            "shots": [_interval(shot) for shot in self.shots],
-            "segments": [_segment_dict(segment) for segment in self.segments],
-            "frames": [_frame_dict(frame) for frame in self.frames],
-            "tags": [_video_tag_dict(tag) for tag in self.tags],
+            "shots": [interval(shot) for shot in self.shots],
+            "segments": [segment_dict(segment) for segment in self.segments],
+            "frames": [frame_dict(frame) for frame in self.frames],
+            "tags": [video_tag_dict(tag) for tag in self.tags],
         }
 
     def _error_dict(self) -> dict[str, str] | None:
@@ -128,7 +143,7 @@ def tag_video(
     """Tag one video; see :func:`tag_videos` for the options.
 
     Args:
-        path: the file.
+        path: the file; or a folder that holds one video alone, or a pattern of one.
         model: the captioner; the one that ships by default.
         sampling: which frames are looked at.
         tagging: which tags are kept.
@@ -136,8 +151,9 @@ def tag_video(
 
     Raises:
         captioner.video.frames.VideoError: when nothing can be read from it.
+        CaptionerError: the path is a URL, or leads to no video or to several.
     """
-    file = SourceFile(Path(path), printable(Path(path).name))
+    file = _only_video(path)
     videos = tag_videos(
         model or load_model(), [file], sampling=sampling, tagging=tagging, decoding=decoding
     )
@@ -148,9 +164,22 @@ def tag_video(
     return video
 
 
+def _only_video(path: str | Path) -> SourceFile:
+    refuse_url(path)
+    is_one = not Path(path).is_dir() and not (has_magic(str(path)) and not Path(path).exists())
+    if is_one:
+        return SourceFile(Path(path), printable(Path(path).name))
+    first, *others = islice(find_videos(path), 2)
+    if others:
+        raise CaptionerError(
+            f"{printable(path)} holds several videos, and tag_video takes one: tag_videos takes all"
+        )
+    return first
+
+
 def tag_videos(
     model: CaptionModel,
-    files: Iterable[SourceFile],
+    files: Files,
     *,
     sampling: SamplingOptions | None = None,
     tagging: TagOptions | None = None,
@@ -167,7 +196,7 @@ def tag_videos(
 
     Args:
         model: the captioner. Without a lexicon (`captioner calibrate`) it gives no tags.
-        files: what `captioner.video.finding.find_videos` lists.
+        files: videos, folders, patterns, or what `captioner.video.finding.find_videos` lists.
         sampling: which frames are looked at; the defaults of `SamplingOptions` otherwise.
         tagging: which tags are kept; the defaults of `TagOptions` otherwise.
         decoding: how frames are captioned; the model's own way otherwise, with which
@@ -178,13 +207,13 @@ def tag_videos(
 
     Raises:
         ValueError: batch_size is too small; raised by the call itself.
-        CaptionerError: the decoding options do not suit the model.
+        CaptionerError: the decoding options do not suit the model, or a path leads to no video.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 frame is captioned at once")
     return _tag_videos(
         _Captioner(model, decoding or model.decoding, batch_size),
-        files,
+        files_of(files, find_videos),
         sampling or SamplingOptions(),
         tagging or TagOptions(),
         on_progress,
@@ -381,57 +410,3 @@ class _OpenVideo:
             for segment in segments
         )
         return tuple(images[parts[position] - 1] for position in surest)
-
-
-# --- as JSON primitives --------------------------------------------------------------------
-
-
-def _interval(part: Any) -> dict[str, float]:
-    return {"start": round(part.start_s, 3), "end": round(part.end_s, 3)}
-
-
-def _caption_dict(part: CaptionedFrame | Segment) -> dict[str, Any]:
-    return {
-        "text": part.text,
-        "confidence": round(part.confidence, 4),
-        "avg_logprob": round(part.avg_logprob, 4),
-    }
-
-
-def _frame_dict(frame: CaptionedFrame) -> dict[str, Any]:
-    return {
-        "time": round(frame.time_s, 3),
-        "frame_index": frame.frame_index,
-        "shot": frame.shot,
-        **_caption_dict(frame),
-        "tags": [tag.to_dict() for tag in frame.tags],
-    }
-
-
-def _segment_dict(segment: Segment) -> dict[str, Any]:
-    return {
-        **_interval(segment),
-        "shot": segment.shot,
-        **_caption_dict(segment),
-        "agreement": round(segment.agreement, 4),
-        "frames": list(segment.frames),
-        "tags": [tag.to_dict() for tag in segment.tags],
-    }
-
-
-def _video_tag_dict(tag: VideoTag) -> dict[str, Any]:
-    return {
-        "name": tag.name,
-        "type": tag.type,
-        "confidence": round(tag.confidence, 4),
-        "coverage": round(tag.coverage, 4),
-        "score": round(tag.score, 4),
-        "segments": [
-            {
-                **_interval(span),
-                "confidence": round(span.confidence, 4),
-                "frames": list(span.frames),
-            }
-            for span in tag.spans
-        ],
-    }

@@ -53,6 +53,26 @@ def test_every_file_gets_the_captions_it_gets_alone_in_the_order_given(
     assert readers() == []
 
 
+def test_files_may_be_given_as_they_are_on_the_command_line(
+    tiny_model: CaptionModel, photo_folder: Path
+) -> None:
+    files = list(find_images(photo_folder))
+    expected = [(record.path, record.result) for record in caption_images(tiny_model, files)]
+    paths = [file.path for file in files]
+    for given in (str(photo_folder), photo_folder, f"{photo_folder}/**", paths, iter(paths)):
+        records = list(caption_images(tiny_model, given))
+        assert [(record.path, record.result) for record in records] == expected
+    assert str(records[0]) == f"{paths[0]}: {expected[0][1]}"
+    assert list(caption_images(tiny_model, [])) == []
+    for given, message in (
+        ("gone", "gone does not exist"),
+        (["https://example.org/a.jpg"], "is a URL"),
+        (7, "7 is not a path: give files, folders or patterns"),
+    ):
+        with pytest.raises(CaptionerError, match=message):
+            caption_images(tiny_model, given)  # type: ignore[arg-type]
+
+
 @pytest.mark.parametrize("workers", [0, 2])
 def test_bad_files_are_records_in_their_place(
     tiny_model: CaptionModel,

@@ -348,12 +348,13 @@ def test_a_missing_file_is_refused(capsys: pytest.CaptureFixture[str], model_fil
 
 def test_python_takes_images_and_files(tiny_model: CaptionModel, photo_folder: Path) -> None:
     assert tiny_model.fill([], "a ___") == []
-    with pytest.raises(CaptionerError, match=r"fill takes a list of images: write fill\("):
-        tiny_model.fill("a.jpg", "a ___")
     with pytest.raises(CaptionerError, match="no blank"):
         fill_images(tiny_model, [], "a dog")
     paths = [photo_folder / "a.jpg", photo_folder / "b.PNG"]
     together = tiny_model.fill(paths, "a ___ dog")
+    alone = tiny_model.fill(str(paths[0]), "a ___ dog")
+    assert [f.words for f in alone.fillings] == [f.words for f in together[0].fillings]
+    assert str(alone) == f"{alone.fillings[0].text} ({alone.fillings[0].probability:.2f})"
     files = [SourceFile(path, path.name) for path in paths]
     for one, record in zip(together, fill_images(tiny_model, files, "a ___ dog"), strict=True):
         assert record.result is not None

@@ -69,10 +69,35 @@ def test_an_array_of_images_is_a_list_of_them(model: CaptionModel) -> None:
     assert model.caption(stack) == model.caption([noise(1), noise(2)])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("single", ["a.jpg", Path("a.jpg"), noise(1), np.asarray(noise(1))])
-def test_a_single_image_is_no_list(model: CaptionModel, single: Any) -> None:
-    with pytest.raises(CaptionerError, match=r"write caption\(\[image\]\)"):
-        model.caption(single)
+def test_a_single_image_gives_a_single_result(model: CaptionModel, tmp_path: Path) -> None:
+    image = noise(5)
+    image.save(tmp_path / "a.png")
+    (expected,) = model.caption([image])
+    given: list[Any] = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
+    for single in given:
+        assert model.caption(single) == expected
+    assert model.caption(each for each in given) == [expected] * 4
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        (5, "5 is not an image: give paths"),
+        ("https://example.org/a.jpg", "a.jpg is a URL, and captioner reads files"),
+        (Path("https://example.org/a.jpg"), "a.jpg is a URL, and captioner reads files"),
+        ("/", "/ is a folder, and this takes images: captioner.caption_images takes folders"),
+    ],
+)
+def test_what_is_no_image(model: CaptionModel, given: Any, message: str) -> None:
+    with pytest.raises(CaptionerError, match=message):
+        model.caption(given)
+
+
+def test_a_result_is_shown_on_one_line(model: CaptionModel, images: list[Image.Image]) -> None:
+    result = model.caption(images[0], DecodingOptions(num_captions=2))
+    for shown in (result, result.candidates[0]):
+        assert str(shown) == f"{result.text} ({result.confidence:.2f})"
+    assert result.tags == ()  # the model has no lexicon
 
 
 def test_a_bad_image_is_an_error(model: CaptionModel, tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -172,6 +173,27 @@ def test_bad_videos_are_records_in_their_place(
     with pytest.raises(VideoError, match=r"text\.mp4: not a video that can be read$") as caught:
         tag_video(paths[0], model=tagging_model)
     assert caught.value.code == "not_a_video"
+
+
+def test_videos_may_be_given_as_they_are_on_the_command_line(
+    tagging_model: CaptionModel, clip: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "one").mkdir()
+    shutil.copy(clip, tmp_path / "one" / "a.mkv")
+    expected = tag_video(tmp_path / "one" / "a.mkv", model=tagging_model)
+    for given in (tmp_path / "one", f"{tmp_path}/one/a.*"):
+        assert tag_video(given, model=tagging_model) == expected
+        assert list(tag_videos(tagging_model, given)) == [expected]
+    assert str(expected).startswith(f"a.mkv: {expected.duration_s:.1f} s, ")
+    assert "\n" not in str(expected)
+    shutil.copy(clip, tmp_path / "one" / "b.mkv")
+    with pytest.raises(CaptionerError, match="several videos, and tag_video takes one"):
+        tag_video(tmp_path / "one", model=tagging_model)
+    with pytest.raises(CaptionerError, match="is a URL"):
+        tag_video("https://example.org/a.mp4", model=tagging_model)
+    with pytest.raises(CaptionerError, match="holds no video files"):
+        (tmp_path / "none").mkdir()
+        tag_videos(tagging_model, tmp_path / "none")
 
 
 def test_a_file_that_is_cut_off_gives_what_it_holds(
