@@ -213,7 +213,8 @@ class TsvWriter(LineWriter):
     """``path<TAB>caption`` per image, further captions after further tabs.
 
     Control characters are escaped, so that a line stays a line and a terminal shows them.
-    Images that failed have no line.
+    Images that failed have no line. On a terminal the caption has its confidence before it; what
+    goes into a file or to another program does not.
     """
 
     format = "tsv"
@@ -231,6 +232,8 @@ class TsvWriter(LineWriter):
         if path is not None:
             name = os.fsencode(path).decode("utf-8", "backslashreplace")
         texts = [candidate["text"] for candidate in record.get("candidates") or [record]]
+        if self.output is None and sys.stdout.isatty():
+            texts.insert(0, f"{record['confidence']:4.0%}")
         return "\t".join(map(escaped, [name, *texts])) + "\n"
 
 

@@ -22,6 +22,7 @@ from captioner.cli.options import (
     options_of,
     say,
     say_what_was_passed_over,
+    share,
 )
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -96,6 +97,14 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
         metavar="NAME[,NAME...]",
         help="a file of each for every video (default: all). "
         + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
+    )
+    output.add_argument(
+        "--min-caption-confidence",
+        type=share,
+        metavar="P",
+        help="captions with less confidence, from 0 to 1, get no subtitle in srt and vtt and over "
+        "the video of a page; all else shows them (default: 0.25, below which fewer than one word "
+        "in four is right; 0 for a model that is not calibrated)",
     )
     again = output.add_mutually_exclusive_group()
     again.add_argument(
@@ -220,7 +229,13 @@ def _write_files(
     from captioner.tagging.job import TagJob, run_tag_job
 
     formats = args.format or tuple(TAG_WRITERS)
-    job = TagJob(args.output_dir, formats, **asked, overwrite=args.overwrite)
+    job = TagJob(
+        args.output_dir,
+        formats,
+        **asked,
+        overwrite=args.overwrite,
+        min_caption_confidence=args.min_caption_confidence,
+    )
     counts: Counter[str] = Counter()
     with closing(run_tag_job(job, model, files, bars.frame)) as outcomes:
         for outcome in outcomes:

@@ -26,6 +26,9 @@ EVIDENCE_CAPTIONS = 3
 FAMILIAR = 0.02
 """Of images less familiar than this share of held-out ones, confidence falls in proportion."""
 
+UNSURE = 0.25
+"""Calibrated captions with less confidence are unsure; see :func:`unsure_below`."""
+
 SEEN_AT_LEAST = 0.1
 """What the tag classifier finds less probable is not a tag, unless a caption says it."""
 
@@ -185,6 +188,17 @@ def caption_confidence(
     found = lexicon.lemmas_of(result.candidates[0].words)
     sure = [calibration.probability(evidence[lemma]) for lemma in found]
     return trust(result) * math.fsum(sure) / len(sure) if sure else 0.0
+
+
+def unsure_below(calibration: TagCalibration | None) -> float:
+    """The confidence below which a caption is unsure, in [0, 1].
+
+    A calibrated confidence is the share of the caption's content words that are right, as far as
+    can be expected (:func:`caption_confidence`): below :data:`UNSURE` that is less than one word
+    in four. Confidences that nobody has calibrated promise nothing: then none is unsure, and this
+    is 0.
+    """
+    return 0.0 if calibration is None else UNSURE
 
 
 def trust(result: CaptionResult) -> float:

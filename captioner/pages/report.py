@@ -20,6 +20,7 @@ from captioner.files.escaping import shown
 from captioner.files.journal import journal_beside, sources_of
 from captioner.files.writing import cannot_read, replace_file
 from captioner.model.caption_model import CaptionModel
+from captioner.model.tags import UNSURE, unsure_below
 from captioner.pages.render import render_page
 from captioner.pages.report_images import Look, Lookout, ReportImage
 from captioner.pages.report_job import ReportJob, check_report, generator_of
@@ -291,6 +292,7 @@ def _page(
         generator=generator_of(job),
         data={
             "id": job.key,
+            "unsure_below": UNSURE if model is None else unsure_below(model.tag_calibration),
             "name": shown(job.captions.stem),
             "thumbnails": f"{quote(os.fsencode(job.folder.name))}/thumbnails/",
             "grid": None if model is None else list(model.encoder.grid_shape),

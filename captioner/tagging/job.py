@@ -36,6 +36,7 @@ from captioner.files.writing import (
 )
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
+from captioner.model.tags import unsure_below
 from captioner.pages.video_index import INDEX, TagPages
 from captioner.tagging.options import TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
@@ -45,6 +46,8 @@ from captioner.video.events import Failed
 from captioner.video.finding import VIDEOS
 from captioner.video.frames import READING
 from captioner.video.options import SamplingOptions
+
+MIN_CONFIDENCE = "min_caption_confidence"
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
 
@@ -61,6 +64,8 @@ class TagJob:
         decoding: how frames are captioned.
         batch_size: frames that the model sees at once.
         overwrite: do everything again and replace what is there.
+        min_caption_confidence: captions that are less sure, in [0, 1], get no subtitle; None for
+            what the model's calibration says (`captioner.model.tags.unsure_below`).
     """
 
     output_dir: Path
@@ -70,6 +75,7 @@ class TagJob:
     decoding: DecodingOptions = DecodingOptions()
     batch_size: int = 16
     overwrite: bool = False
+    min_caption_confidence: float | None = None
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in TAG_WRITERS]
@@ -78,6 +84,16 @@ class TagJob:
             raise ValueError(f"formats={named!r}: choose from {', '.join(TAG_WRITERS)}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: at least 1 frame is captioned at once")
+        if not 0 <= (self.min_caption_confidence or 0.0) <= 1:
+            raise ValueError(
+                f"min_caption_confidence={self.min_caption_confidence!r}: give a number from 0 to 1"
+            )
+
+    def min_confidence(self, model: CaptionModel) -> float:
+        """Of captions as subtitles, in [0, 1]."""
+        if self.min_caption_confidence is None:
+            return unsure_below(model.tag_calibration)
+        return self.min_caption_confidence
 
 
 @dataclass(frozen=True)
@@ -117,7 +133,7 @@ def run_tag_job(
     """
     about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
     with _locked(job.output_dir):
-        output = _Output(job, about, files)
+        output = _Output(job, about, files, job.min_confidence(model))
         try:
             yield from _tag(job, model, files, output, on_progress)
         except BaseException:
@@ -172,10 +188,16 @@ class _Output:
         CaptionerError: the folder is another job's.
     """
 
-    def __init__(self, job: TagJob, about: Mapping[str, Any], files: Sequence[SourceFile]) -> None:
+    def __init__(
+        self,
+        job: TagJob,
+        about: Mapping[str, Any],
+        files: Sequence[SourceFile],
+        min_confidence: float,
+    ) -> None:
         self._folder = job.output_dir
         self._about = about
-        self._writers = [TAG_WRITERS[name]() for name in job.formats]
+        self._writers = [TAG_WRITERS[name](min_confidence=min_confidence) for name in job.formats]
         pages = TagPages(job.output_dir)
         # An index that an earlier run made is kept true, whatever this one writes.
         self._pages = pages if HtmlTagWriter.format in job.formats or pages.has_index() else None
@@ -304,9 +326,15 @@ def _check_same(path: Path, about: Mapping[str, Any]) -> None:
         )
     changed = changes(there, about)
     if changed:
+        remedy = "use those"
+        if MIN_CONFIDENCE not in there.get("settings", {}):
+            # As before there was such a setting.
+            without = {name: x for name, x in about["settings"].items() if name != MIN_CONFIDENCE}
+            if not changes(there, {**about, "settings": without}):
+                remedy = "resume with the old settings by --min-caption-confidence 0"
         raise CaptionerError(
             f"{path.parent} was filled with another model or other options "
-            f"({'; '.join(changed[:3])}); use those, choose another --output-dir, or start over "
+            f"({'; '.join(changed[:3])}); {remedy}, choose another --output-dir, or start over "
             "with --overwrite"
         )
 
@@ -400,6 +428,7 @@ def _encoded(line: Mapping[str, Any]) -> bytes:
 def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
     sampling = asdict(job.sampling)
     del sampling["time_limit_s"]  # It changes no result that it does not prevent.
+    min_confidence = job.min_confidence(model)
     return {
         "captioner": __version__,
         "reading": READING,
@@ -409,4 +438,6 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "device": model.device.type,
         "precision": model.precision,
+        # Without it: as in folders from before there was such a setting.
+        **({MIN_CONFIDENCE: min_confidence} if min_confidence else {}),
     }

@@ -14,13 +14,13 @@ class Passage:
     Attributes:
         start_s: where it begins, in seconds.
         end_s: where it is over.
-        text: the caption.
+        text: the caption; None where there is nothing to see.
         confidence: mean of the segments' over the time, in [0, 1].
     """
 
     start_s: float
     end_s: float
-    text: str
+    text: str | None
     confidence: float
 
 

@@ -19,7 +19,7 @@ def _caption_dict(part: CaptionedFrame | Segment) -> dict[str, Any]:
     return {
         "text": part.text,
         "confidence": round(part.confidence, 4),
-        "avg_logprob": round(part.avg_logprob, 4),
+        "avg_logprob": None if part.avg_logprob is None else round(part.avg_logprob, 4),
     }
 
 

@@ -37,10 +37,12 @@ class CaptionedFrame:
         frame_index: its number among the frames that could be decoded.
         shot: the number of its shot, from 0.
         starts_segment: whether it shows something else than the frame before.
-        text: its caption.
+        text: its caption; None where the frame shows nothing but one colour.
         words: the words of the caption, as the model said them.
-        confidence: of the caption, in [0, 1]; see `captioner.model.results.CaptionResult`.
-        avg_logprob: mean natural-log probability of the caption's words, its end included.
+        confidence: of the caption, in [0, 1]; see `captioner.model.results.CaptionResult`. 0
+            without a caption.
+        avg_logprob: mean natural-log probability of the caption's words, its end included; None
+            without a caption.
         tags: what the frame shows, surest first.
         until_s: when the next frame of the video is shown, in seconds; None if that is not known.
     """
@@ -49,10 +51,10 @@ class CaptionedFrame:
     frame_index: int
     shot: int
     starts_segment: bool
-    text: str
+    text: str | None
     words: tuple[str, ...]
     confidence: float
-    avg_logprob: float
+    avg_logprob: float | None
     tags: tuple[Tag, ...]
     until_s: float | None = None
 
@@ -65,7 +67,8 @@ class Segment:
         start_s: where it begins.
         end_s: where it is over.
         shot: the number of its shot, from 0.
-        text: the caption on which its frames agree most; see `choose_caption`.
+        text: the caption on which its frames agree most; see `choose_caption`. None where they
+            show nothing but one colour.
         confidence: of that caption on its frame, in [0, 1].
         avg_logprob: likewise.
         agreement: mean likeness of that caption to those of the other frames, in [0, 1]; 1 for
@@ -77,9 +80,9 @@ class Segment:
     start_s: float
     end_s: float
     shot: int
-    text: str
+    text: str | None
     confidence: float
-    avg_logprob: float
+    avg_logprob: float | None
     agreement: float
     frames: tuple[int, ...]
     tags: tuple[Tag, ...]

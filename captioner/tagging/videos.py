@@ -27,6 +27,7 @@ from captioner.files.escaping import escaped
 from captioner.files.finding import SourceFile, printable
 from captioner.files.given import Files, files_of
 from captioner.files.urls import refuse_url
+from captioner.images.blank import is_blank
 from captioner.images.thumbnails import Filmstrip
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import CaptionResult
@@ -43,7 +44,7 @@ from captioner.video.options import SamplingOptions
 from captioner.video.process import VideoProcess
 from captioner.video.sampling import Cut
 
-SCHEMA = "captioner-video-1"
+SCHEMA = "captioner-video-2"
 
 SAME_THING = 0.65
 """Least cosine between the CNN features of a frame and the mean of its segment's.
@@ -304,6 +305,7 @@ class _OpenVideo:
         self._result: tuple[CaptionResult, tuple[Tag, ...]] | None = None
         self._segment_sum: np.ndarray[Any, Any] | None = None  # of the looks of its frames (D,)
         self._look: np.ndarray[Any, Any] | None = None
+        self._is_blank = False  # of the latest image
 
     def take(self, event: Event) -> None:
         if isinstance(event, Opened):
@@ -330,31 +332,38 @@ class _OpenVideo:
         """Turn the first waiting image into a frame with the latest caption."""
         assert self._result is not None and self._look is not None
         image, shot = self._waiting.popleft()
-        (result, tags), best = self._result, self._result[0].candidates[0]
-        starts_segment = self._starts_segment(shot, self._look)
+        if image.pixels is not None:
+            self._is_blank = is_blank(np.frombuffer(image.pixels, np.uint8).reshape(-1, 3))
+        frame = self._frame(image, shot, *self._result)
         if self._filmstrip is not None:
-            self._filmstrip.add(image.pixels, result.confidence, starts_segment, self._size)
-        self._frames.append(
-            CaptionedFrame(
-                time_s=image.time_s,
-                frame_index=image.frame_index,
-                shot=shot,
-                starts_segment=starts_segment,
-                text=result.text,
-                words=best.words,
-                confidence=result.confidence,
-                avg_logprob=best.log_prob / len(best.word_probs),
-                tags=tags,
-                until_s=image.until_s,
-            )
+            is_new, pixels = frame.starts_segment, image.pixels
+            self._filmstrip.add(pixels, frame.confidence, is_new, self._size)
+        self._frames.append(frame)
+
+    def _frame(
+        self, image: ChosenFrame, shot: int, result: CaptionResult, tags: tuple[Tag, ...]
+    ) -> CaptionedFrame:
+        assert self._look is not None
+        best, blank = result.candidates[0], self._is_blank
+        return CaptionedFrame(
+            time_s=image.time_s,
+            frame_index=image.frame_index,
+            shot=shot,
+            starts_segment=self._starts_segment(shot, self._look),
+            text=None if blank else result.text,
+            words=() if blank else best.words,
+            confidence=0.0 if blank else result.confidence,
+            avg_logprob=None if blank else best.log_prob / len(best.word_probs),
+            tags=() if blank else tags,
+            until_s=image.until_s,
         )
 
     def _starts_segment(self, shot: int, look: np.ndarray[Any, Any]) -> bool:
-        total = self._segment_sum
-        same_shot = bool(self._frames) and self._frames[-1].shot == shot
-        if same_shot and total is not None:
+        total, last = self._segment_sum, self._frames[-1] if self._frames else None
+        goes_on = last is not None and (last.shot, last.text is None) == (shot, self._is_blank)
+        if goes_on and total is not None:
             likeness = float(total @ look) / float(np.linalg.norm(total))
-            if likeness >= SAME_THING:
+            if likeness >= SAME_THING or self._is_blank:
                 self._segment_sum = total + look
                 return False
         self._segment_sum = look

@@ -47,8 +47,8 @@ class TagWriter(ABC):
         """Take the options of all formats, so that the caller need not distinguish them.
 
         Args:
-            min_confidence: segments whose caption is less sure than this, in [0, 1], get no
-                subtitle. The other formats show them all.
+            min_confidence: captions that are less sure than this, in [0, 1], get no subtitle, and
+                none over the video on a page. Everything else shows them all.
 
         Raises:
             ValueError: min_confidence is out of range.
@@ -196,7 +196,8 @@ class HtmlTagWriter(TagWriter):
         """The page."""
         from captioner.pages.video_page import page_data, render  # the help must be instant
 
-        return render(record["page"] if "page" in record else page_data(record))
+        data = record["page"] if "page" in record else page_data(record)
+        return render({**data, "unsure_below": self.min_confidence})
 
 
 TAG_WRITERS: dict[str, type[TagWriter]] = {
@@ -255,13 +256,13 @@ def make_cues(segments: Iterable[Mapping[str, Any]], min_confidence: float = 0.0
     """
     cues: list[Cue] = []
     for passage in passages(segments):
-        if passage.confidence >= min_confidence:
-            cues += _cues_of(passage)
+        if passage.text is not None and passage.confidence >= min_confidence:
+            cues += _cues_of(passage, passage.text)
     return cues
 
 
-def _cues_of(passage: Passage) -> Iterable[Cue]:
-    texts = _fit(passage.text)
+def _cues_of(passage: Passage, text: str) -> Iterable[Cue]:
+    texts = _fit(text)
     # A passage's end is the next one's start: rounded alike, they cannot overlap.
     start_ms = round(1000 * passage.start_s)
     end_ms = min(round(1000 * passage.end_s), LATEST_MS)
@@ -333,7 +334,9 @@ def _segment_lines(segments: Iterable[Mapping[str, Any]]) -> list[str]:
     rows = [
         (
             f"{_clock(passage.start_s)}-{_clock(passage.end_s)}",
-            f"{passage.confidence:4.0%}  {escaped(passage.text)}",
+            "      nothing to see"
+            if passage.text is None
+            else f"{passage.confidence:4.0%}  {escaped(passage.text)}",
         )
         for passage in passages(segments)
     ]

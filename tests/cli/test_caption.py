@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+import captioner
 from captioner.cli import entry as cli
 from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
@@ -28,6 +32,28 @@ def test_a_line_for_each_image_on_standard_output(run, photos: Path, model: Capt
     )
     assert err == "captioner: 3 captioned, 0 failed\n"
     assert len(set(texts)) > 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs a pseudo-terminal")
+def test_a_terminal_shows_the_confidence(
+    photos: Path, model_file: Path, model: CaptionModel
+) -> None:
+    reader, terminal = os.openpty()
+    command = [sys.executable, "-m", "captioner", "caption", "photos", "--workers", "0", "--quiet"]
+    environment = {**os.environ, "PYTHONPATH": str(Path(captioner.__file__).parents[1])}
+    subprocess.run(
+        [*command, "--model", str(model_file), "--device", "cpu"],
+        stdout=terminal,
+        env=environment,
+        check=True,
+    )
+    os.close(terminal)
+    lines = os.read(reader, 10_000).decode().splitlines()
+    paths = [photos / name for name in ("a.png", "b.jpg", "sub/a.png")]
+    assert lines == [
+        f"{path.relative_to(photos.parent)}\t{result.confidence:4.0%}\t{result.text}"
+        for path, result in zip(paths, model.caption(paths), strict=True)
+    ]
 
 
 def test_every_decoding_option_reaches_the_decoder(run, photos: Path, model: CaptionModel) -> None:

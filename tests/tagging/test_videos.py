@@ -271,7 +271,7 @@ def test_the_record_of_a_video(tagging_model: CaptionModel, clip: Path) -> None:
         "tags",
     ]
     assert (record["schema"], record["status"], record["error"]) == (
-        "captioner-video-1",
+        "captioner-video-2",
         "ok",
         None,
     )

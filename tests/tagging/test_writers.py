@@ -67,7 +67,7 @@ def video_tag(tag: dict[str, Any], coverage: float, *spans: tuple[float, float])
 def record(**changes: Any) -> dict[str, Any]:
     """A clip of seven seconds with a cut, and whatever is said to be different."""
     return {
-        "schema": "captioner-video-1",
+        "schema": "captioner-video-2",
         "status": "ok",
         "error": None,
         "video": {
@@ -141,7 +141,7 @@ def test_json_is_indented_and_its_keys_are_in_order() -> None:
         "schema status error video model settings shots segments frames tags"
     )
     assert text.startswith(
-        '{\n  "schema": "captioner-video-1",\n  "status": "ok",\n  "error": null,\n'
+        '{\n  "schema": "captioner-video-2",\n  "status": "ok",\n  "error": null,\n'
         '  "video": {\n    "file_name": "trips/käse.mp4",\n    "duration_s": 7.04,\n'
     )
     assert text.endswith("  ]\n}\n")
@@ -163,7 +163,7 @@ def test_records_are_valid(values: dict[str, Any]) -> None:
 
 
 WRONG: list[tuple[tuple[str | int, ...], Any]] = [
-    (("schema",), "captioner-video-2"),
+    (("schema",), "captioner-video-1"),
     (("status",), "fine"),
     (("status",), "partial"),  # without an error
     (("status",), "failed"),  # with frames
@@ -271,6 +271,10 @@ def test_unsure_segments_have_no_subtitle() -> None:
         assert text_of(format, record(), min_confidence=0.51).count("-->") == cues
         assert text_of(format, record(), min_confidence=0.5).count("-->") == cues + 1
     assert text_of("txt", record(), min_confidence=1.0) == text_of("txt", record())
+    nothing = record(segments=[{**segment(0.0, 3.0, "", 0.0), "text": None, "avg_logprob": None}])
+    SCHEMA_OF_RECORDS.validate(nothing)
+    assert "-->" not in text_of("srt", nothing) + text_of("vtt", nothing).partition(NOTE)[2]
+    assert "\n0:00.0-0:03.0       nothing to see\n" in text_of("txt", nothing)
     for wrong in (-0.1, 1.1, float("nan")):
         with pytest.raises(ValueError, match="give a number from 0 to 1"):
             TAG_WRITERS["srt"](min_confidence=wrong)

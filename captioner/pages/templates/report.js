@@ -56,6 +56,8 @@
   } catch { /* not ours: begin with none */ }
   for (const item of items) if (edits.get(item.key) === item.text) edits.delete(item.key);
 
+  const isUnsure = (item) => item.text !== null && !edits.has(item.key) &&
+    item.sure !== null && item.sure < data.unsure_below && item.record.calibrated !== false;
   const textOf = (item) => (edits.has(item.key) ? edits.get(item.key) : item.text);
   function edit(item, text) {
     const clean = text.replace(/\s+/g, " ").trim();
@@ -73,7 +75,7 @@
   /* --- which are shown ---------------------------------------------------------------- */
 
   const search = $("search"), sort = $("sort"), tag = $("tag"), show = $("show");
-  const least = $("least"), count = $("count");
+  const least = $("least"), count = $("count"), hider = $("unsure");
   const counts = new Map();
   for (const item of items) {
     for (const name of new Set(item.tags.map((each) => each.name))) {
@@ -86,6 +88,7 @@
   }
   $("tag-field").hidden = !counts.size;
   $("least-field").hidden = !items.some((item) => item.sure !== null);
+  $("unsure-field").hidden = !items.some(isUnsure);
 
   function hay(item) {
     item.hay ??= [textOf(item) || "", item.name, item.error || "", ...item.tags.map((t) => t.name)]
@@ -111,14 +114,14 @@
     const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean);
     const floor = Number(least.value) / 100;
     shown = items.filter((item) =>
-      wanted[show.value](item) &&
+      wanted[show.value](item) && !(hider.checked && isUnsure(item)) &&
       (!tag.value || item.tags.some((each) => each.name === tag.value)) &&
       (floor === 0 || (item.sure !== null && item.sure >= floor)) &&
       terms.every((term) => hay(item).includes(term)));
     shown.sort(orders[sort.value]);
     $("least-shown").textContent = `${least.value} %`;
     $("nothing").hidden = shown.length > 0;
-    $("clear").hidden = !(search.value || tag.value || floor || show.value !== "all");
+    $("clear").hidden = !(search.value || tag.value || floor || hider.checked || show.value !== "all");
     if (!shown.includes(active)) active = shown[0] || null;
     for (const card of cards.values()) card.remove();
     cards.clear();
@@ -128,10 +131,11 @@
       ? `${some} of ${all} images, the first ${number.format(most)} are shown`
       : shown.length === items.length ? `${all} images` : `${some} of ${all} images`;
   }
-  for (const field of [search, sort, tag, show, least]) field.addEventListener("input", filter);
+  for (const field of [search, sort, tag, show, least, hider]) field.addEventListener("input", filter);
   $("clear").addEventListener("click", () => {
     search.value = tag.value = "";
     least.value = 0;
+    hider.checked = false;
     show.value = "all";
     filter();
     search.focus();
@@ -272,6 +276,7 @@
         "aria-valuemax": 100, "aria-valuenow": Math.round(100 * item.sure),
       }, bar), make("span", {className: "number", title: "Confidence"}, percent(item.sure)));
     }
+    if (isUnsure(item)) line.append(make("span", {className: "doubt"}, "unsure"));
     if (edits.has(item.key)) line.append(make("span", {className: "edited"}, "edited"));
     return line;
   }
@@ -308,7 +313,7 @@
       if (textOf(item) !== null) actions.append(button("Copy", () => copy(textOf(item))));
     }
     const card = make("article", {
-      className: "card", tabIndex: item === active ? 0 : -1, "aria-labelledby": id,
+      className: isUnsure(item) ? "card unsure" : "card", tabIndex: item === active ? 0 : -1, "aria-labelledby": id,
     }, box, body, actions);
     card.item = item;
     reach(card, item === active);

@@ -33,8 +33,13 @@
     const front = minutes >= 60 ? `${Math.floor(minutes / 60)}:${pad(minutes % 60)}` : minutes;
     return `${front}:${pad(Math.floor(tenths / 10) % 60)}.${tenths % 10}`;
   }
+  const floor = data.unsure_below || 0;
+  const isUnsure = (part) => part.text !== null && part.confidence < floor;
+  const said = (part) => (part.text === null ? "Nothing to see" : part.text);
+  const kindOf = (part) => (part.text === null ? "nothing" : isUnsure(part) ? "unsure" : "");
   const range = (part) => `${clock(part.start)} to ${clock(part.end)}`;
   const sure = (part) => `${percent(part.confidence)} sure`;
+  const aside = (part) => (part.text === null ? "" : ` · ${sure(part)}`) + (isUnsure(part) ? " · unsure" : "");
 
   /* The last part that starts no later, if it has not ended; parts are in the order of time. */
   function partAt(parts, time) {
@@ -89,7 +94,8 @@
   const track = video.addTextTrack("captions", "What it shows", "en");
   const cueText = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   for (const each of passages) {
-    if (each.end > each.start) track.addCue(new VTTCue(each.start, each.end, cueText(each.text)));
+    const isSaid = each.text !== null && !isUnsure(each);
+    if (isSaid && each.end > each.start) track.addCue(new VTTCue(each.start, each.end, cueText(each.text)));
   }
   function showCaptions(on) {
     track.mode = on ? "showing" : "hidden";
@@ -157,9 +163,10 @@
   const blocks = lane("segments", title("Segments"), "Segments");
   for (const each of segments) {
     each.block = place(make("button", {
-      type: "button", tabIndex: -1, title: `${range(each)}, ${sure(each)}\n${each.text}`,
-      "aria-label": `${range(each)}: ${each.text}`,
-    }, imageOf(each), make("span", {className: "what", "aria-hidden": "true"}, each.text)), each);
+      type: "button", tabIndex: -1, className: kindOf(each),
+      title: `${range(each)}${aside(each)}\n${said(each)}`,
+      "aria-label": `${range(each)}: ${said(each)}`,
+    }, imageOf(each), make("span", {className: "what", "aria-hidden": "true"}, said(each))), each);
     each.block.addEventListener("click", () => seek(each.start));
     blocks.append(each.block);
   }
@@ -273,7 +280,7 @@
     if (segment.hay === undefined) {
       const over = tags.filter((tag) => tag.segments.some(
         (span) => span.start < segment.end && span.end > segment.start));
-      segment.hay = [segment.text, ...segment.tags.map((tag) => tag.name), ...over.map((tag) => tag.name)]
+      segment.hay = [segment.text || "", ...segment.tags.map((tag) => tag.name), ...over.map((tag) => tag.name)]
         .join("\n").toLowerCase();
     }
     return segment.hay;
@@ -294,11 +301,11 @@
     return [...parts, text.slice(at)];
   }
   function rowOf(segment) {
-    segment.what = make("span", {className: "what"}, segment.text);
+    segment.what = make("span", {className: "what"}, said(segment));
     segment.named = make("span", {className: "tags"}, segment.tags.map((tag) => tag.name).join(", "));
     const row = make("button", {type: "button", className: "row", tabIndex: -1},
       make("span", {className: "thumb"}, imageOf(segment)),
-      make("span", {className: "when"}, `${clock(segment.start)} – ${clock(segment.end)} · ${sure(segment)}`),
+      make("span", {className: "when"}, `${clock(segment.start)} – ${clock(segment.end)}${aside(segment)}`),
       segment.what, segment.named);
     row.addEventListener("click", () => seek(segment.start));
     const copies = make("button", {
@@ -306,7 +313,7 @@
       "aria-label": `Copy the caption at ${clock(segment.start)}`,
     }, "Copy");
     copies.addEventListener("click", () => copy(segment.text));
-    segment.row = make("li", null, row, copies);
+    segment.row = make("li", {className: kindOf(segment)}, row, segment.text === null ? null : copies);
     segment.row.addEventListener("focusin", () => activate(segment));
     return segment.row;
   }
@@ -333,15 +340,26 @@
     shown[to].row.firstChild.focus();
   });
 
+  const hider = $("unsure");
+  let hides = recall("captioner.unsure") === "hidden";
+  hider.hidden = !passages.some(isUnsure);
+  hider.addEventListener("click", () => {
+    hides = !hides;
+    remember("captioner.unsure", hides ? "hidden" : null);
+    filter();
+  });
+
   function filter() {
     const terms = search.value.toLowerCase().split(/\s+/).filter(Boolean);
-    shown = passages.filter((each) => terms.every((term) => hay(each).includes(term)));
+    hider.setAttribute("aria-pressed", String(hides));
+    shown = passages.filter((each) => !(hides && isUnsure(each)) &&
+      terms.every((term) => hay(each).includes(term)));
     const found = new Set(shown);
     for (const each of passages) {
       each.row.hidden = !found.has(each);
       for (const part of each.parts) part.block.classList.toggle("other", !found.has(each));
       if (terms.length || each.isMarked) {
-        each.what.replaceChildren(...marked(each.text, terms));
+        each.what.replaceChildren(...marked(said(each), terms));
         each.named.replaceChildren(...marked(each.tags.map((tag) => tag.name).join(", "), terms));
         each.isMarked = terms.length > 0;
       }
@@ -352,7 +370,7 @@
     nothing.hidden = shown.length > 0 || !segments.length;
     const all = `${number.format(segments.length)} segment${segments.length === 1 ? "" : "s"}`;
     const those = shown.reduce((sum, each) => sum + each.parts.length, 0);
-    $("count").textContent = terms.length ? `${number.format(those)} of ${all}` : all;
+    $("count").textContent = terms.length || those < segments.length ? `${number.format(those)} of ${all}` : all;
     if (!found.has(active)) activate(shown[0] || null);
   }
   search.addEventListener("input", filter);
@@ -364,7 +382,8 @@
     }
   });
   $("copy").addEventListener("click", () => copy(
-    shown.map((each) => `${clock(each.start)}\t${each.text}\n`).join("")));
+    shown.filter((each) => each.text !== null)
+      .map((each) => `${clock(each.start)}\t${each.text}\n`).join("")));
 
   /* --- what is shown now --------------------------------------------------------------------- */
 
@@ -414,7 +433,8 @@
       if (current) mark(current, false);
       current = next;
       if (current) mark(current, true);
-      $("now-text").textContent = current ? current.text : "";
+      $("now-text").textContent = current ? said(current) : "";
+      $("now-text").className = current ? kindOf(current.passage) : "";
       if (performance.now() > followed) follow();
     }
     for (const tag of tags) {
