@@ -17,7 +17,7 @@ from PIL import Image, UnidentifiedImageError
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable, why_unreadable
 from captioner.files.recognising import HEAD_BYTES, LFS, RAW, READ, VIDEO, recognise, recognised
-from captioner.images.colour_spaces import describe_png
+from captioner.images.colour_spaces import describe_colours
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
 from captioner.images.kinds import EXTRAS, Extra
@@ -26,10 +26,10 @@ from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_sho
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
 version is not mixed with what is computed from these. 2: colours by profiles and by what PNG says
-of them, deep TIFFs."""
+of them, deep TIFFs. 4: colours by the numbers of AVIF and of HDR's profiles."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -201,9 +201,7 @@ def _read(file: LimitedFile, wanted: _Wanted) -> Image.Image:
             raise ImageError(f"more than {MAX_SCANS} scans")
         if isinstance(file, EndedFile) and "progressive" not in image.info:
             raise EOFError  # Of all other files the first attempt has had what there is.
-        if image.format == "PNG":
-            is_grey = _plain_mode(image) == "L" or image.mode.startswith("I")
-            describe_png(image, file, is_grey)
+        describe_colours(image, file)
         if wanted.min_side is not None:
             image.draft(None, (wanted.min_side, wanted.min_side))
         return _normalise(image, wanted.may_be_partial, wanted.orientation)
