@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 from PIL import Image
 
 from captioner.files.recognising import RAW
-from captioner.images.jxl_header import jxl_size
+from captioner.images.jxl_header import jxl_header
 from captioner.images.kinds import HEIC, JPEG_XL
 from captioner.images.limits import MAX_MEMORY_BYTES, MAX_PROFILE_BYTES
 
@@ -126,10 +126,15 @@ def _jpeg_xl(path: Path, max_pixels: int) -> Answer:
     from pillow_jxl import Decoder
 
     data = path.read_bytes()
-    size = jxl_size(data)
-    if size is None:
+    said = jxl_header(data)
+    if said is None:
         raise Refused(f"truncated {JPEG_XL}")
-    _check_size(size, max_pixels)
+    _check_size(said.size, max_pixels)
+    if said.is_animated:
+        # The decoder gives pixels only when it has had all frames, and none of a file cut before.
+        raise Refused(
+            f"an animated {JPEG_XL}, whose first frame cannot be read: convert that to PNG or JPEG"
+        )
     is_jpeg, info, pixels, profile, _ = Decoder(num_threads=0)(data)
     if is_jpeg:
         return {"orientation": 1}, bytes(pixels), b""
