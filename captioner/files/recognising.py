@@ -56,6 +56,7 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
     (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
     (0, b"\x1a\x45\xdf\xa3", VIDEO),  # Matroska, WebM
     (0, b"FLV\1", VIDEO),
     (0, b"OggS", VIDEO),
