@@ -61,9 +61,15 @@ def _answer(request: dict[str, Any]) -> Answer:
         return {"failed": f"the reader of {request['kind']} cannot be loaded ({error})"}, b"", b""
     except Exception as error:
         # Whatever these libraries raise for what nobody has foreseen, it costs this file alone.
-        text = " ".join(str(error).split())
+        text = " ".join(_words(error).split())
         text = "".join(each if each.isprintable() else "\ufffd" for each in text)[:MAX_REASON]
         return {"failed": f"damaged {request['kind']} ({text or type(error).__name__})"}, b"", b""
+
+
+def _words(error: Exception) -> str:
+    # LibRaw's reasons come as bytes.
+    first = error.args[0] if error.args else ""
+    return first.decode(errors="replace") if isinstance(first, bytes) else str(error)
 
 
 def _limit_memory() -> None:

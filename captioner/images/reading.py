@@ -16,11 +16,11 @@ from PIL import Image, UnidentifiedImageError
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable, why_unreadable
-from captioner.files.recognising import HEAD_BYTES, LFS, RAW, READ, VIDEO, recognise, recognised
+from captioner.files.recognising import HEAD_BYTES, RAW, recognise, recognised
 from captioner.images.colour_spaces import describe_colours
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
-from captioner.images.kinds import EXTRAS, Extra
+from captioner.images.kinds import EXTRAS, Extra, why_not_read
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
 from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_short, load_rows
 from captioner.images.tiff_layout import layout_of
@@ -277,7 +277,7 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        return _unidentified(path)
+        return why_not_read(None if path is None else recognise(path))
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):
@@ -289,17 +289,6 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, EOFError) or re.search("truncated", text, re.IGNORECASE):
         return "truncated file"
     return f"damaged file ({text})" if text else "damaged file"
-
-
-def _unidentified(path: Path | None) -> str:
-    kind = None if path is None else recognise(path)
-    if kind is None or kind in READ or kind in EXTRAS:
-        return "not an image Pillow can read"
-    if kind == VIDEO:
-        return "a video and not an image: `captioner tag` reads videos"
-    if kind == LFS:
-        return f"a {LFS} and not the image: `git lfs pull` fetches it"
-    return f"{kind} is not supported: convert it to JPEG"
 
 
 def _normalise(

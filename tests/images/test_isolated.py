@@ -218,6 +218,7 @@ def test_without_its_extra_a_file_says_which_one(
         ("x.jxl", b"\0\0\0\x0cJXL \r\n\x87\n", "truncated JPEG XL"),
         ("x.jxl", b"\xff\x0a\xfa\x1f\x41\x91\x08", "damaged JPEG XL ("),
         ("x.cr2", b"II*\0\x10\0\0\0CR\2\0", "damaged raw photo ("),
+        ("y.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(50), "damaged raw photo (Input/output"),
         ("x.cr3", b"\0\0\0\x14ftypcrx \0\0\0\0isom", "damaged raw photo ("),
         ("x.nef", b"MM\0*\0\0\0\x08", "damaged raw photo ("),
     ],
