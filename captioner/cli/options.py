@@ -329,7 +329,7 @@ def say_what_was_passed_over(
         wanted: whether the user wants to know.
     """
     from captioner.files.finding import other_files
-    from captioner.files.recognising import VIDEO, recognise
+    from captioner.files.recognising import DOCUMENTS, VIDEO, recognise
 
     if not wanted:
         return
@@ -341,7 +341,9 @@ def say_what_was_passed_over(
         return  # What was named is gone by now, and has been done.
     for path in others:
         found = recognise(path)
-        if found is not None and (found == VIDEO or kind.noun == "image"):
+        if found is None or found in DOCUMENTS:
+            continue
+        if found == VIDEO or kind.noun == "image":
             counts[found] += 1
             suffixes.setdefault(found, set()).add(path.suffix.lower() or "no suffix")
     if counts:

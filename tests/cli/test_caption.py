@@ -7,9 +7,11 @@ import json
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from captioner.cli import entry as cli
 from captioner.decoding.options import DecodingOptions
+from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel
 
 
@@ -76,6 +78,20 @@ def test_a_bad_image_is_named_the_rest_captioned_and_the_exit_code_is_1(run, pho
     assert err == (
         "captioner: photos/b.jpg: not an image Pillow can read\ncaptioner: 2 captioned, 1 failed\n"
     )
+
+
+def test_damaged_metadata_is_no_matter_for_the_user(
+    run, photos: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 50
+    Image.open(photos / "a.png").save(photos / "b.jpg", exif=exif.tobytes()[:40])
+    with pytest.warns(UserWarning, match="Tag data larger"):
+        read_image(photos / "b.jpg")
+    recwarn.clear()
+    code, _, err = run("caption", "photos/b.jpg")
+    assert (code, err) == (0, "captioner: 1 captioned, 0 failed\n")
+    assert recwarn.list == []
 
 
 def test_quiet_leaves_the_errors_only(run, photos: Path) -> None:
