@@ -52,23 +52,31 @@ def add_option(group: Arguments, kind: type, name: str, **how: Any) -> None:
     """
     description, default = described(kind)[name]
     keywords: dict[str, Any] = {"default": argparse.SUPPRESS, "help": description.help}
-    stated = description.default_text
+    if stated := _default_text(kind, name):
+        keywords["help"] += f" (default: {stated})"
     if description.kind is bool:
         keywords["action"] = argparse.BooleanOptionalAction if default else "store_true"
-        stated = stated or ("" if not default else flag_of(kind, name))
-    else:
-        keywords |= {"metavar": description.metavar} if description.metavar else {}
-        keywords |= {"choices": description.choices} if description.choices else {}
-        if description.kind is tuple and not how.keys() & {"action", "nargs"}:
-            keywords["type"] = words_of
-        elif description.kind is not tuple and not description.choices:
-            keywords["type"] = value_of(description)
-    if stated is None and default not in (None, ()):
-        words = default if description.kind is tuple else [default]
-        stated = ",".join(f"{each:g}" if isinstance(each, float) else str(each) for each in words)
-    if stated:
-        keywords["help"] += f" (default: {stated})"
+    elif description.choices:
+        keywords["choices"] = description.choices
+    elif description.kind is not tuple:
+        keywords["type"] = value_of(description)
+    elif not how.keys() & {"action", "nargs"}:
+        keywords["type"] = words_of
+    if description.metavar is not None:
+        keywords["metavar"] = description.metavar
     group.add_argument(flag_of(kind, name), dest=name, **(keywords | how))
+
+
+def _default_text(kind: type, name: str) -> str:
+    """What the help calls the default of a field; empty: nothing."""
+    description, default = described(kind)[name]
+    if description.default_text is not None:
+        return description.default_text
+    if description.kind is bool:
+        return flag_of(kind, name) if default else ""
+    if description.kind is tuple:
+        return ",".join(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
 
 
 def flag_of(kind: type, name: str) -> str:
