@@ -72,8 +72,10 @@ def _default_text(kind: type, name: str) -> str:
     description, default = described(kind)[name]
     if description.default_text is not None:
         return description.default_text
-    if description.kind is bool:
-        return flag_of(kind, name) if default else ""
+    if default is None or default is False:
+        return ""
+    if default is True:
+        return flag_of(kind, name)
     if description.kind is tuple:
         return ",".join(default)
     return f"{default:g}" if isinstance(default, float) else str(default)

@@ -30,7 +30,6 @@ class DataOptions:
         "folder of the images, if it is elsewhere",
         kind=str,
         metavar="DIR",
-        default_text="",
     )
     sidecar_suffix: str | None = option(
         None,
@@ -40,9 +39,7 @@ class DataOptions:
         default_text=".txt, else .caption, else what captioner has written there",
     )
     split: str = option("dev", "which images")
-    limit: int | None = option(
-        None, "only the first N images", kind=int, metavar="N", default_text="", minimum=1
-    )
+    limit: int | None = option(None, "only the first N images", kind=int, metavar="N", minimum=1)
 
     def __post_init__(self) -> None:
         check_options(self)

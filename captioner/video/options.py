@@ -38,7 +38,6 @@ class SamplingOptions:
         "look at every Nth frame instead",
         kind=int,
         metavar="N",
-        default_text="",
         minimum=1,
     )
     shots: bool = option(True, "find the cuts, and look at every shot; without, all is one shot")
@@ -78,7 +77,6 @@ class SamplingOptions:
         kind=float,
         flag="--end",
         metavar="TIME",
-        default_text="",
         minimum=0,
         maximum=LONGEST_VIDEO_S,
     )

@@ -17,6 +17,7 @@ class Tea:
     """Options of every kind."""
 
     cups: int = option(2, "how many", metavar="N", minimum=1)
+    spoons: int = option(0, "how many")
     max_heat: float = option(90.0, "how hot", minimum=0, maximum=100)
     sugar: float | None = option(None, "how sweet", kind=float, above=0, default_text="none")
     leaf: str = option("green", "which", choices=("green", "black"))
@@ -24,6 +25,7 @@ class Tea:
     lid: bool = option(True, "covered")
     guests: tuple[str, ...] = option(("me",), "who", metavar="NAMES")
     herbs: tuple[str, ...] = option((), "what", flag="--add")
+    note: str | None = option(None, "beside it", kind=str)
     unnamed: int = 5
 
     def __post_init__(self) -> None:
@@ -87,6 +89,7 @@ def test_the_help_states_the_defaults() -> None:
     del stated["help"]
     assert stated == {
         "cups": "how many (default: 2)",
+        "spoons": "how many (default: 0)",
         "max_heat": "how hot (default: 90)",
         "sugar": "how sweet (default: none)",
         "leaf": "which (default: green)",
@@ -94,6 +97,7 @@ def test_the_help_states_the_defaults() -> None:
         "lid": "covered (default: --lid)",
         "guests": "who (default: me)",
         "herbs": "what",
+        "note": "beside it",
     }
 
 
