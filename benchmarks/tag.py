@@ -27,8 +27,9 @@ from captioner.files.finding import SourceFile
 from captioner.model.caption_model import CaptionModel
 from captioner.model.shipped import load_model
 from captioner.tagging.videos import tag_videos
-from captioner.video.opening import READERS, open_video
-from captioner.video.sampling import Cut, SamplingOptions, sample
+from captioner.video.opening import open_video
+from captioner.video.options import READERS, SamplingOptions
+from captioner.video.sampling import Cut, sample
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
 SIZE = (1280, 720)  # (width, height) in pixels

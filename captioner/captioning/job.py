@@ -22,6 +22,7 @@ from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
 from captioner.images.kinds import IMAGES, find_images, images_to_find
 from captioner.model.caption_model import CaptionModel
+from captioner.model.options import BatchOptions
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ class CaptionJob:
     candidates: bool = False
     min_confidence: float = 0.0
     min_tag_confidence: float | None = None
-    batch_size: int = 32
+    batch_size: int = BatchOptions.batch_size
     workers: int = 0
     overwrite: bool = False
     append: bool = False

@@ -6,16 +6,23 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
-from captioner.cli.options import decoding_options, say, say_what_was_passed_over
+from captioner.cli.options import (
+    decoding_options,
+    model_of,
+    options_of,
+    say,
+    say_what_was_passed_over,
+)
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.model.options import BatchOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
@@ -35,13 +42,12 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
 
     if args.embed:
         _check_embedding()
     page = _page(args)
     _job_of(args, page)  # Report a mistake before the model is loaded.
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     job = _job_of(args, page, model.decoding)
     tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
@@ -152,8 +158,7 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
     page = ReportJob(
         captions=folder_of(output) / "captions.jsonl",
         output=output,
-        batch_size=args.batch_size,
-        workers=args.workers,
+        **asdict(options_of(BatchOptions, args)),
         overwrite=args.overwrite,
     )
     check_report(page)
@@ -200,8 +205,7 @@ def _job(
             candidates=candidates,
             min_confidence=args.min_confidence,
             min_tag_confidence=args.tags,
-            batch_size=args.batch_size,
-            workers=args.workers,
+            **asdict(options_of(BatchOptions, args)),
             overwrite=args.overwrite,
             append=args.append,
             missing_only=args.missing_only,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options
+from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options, model_of
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 
@@ -32,11 +32,10 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_decoding(parser)
-    add_model(parser, batch_size=1, workers=False)
+    add_model(parser)
 
 
 def _explain(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
     from captioner.pages.explain import explain, save_figure
 
     output: Path = args.output
@@ -44,7 +43,7 @@ def _explain(args: argparse.Namespace) -> int:
         raise CaptionerError(f"output {shown(output)}: the image is a PNG; end it in .png")
     check_outputs([output], args.overwrite)
     decoding_options(args)  # Report a mistake before the model is loaded.
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     options = decoding_options(args, model.decoding)
     explanation = explain(model, args.image, options)
     save_figure(explanation, output)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_model, say
+from captioner.cli.options import add_model, model_of, options_of, say
 from captioner.cli.progress import image_bar
 from captioner.files.escaping import shown
+from captioner.model.options import BatchOptions
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -59,25 +61,23 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         help="replace a file that is not a report of these captions",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-    add_model(parser)
+    add_model(parser, has_batches=True)
 
 
 def _report(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
     from captioner.pages.report import ReportJob, check_report
 
     job = ReportJob(
         captions=args.captions,
         output=args.output,
         images=args.images,
-        batch_size=args.batch_size,
-        workers=args.workers,
+        **asdict(options_of(BatchOptions, args)),
         overwrite=args.overwrite,
     )
     check_report(job)
     model = None
     if not args.no_attention:
-        model = load_model(args.model, device=args.device, precision=args.precision)
+        model = model_of(args)
     return run_report(job, model, args.quiet)
 
 

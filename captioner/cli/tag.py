@@ -8,51 +8,31 @@ from collections import Counter
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from captioner.cli.options import (
-    add_arguments,
     add_decoding,
     add_exclude,
     add_model,
+    add_option,
+    add_options,
     decoding_options,
     list_of,
+    model_of,
     moment,
     options_of,
     say,
     say_what_was_passed_over,
 )
-from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.options import described
+from captioner.tagging.options import FrameBatchOptions, TagOptions
+from captioner.video.options import SamplingOptions
 
 if TYPE_CHECKING:
     from captioner.files.finding import SourceFile
 
-READERS = ("pyav", "opencv")  # as in video.opening, which loads NumPy; a test compares them
 SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
-
-FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("fps", float, "N", "look at N frames per second of video (default: 1)"),
-    ("every_n_frames", int, "N", "look at every Nth frame instead"),
-    (
-        "max_frames",
-        int,
-        "N",
-        "maximum number of frames of a video, spread over all of a longer one (default: no limit)",
-    ),
-    (
-        "time_limit_s",
-        float,
-        "S",
-        "give up a video whose decoder delivers nothing for S seconds (default: 60)",
-    ),
-)
-TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("min_confidence", float, "P", "minimum confidence of a tag, from 0 to 1 (default: 0.25)"),
-    ("min_coverage", float, "P", "minimum share of the time that a tag covers (default: 0.05)"),
-    ("max_tags", int, "N", "maximum number of tags of a video (default: 20)"),
-    ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
-)
 
 TAG_EXAMPLES = """\
 examples:
@@ -101,58 +81,29 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     frames = parser.add_argument_group("frames")
-    add_arguments(frames, FRAME_ARGUMENTS)
-    for name, text in (
-        ("start", "look only at what is shown from here on: seconds, mm:ss or hh:mm:ss"),
-        ("end", "and only at what is shown before this. Times stay those of the whole video"),
-    ):
-        frames.add_argument(
-            f"--{name}",
-            dest=f"{name}_s",
-            type=moment,
-            default=argparse.SUPPRESS,
-            metavar="TIME",
-            help=text,
-        )
-    frames.add_argument(
-        "--shots",
-        action=argparse.BooleanOptionalAction,
-        default=argparse.SUPPRESS,
-        help="find the cuts, and look at every shot (default); without, all is one shot",
-    )
-    frames.add_argument(
-        "--reader",
-        choices=READERS,
-        default=argparse.SUPPRESS,
-        help="of the files: pyav (default) has exact times and counts damage; opencv for files "
-        "that pyav cannot read",
-    )
-    add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
+    for name in described(SamplingOptions):
+        is_moment = name in ("start_s", "end_s")
+        add_option(frames, SamplingOptions, name, **({"type": moment} if is_moment else {}))
+    add_options(parser.add_argument_group("tags"), TagOptions)
     add_decoding(parser)
-    add_model(parser, batch_size=16, workers=False)
+    add_options(add_model(parser), FrameBatchOptions)
 
 
 def _tag(args: argparse.Namespace) -> int:
-    from captioner.model.shipped import load_model
     from captioner.tagging.job import TagJob, run_tag_job
-    from captioner.tagging.timeline import TagOptions
     from captioner.video.opening import VIDEOS, find_videos
-    from captioner.video.sampling import SamplingOptions
 
-    start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
-    if end_s is not None and end_s <= start_s:
-        raise CaptionerError(f"--end {end_s:g}: give a time after --start {start_s:g}, in seconds")
     job = TagJob(
         output_dir=args.output_dir,
         formats=args.format,
-        sampling=options_of(SamplingOptions, "frames", args),
-        tagging=options_of(TagOptions, "tags", args),
+        sampling=options_of(SamplingOptions, args),
+        tagging=options_of(TagOptions, args),
         decoding=decoding_options(args),
-        batch_size=args.batch_size,
+        batch_size=options_of(FrameBatchOptions, args).batch_size,
         overwrite=args.overwrite,
     )
     files = list(find_videos(args.paths, args.exclude))
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     job = replace(job, decoding=decoding_options(args, model.decoding))
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")

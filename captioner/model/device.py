@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from captioner.errors import CaptionerError
-from captioner.networks.fast_encoder import PRECISIONS
+from captioner.networks.precisions import PRECISIONS
 
 
 def find_device(device: str) -> torch.device:

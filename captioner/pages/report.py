@@ -21,6 +21,7 @@ from captioner.files.escaping import shown
 from captioner.files.journal import journal_beside, sources_of
 from captioner.files.writing import cannot_read, check_folder, check_no_folder, replace_file
 from captioner.model.caption_model import CaptionModel
+from captioner.model.options import BatchOptions
 from captioner.pages.render import render_page
 from captioner.pages.report_images import Look, Lookout, ReportImage
 from captioner.text.tokenizer import tokenize
@@ -58,7 +59,7 @@ class ReportJob:
     captions: Path
     output: Path
     images: Path | None = None
-    batch_size: int = 32
+    batch_size: int = BatchOptions.batch_size
     workers: int = 0
     overwrite: bool = False
 

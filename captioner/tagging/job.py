@@ -37,14 +37,14 @@ from captioner.files.writing import (
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
 from captioner.pages.video_index import INDEX, TagPages
-from captioner.tagging.timeline import TagOptions
+from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
 from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.version import __version__
 from captioner.video.events import Failed
 from captioner.video.frames import READING
 from captioner.video.opening import VIDEOS
-from captioner.video.sampling import SamplingOptions
+from captioner.video.options import SamplingOptions
 
 SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
 
@@ -68,7 +68,7 @@ class TagJob:
     sampling: SamplingOptions = SamplingOptions()
     tagging: TagOptions = TagOptions()
     decoding: DecodingOptions = DecodingOptions()
-    batch_size: int = 16
+    batch_size: int = FrameBatchOptions.batch_size
     overwrite: bool = False
 
     def __post_init__(self) -> None:

@@ -28,18 +28,13 @@ from captioner.model.results import CaptionResult
 from captioner.model.shipped import load_model
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
-from captioner.tagging.timeline import (
-    CaptionedFrame,
-    Segment,
-    Shot,
-    TagOptions,
-    VideoTag,
-    build_timeline,
-)
+from captioner.tagging.options import FrameBatchOptions, TagOptions
+from captioner.tagging.timeline import CaptionedFrame, Segment, Shot, VideoTag, build_timeline
 from captioner.video.events import ChosenFrame, Ended, Event, Failed, Opened
 from captioner.video.frames import VideoError, VideoInfo
+from captioner.video.options import SamplingOptions
 from captioner.video.process import VideoProcess
-from captioner.video.sampling import Cut, SamplingOptions
+from captioner.video.sampling import Cut
 
 SCHEMA = "captioner-video-1"
 
@@ -160,7 +155,7 @@ def tag_videos(
     sampling: SamplingOptions | None = None,
     tagging: TagOptions | None = None,
     decoding: DecodingOptions | None = None,
-    batch_size: int = 16,
+    batch_size: int = FrameBatchOptions.batch_size,
     on_progress: Progress | None = None,
     thumbnails: bool = False,
 ) -> Generator[VideoTags, None, None]:

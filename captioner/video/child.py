@@ -23,7 +23,8 @@ from captioner.images.transform import ImageTransform
 from captioner.video.events import Ended
 from captioner.video.frames import Frame, Video, VideoError
 from captioner.video.opening import open_video
-from captioner.video.sampling import Cut, SamplingOptions, sample
+from captioner.video.options import SamplingOptions
+from captioner.video.sampling import Cut, sample
 
 SIGN_OF_LIFE_S = 0.5
 

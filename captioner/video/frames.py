@@ -17,14 +17,13 @@ import numpy as np
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable
+from captioner.video.options import LONGEST_VIDEO_S
 
 READING = 3
 """Rises when the same files give other images, times or cuts than before: results do not mix."""
 
 LONGEST_GAP_S = 3600.0
 """Longest time that a frame is believed to be shown, unless the video is announced to be longer."""
-
-LONGEST_VIDEO_S = 1e6  # Announced lengths above are nonsense: 11 days.
 
 MAX_PIXEL_ASPECT = 8
 """Pixels that are announced to be more oblong than that are taken for square ones."""

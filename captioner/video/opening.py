@@ -18,6 +18,7 @@ from captioner.files.kinds import FileKind
 from captioner.video import animations
 from captioner.video.frames import Video, VideoError
 from captioner.video.opencv import OpenCvVideo
+from captioner.video.options import READERS
 from captioner.video.pyav import PyAvVideo
 from captioner.video.webp import WebPVideo
 
@@ -43,9 +44,6 @@ _MOVING = " .gif .webp .apng .png"
 _VIDEOS_AND_MOVING = FileKind(
     "video", VIDEOS.suffixes | animations.SUFFIXES, VIDEOS.supported + _MOVING
 )
-
-
-READERS = ("pyav", "opencv")
 
 
 def find_videos(

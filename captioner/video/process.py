@@ -27,7 +27,7 @@ from captioner.files.child import python_command
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
 from captioner.video.events import Ended, Event, Failed, event_of, receive
-from captioner.video.sampling import SamplingOptions
+from captioner.video.options import SamplingOptions
 
 JOBS_AHEAD = 4  # videos that the child knows of, so that it never waits for the next one
 MESSAGES_AHEAD = 64  # messages read ahead: about 10 MB of images of 224x224 pixels

@@ -163,11 +163,11 @@ def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--beam-size", "0"], "beam_size=0: give a whole number of at least 1"),
-        (["--beam-size", "two"], "argument --beam-size: invalid int value: 'two'"),
-        (["--num-captions", "4"], "num_captions=4: beam search gives at most beam_size=3"),
-        (["--temperature", "0.5"], "temperature=0.5 works on sampling only"),
-        (["--length-penalty", "nan"], "length_penalty=nan: give a number"),
+        (["--beam-size", "0"], "argument --beam-size: '0': give a whole number of at least 1"),
+        (["--beam-size", "two"], "argument --beam-size: 'two': give a whole number of at least 1"),
+        (["--num-captions", "4"], "--num-captions 4: beam search gives at most --beam-size 3"),
+        (["--temperature", "0.5"], "--temperature 0.5 works on sampling only: set --sample"),
+        (["--length-penalty", "nan"], "argument --length-penalty: 'nan': give a number from 0"),
         (["--batch-size", "0"], "argument --batch-size: '0': give a whole number of at least 1"),
         (["--workers", "-1"], "argument --workers: '-1': give a whole number of at least 0"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),

@@ -9,8 +9,8 @@ from typing import Any
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
 from captioner.video.events import Ended, Event
+from captioner.video.options import SamplingOptions
 from captioner.video.process import VideoProcess
-from captioner.video.sampling import SamplingOptions
 
 SMALL = ImageTransform(size=(64, 48))
 

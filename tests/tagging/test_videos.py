@@ -22,10 +22,10 @@ from captioner.files.finding import SourceFile
 from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
 from captioner.model.tags import tags_of
-from captioner.tagging.timeline import TagOptions
+from captioner.tagging.options import TagOptions
 from captioner.tagging.videos import VideoTags, tag_video, tag_videos
 from captioner.video.frames import VideoError
-from captioner.video.sampling import SamplingOptions
+from captioner.video.options import SamplingOptions
 from helpers.processes import children, ignore_running_children
 from helpers.videos import photo, real_clip, write_video
 

@@ -11,7 +11,8 @@ from PIL import Image
 from captioner.errors import CaptionerError
 from captioner.video.animations import is_animated
 from captioner.video.frames import VideoError
-from captioner.video.opening import READERS, find_videos, open_video
+from captioner.video.opening import find_videos, open_video
+from captioner.video.options import READERS
 from helpers.videos import number_of, numbered, numbered_video
 
 readers = pytest.mark.parametrize("reader", READERS)

@@ -16,8 +16,9 @@ from captioner.images.transform import ImageTransform
 from captioner.video.child import MAX_REASON, Out, serve
 from captioner.video.events import ChosenFrame, Ended, Opened, receive
 from captioner.video.frames import VideoInfo
-from captioner.video.opening import READERS, open_video
-from captioner.video.sampling import Cut, SamplingOptions
+from captioner.video.opening import open_video
+from captioner.video.options import READERS, SamplingOptions
+from captioner.video.sampling import Cut
 from helpers.video_events import SMALL, end_of, events, kinds
 from helpers.videos import (
     MS,

@@ -25,7 +25,8 @@ from captioner.video.colours import (
     to_srgb,
 )
 from captioner.video.frames import VideoInfo
-from captioner.video.opening import READERS, open_video
+from captioner.video.opening import open_video
+from captioner.video.options import READERS
 from helpers.videos import evenly, number_of, numbered, write_video
 
 readers = pytest.mark.parametrize("reader", READERS)

@@ -10,7 +10,8 @@ import pytest
 from PIL import Image
 
 from captioner.video.frames import VideoInfo
-from captioner.video.opening import READERS, open_video
+from captioner.video.opening import open_video
+from captioner.video.options import READERS
 from helpers.shown_frames import error_of, exactly, read, shown
 from helpers.videos import (
     HEIGHT,

@@ -12,7 +12,8 @@ import numpy as np
 import pytest
 
 from captioner.video.frames import VideoError
-from captioner.video.opening import READERS, open_video
+from captioner.video.opening import open_video
+from captioner.video.options import READERS
 from helpers.shown_frames import exactly, read, shown
 from helpers.videos import (
     HEIGHT,

@@ -9,7 +9,8 @@ import pytest
 
 from captioner.errors import CaptionerError
 from captioner.video.frames import VideoError
-from captioner.video.opening import READERS, find_videos, open_video
+from captioner.video.opening import find_videos, open_video
+from captioner.video.options import READERS
 from helpers.shown_frames import error_of, read
 from helpers.videos import numbered_video
 

@@ -19,9 +19,8 @@ import captioner
 from captioner.files.finding import SourceFile
 from captioner.images.transform import ImageTransform
 from captioner.video.events import ChosenFrame, Ended, Event, Failed
-from captioner.video.opening import READERS
+from captioner.video.options import READERS, SamplingOptions
 from captioner.video.process import JOBS_AHEAD, VideoProcess
-from captioner.video.sampling import SamplingOptions
 from helpers.processes import children, ignore_running_children
 from helpers.video_events import SMALL, end_of, events, files, kinds
 from helpers.videos import (
@@ -257,7 +256,7 @@ PROGRAM = """
 import sys, time
 from pathlib import Path
 from captioner.files.finding import SourceFile
-from captioner.video.sampling import SamplingOptions
+from captioner.video.options import SamplingOptions
 from captioner.images.transform import ImageTransform
 from captioner.video.process import VideoProcess
 

@@ -12,7 +12,8 @@ import pytest
 
 from captioner.video.colours import FrameConverter
 from captioner.video.frames import Pixels, VideoError, VideoInfo
-from captioner.video.opening import READERS, open_video
+from captioner.video.opening import open_video
+from captioner.video.options import READERS
 from helpers.shown_frames import exactly, read, shown
 from helpers.videos import (
     HEIGHT,

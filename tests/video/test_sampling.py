@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 
 from captioner.video.frames import Frame, VideoError
-from captioner.video.opening import READERS, open_video
-from captioner.video.sampling import SETTLE_S, Cut, SamplingOptions, sample
+from captioner.video.opening import open_video
+from captioner.video.options import READERS, SamplingOptions
+from captioner.video.sampling import SETTLE_S, Cut, sample
 from captioner.video.shots import find_cuts
 from helpers.videos import (
     CAT,
@@ -55,27 +56,27 @@ def indices(path: Path, **options: Any) -> list[int]:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"fps": 0}, "fps=0: give a number above 0, at most 1000"),
-        ({"fps": -1.0}, "fps=-1.0: give a number above 0, at most 1000"),
-        ({"fps": 1001}, "fps=1001: give a number above 0, at most 1000"),
-        ({"fps": float("nan")}, "fps=nan: give a number above 0, at most 1000"),
-        ({"fps": float("inf")}, "fps=inf: give a number above 0, at most 1000"),
-        ({"fps": True}, "fps=True: give a number above 0, at most 1000"),
-        ({"fps": "1"}, "fps='1': give a number above 0, at most 1000"),
-        ({"fps": None}, "fps=None: give a number above 0, at most 1000"),
-        ({"time_limit_s": 0}, "time_limit_s=0: give a number above 0, at most 1e+06"),
-        ({"time_limit_s": 2e6}, "time_limit_s=2000000.0: give a number above 0, at most 1e+06"),
+        ({"fps": 0}, "fps=0: give a number above 0 and at most 1000"),
+        ({"fps": -1.0}, "fps=-1.0: give a number above 0 and at most 1000"),
+        ({"fps": 1001}, "fps=1001: give a number above 0 and at most 1000"),
+        ({"fps": float("nan")}, "fps=nan: give a number above 0 and at most 1000"),
+        ({"fps": float("inf")}, "fps=inf: give a number above 0 and at most 1000"),
+        ({"fps": True}, "fps=True: give a number above 0 and at most 1000"),
+        ({"fps": "1"}, "fps='1': give a number above 0 and at most 1000"),
+        ({"fps": None}, "fps=None: give a number above 0 and at most 1000"),
+        ({"time_limit_s": 0}, "time_limit_s=0: give a number above 0 and at most 1e+06"),
+        ({"time_limit_s": 2e6}, "time_limit_s=2000000.0: give a number above 0 and at most 1e+06"),
         ({"every_n_frames": 0}, "every_n_frames=0: give a whole number of at least 1"),
         ({"every_n_frames": 1.5}, "every_n_frames=1.5: give a whole number of at least 1"),
         ({"every_n_frames": True}, "every_n_frames=True: give a whole number of at least 1"),
         ({"max_frames": 0}, "max_frames=0: give a whole number of at least 1"),
         ({"max_frames": "9"}, "max_frames='9': give a whole number of at least 1"),
-        ({"start_s": -1}, "start_s=-1: give seconds, 0 to 1e+06"),
-        ({"start_s": None}, "start_s=None: give seconds, 0 to 1e+06"),
-        ({"end_s": float("nan")}, "end_s=nan: give seconds, 0 to 1e+06"),
-        ({"end_s": 0}, "end_s=0: give a time after start_s=0.0"),
-        ({"start_s": 5, "end_s": 5}, "end_s=5: give a time after start_s=5"),
-        ({"reader": "ffmpeg"}, "reader='ffmpeg': choose one of pyav, opencv"),
+        ({"start_s": -1}, "start_s=-1: give a number from 0 to 1e+06"),
+        ({"start_s": None}, "start_s=None: give a number from 0 to 1e+06"),
+        ({"end_s": float("nan")}, "end_s=nan: give a number from 0 to 1e+06"),
+        ({"end_s": 0}, "end_s=0: give a time after start_s=0, in seconds"),
+        ({"start_s": 5, "end_s": 5}, "end_s=5: give a time after start_s=5, in seconds"),
+        ({"reader": "ffmpeg"}, "reader='ffmpeg': choose from pyav, opencv"),
     ],
 )
 def test_options_are_checked_when_made(options: dict[str, Any], message: str) -> None:

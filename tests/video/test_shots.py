@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.video.opening import READERS
+from captioner.video.options import READERS
 from captioner.video.shots import FLASH_S
 from helpers.videos import (
     BLACK,
