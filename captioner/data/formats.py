@@ -51,7 +51,11 @@ FORMATS: dict[str, Format] = {
         read_flickr,
         "*.token.txt, captions.txt (image,caption) or results.csv (also with commas or tabs)",
     ),
-    "coco": Format(find_coco, read_coco, "captions*.json, or train.json with val.json, there or in annotations/"),
+    "coco": Format(
+        find_coco,
+        read_coco,
+        "captions*.json, or train.json with val.json, there or in annotations/",
+    ),
     "karpathy": Format(find_karpathy, read_karpathy, "dataset*.json"),
     "jsonl": Format(
         lambda root: find_table(root, ".jsonl"),
@@ -70,7 +74,9 @@ FORMATS: dict[str, Format] = {
         find_parquet, read_parquet, "*.parquet with images and captions, also in folders there"
     ),
     "sidecar": sidecar_format(),
-    "webdataset": Format(find_tars, read_tars, "*.tar, also compressed (*.tar.gz, *.tgz ...) and in folders there"),
+    "webdataset": Format(
+        find_tars, read_tars, "*.tar, also compressed (*.tar.gz, *.tgz ...) and in folders there"
+    ),
 }
 
 LAST_RESORTS = ("sidecar", "lavis", "parquet", "webdataset")
