@@ -14,13 +14,14 @@ import numpy as np
 from captioner.video.containers import (
     CONTAINERS,
     has_encrypted_packets,
-    measured_s,
+    measured_lengths,
     no_frames,
     not_opened,
 )
 from captioner.video.frames import (
     Clock,
     Frame,
+    Lengths,
     Pixels,
     Video,
     VideoError,
@@ -138,9 +139,9 @@ class OpenCvVideo(Video):
             read, image = self._capture.read()
             index, image = index + 1, image if read else None
 
-    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
-        """See `Video.measured_s`."""
-        return measured_s(self.path, alive)
+    def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
+        """See `Video.lengths`."""
+        return measured_lengths(self.path, alive)
 
     def close(self) -> None:
         """Close the file."""

@@ -24,7 +24,7 @@ class SamplingOptions:
         every_n_frames: take every so manieth frame instead, whatever its time; None goes by `fps`.
         shots: find the cuts; every shot then has at least one frame. Without, all is one shot.
         max_frames: most frames looked at in one video. They are spread over all of a longer video;
-            where the file does not say how long it is, it is read once more, without decoding, to
+            where no index says how long it is, the file is read once more, without decoding, to
             find out. None sets no bound.
         reader: ``pyav`` or ``opencv``; see `captioner.video.opening`.
         time_limit_s: a video whose reader delivers nothing for this many seconds is given up.
@@ -110,7 +110,8 @@ def sample(
     """
     length_s = None
     if options.max_frames is not None:
-        length_s = options.part_length_s(video.info.expected_s or video.measured_s(alive))
+        length_s = video.info.announced_s if video.info.is_exact else None
+        length_s = options.part_length_s(length_s or video.lengths(alive).video_s)
     due = _Due(options, length_s)
     shot_start_s = options.start_s
     seen = False  # whether a frame of this shot was chosen

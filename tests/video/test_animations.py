@@ -56,7 +56,7 @@ def test_images_that_move_are_read(tmp_path: Path, reader: str, suffix: str) -> 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_their_length_can_be_measured(tmp_path: Path, suffix: str) -> None:
     with open_video(moving(tmp_path / f"a.{suffix}")) as video:
-        assert video.measured_s() == pytest.approx(1.0)
+        assert video.lengths().video_s == pytest.approx(1.0)
 
 
 def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
