@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from captioner.video.encryption import PROTECTED, says_it_is_encrypted
 from captioner.video.frames import Clock, Lengths, VideoError
 
 CONTAINERS = (
@@ -48,7 +48,8 @@ def video_stream(container: Any, path: Path) -> Any:
         raise VideoError("no_video_stream", f"it holds {held}", path)
     streams = [stream for stream in streams if stream.codec_context is not None]
     if not streams:
-        raise VideoError("no_decoder", "no decoder for its video stream", path)
+        reason = _IS_ENCRYPTED if says_it_is_encrypted(path) else "no decoder for its video stream"
+        raise VideoError("no_decoder", reason, path)
     stream = max(streams, key=lambda each: each.width * each.height)
     stream.thread_type = "AUTO"
     return stream
@@ -168,30 +169,14 @@ def not_opened(path: Path) -> VideoError:
 
 
 ENCRYPTION = "encryption_info"  # FFmpeg puts it beside each packet that needs a key
-_PROTECTED = ("encv", "drmi")  # what MP4 calls encrypted video
-_ENCRYPTED = re.compile(
-    # Matroska's ContentEncryption with its algorithm, and ASF's two objects of that name.
-    rb"\x50\x35.{1,12}\x47\xe1|\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
-    rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c",
-    re.DOTALL,
-)
+_IS_ENCRYPTED = "it is encrypted (DRM): only a copy without protection can be read"
 
 
 def no_frames(path: Path) -> VideoError:
     """The error of a video without a frame that can be decoded."""
-    if _is_encrypted(path):
-        reason = "it is encrypted (DRM): only a copy without protection can be read"
-        return VideoError("no_decoder", reason, path)
+    if has_encrypted_packets(path) or says_it_is_encrypted(path):
+        return VideoError("no_decoder", _IS_ENCRYPTED, path)
     return VideoError("no_frames", "no frame of it can be decoded", path)
-
-
-def _is_encrypted(path: Path) -> bool:
-    """Whether a file that cannot be decoded says that it is encrypted."""
-    if has_encrypted_packets(path):
-        return True
-    with suppress(OSError), path.open("rb") as file:
-        return _ENCRYPTED.search(file.read(65_536)) is not None
-    return False
 
 
 def has_encrypted_packets(path: Path) -> bool:
@@ -200,7 +185,7 @@ def has_encrypted_packets(path: Path) -> bool:
 
     with suppress(VideoError, av.error.FFmpegError, IndexError), open_container(path) as container:
         stream = video_stream(container, path)
-        if stream.codec_context.codec_tag in _PROTECTED:
+        if stream.codec_context.codec_tag in PROTECTED:
             return True
         first = next((packet for packet in container.demux(stream) if packet.size), None)
         return first is not None and bool(first.has_sidedata(ENCRYPTION))

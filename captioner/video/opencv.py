@@ -17,6 +17,8 @@ from captioner.video.containers import (
     measured_lengths,
     no_frames,
     not_opened,
+    open_container,
+    video_stream,
 )
 from captioner.video.frames import (
     Clock,
@@ -109,6 +111,8 @@ class OpenCvVideo(Video):
             self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
         try:
             if not self._capture.isOpened():
+                with open_container(path) as container:
+                    video_stream(container, path)  # It knows more of what is wrong.
                 raise not_opened(path)
             read, first = self._capture.read()
             if not read or has_encrypted_packets(path):
