@@ -31,6 +31,12 @@ WRITTEN_SUFFIXES = frozenset(_WRITTEN_SUFFIXES.split())
 READ = frozenset({"JPEG", "PNG", "GIF", "WebP", "AVIF", "TIFF", "BMP"})
 """Images that Pillow reads."""
 
+IMAGES = READ | {
+    *("HEIC", "JPEG XL", "JPEG 2000", RAW),
+    *("Photoshop", "OpenEXR", "Radiance HDR", "GIMP", "icon", "SVG"),
+}
+"""All images that are recognised."""
+
 _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),

@@ -9,6 +9,8 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
+from captioner.files.recognising import IMAGES, LFS, recognise
+from captioner.video.animations import is_animated
 from captioner.video.encryption import PROTECTED, says_it_is_encrypted
 from captioner.video.frames import Clock, Lengths, VideoError
 
@@ -35,7 +37,10 @@ def open_container(path: Path) -> Any:
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    """The largest video stream that is not a cover image; VideoError if there is none."""
+    """The largest video stream that is not a cover image; VideoError if there is none.
+
+    Of two that are as large, the one with more frames: animated AVIF holds a still as well.
+    """
     from av.stream import Disposition
 
     streams = [
@@ -50,7 +55,7 @@ def video_stream(container: Any, path: Path) -> Any:
     if not streams:
         reason = _IS_ENCRYPTED if says_it_is_encrypted(path) else "no decoder for its video stream"
         raise VideoError("no_decoder", reason, path)
-    stream = max(streams, key=lambda each: each.width * each.height)
+    stream = max(streams, key=lambda each: (each.width * each.height, each.frames))
     stream.thread_type = "AUTO"
     return stream
 
@@ -160,12 +165,22 @@ def seconds_of(count: int, time_base: Any) -> Fraction:
     return count * Fraction(time_base.numerator, time_base.denominator)
 
 
+_STILL = IMAGES - {"GIF", "WebP"}  # Those are videos of one frame.
+
+
 def not_opened(path: Path) -> VideoError:
     """The error of a file that is not a video."""
     # The index of an MP4 file stands at its end: a part of such a file says nothing about itself.
     if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
         return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
-    return VideoError("not_a_video", "not a video that can be read", path)
+    kind = recognise(path)
+    if kind == LFS:
+        reason = f"a {LFS} and not the video: `git lfs pull` fetches it"
+    elif kind in _STILL and not is_animated(path):
+        reason = f"an image ({kind}) and not a video: `captioner caption` reads images"
+    else:
+        reason = "not a video that can be read"
+    return VideoError("not_a_video", reason, path)
 
 
 ENCRYPTION = "encryption_info"  # FFmpeg puts it beside each packet that needs a key

@@ -129,8 +129,6 @@ def jpeg() -> bytes:
 @readers
 def test_files_that_are_no_videos(tmp_path: Path, reader: str) -> None:
     for name, data in {
-        "photo.mp4": jpeg(),
-        "photo.jpg": jpeg(),
         "text.mp4": b"just words\n" * 100,
         "zeros.mkv": bytes(5000),
         "page.webm": b"<!DOCTYPE html><html><body>404</body></html>",
@@ -140,6 +138,14 @@ def test_files_that_are_no_videos(tmp_path: Path, reader: str) -> None:
         (tmp_path / name).write_bytes(data)
         found = error_of(tmp_path / name, reader)
         assert found == ("not_a_video", "not a video that can be read"), name
+    (tmp_path / "photo.mp4").write_bytes(jpeg())
+    code, reason = error_of(tmp_path / "photo.mp4", reader)
+    assert code == "not_a_video"
+    assert reason == "an image (JPEG) and not a video: `captioner caption` reads images"
+    (tmp_path / "pointer.mp4").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    code, reason = error_of(tmp_path / "pointer.mp4", reader)
+    assert code == "not_a_video"
+    assert reason == "a pointer of Git LFS and not the video: `git lfs pull` fetches it"
 
 
 CENC = {
