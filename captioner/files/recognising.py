@@ -35,6 +35,12 @@ READ = frozenset({"JPEG", "PNG", "GIF", "WebP", "AVIF", "TIFF", "BMP"})
 DOCUMENTS = frozenset({WEB_PAGE, ARCHIVE, PDF})
 """What is named where it is called an image, and not counted where it is called what it is."""
 
+IMAGES = READ | {
+    *("HEIC", "JPEG XL", "JPEG 2000", RAW),
+    *("Photoshop", "OpenEXR", "Radiance HDR", "GIMP", "icon", "SVG"),
+}
+"""All images that are recognised."""
+
 _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
     (0, b"\x89PNG\r\n\x1a\n", "PNG"),

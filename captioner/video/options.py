@@ -21,7 +21,7 @@ class SamplingOptions:
         every_n_frames: take every Nth frame instead, whatever its time; None goes by `fps`.
         shots: find the cuts; every shot then has at least one frame. Without, all is one shot.
         max_frames: most frames looked at in one video. They are spread over all of a longer video;
-            where the file does not say how long it is, it is read once more, without decoding, to
+            where no index says how long it is, the file is read once more, without decoding, to
             find out. None sets no bound.
         reader: ``pyav`` or ``opencv``; see `captioner.video.opening`.
         time_limit_s: a video whose reader delivers nothing for this many seconds is given up.

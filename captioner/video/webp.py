@@ -11,7 +11,7 @@ from PIL import Image
 
 from captioner.video import animations
 from captioner.video.containers import no_frames, not_opened
-from captioner.video.frames import Frame, Pixels, Video, VideoInfo, plausible
+from captioner.video.frames import Frame, Lengths, Pixels, Video, VideoInfo
 from captioner.video.opencv import ImageFrame
 
 
@@ -31,14 +31,14 @@ class WebPVideo(Video):
             raise no_frames(path)
         self.info = VideoInfo(*self._image.size, 0, None)
 
-    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
-        """See `Video.measured_s`."""
+    def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
+        """See `Video.lengths`."""
         total_s = 0.0
         with suppress(*_PILLOW_ERRORS), animations.open_webp(self.path) as image:
             for _, lasts_s in animations.webp_frames(image):
                 total_s += lasts_s
                 alive()
-        return plausible(total_s)
+        return Lengths(total_s, total_s, 0.0)
 
     def _next(self) -> tuple[Pixels, float] | None:
         try:
