@@ -125,12 +125,12 @@ def read_parts(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> P
         tag_calibration,
         _read_familiarity(tensors, network.feature_size),
         _read_tag_head(tensors, lexicon, network.feature_size),
-        _read_decoding(description.get("decoding", {})),
+        read_decoding(description.get("decoding", {})),
         tensors,
     )
 
 
-def _read_decoding(kept: Mapping[str, Any]) -> DecodingOptions:
+def read_decoding(kept: Mapping[str, Any]) -> DecodingOptions:
     """The model's own way of captioning.
 
     Raises:
