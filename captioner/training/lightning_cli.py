@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -19,9 +18,11 @@ from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
 
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.networks.configs import MIN_SIDE, DecoderConfig, EncoderConfig
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
+from captioner.training.outcome import best_text, scores_text, warnings_of
 from captioner.training.run_folder import (
     LastCheckpoint,
     RunFolder,
@@ -29,6 +30,8 @@ from captioner.training.run_folder import (
     checkpoint_folder,
     claim_folder,
     find_checkpoint,
+    remove_folder,
+    resume_hint,
 )
 from captioner.training.start import SETTINGS, settings_of_start
 from captioner.training.task import CaptionTask
@@ -59,11 +62,31 @@ class TrainingParser(LightningArgumentParser):
         """
         command = self.prog.replace(" [options]", "") if " " in self.prog else "captioner fit"
         hint = "give them in a file with --config; " if "are required" in message else ""
-        raise CaptionerError(f"{message}\n({hint}`{command} --help` lists all options)") from ex
+        raise CaptionerError(f"{message}\n({hint}`{command} --help-all` lists all options)") from ex
 
 
 class CaptionCLI(LightningCLI):
     """The command line of training: one folder for a run, one set of callbacks for every run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the command that the arguments name.
+
+        What failed before its first step leaves no folder; what was interrupted says how it
+        resumes.
+        """
+        self._made: Path | None = None
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException as error:
+            is_fit = "subcommand" in self.__dict__ and self.subcommand == "fit"
+            if is_fit and not self._has_stepped():
+                remove_folder(Path(self.config.fit.run_dir), self._made)
+            if is_fit and isinstance(error.__context__ or error, KeyboardInterrupt):
+                print(f"captioner: {shown(resume_hint(self.config.fit.run_dir))}", file=sys.stderr)
+            raise
+
+    def _has_stepped(self) -> bool:
+        return "trainer" in self.__dict__ and self.trainer.global_step > 0
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -125,6 +148,9 @@ class CaptionCLI(LightningCLI):
         Raises:
             CaptionerError: when an option has a value that cannot be used.
         """
+        for command in ("validate", "test"):
+            # Lightning's table has scores of two scales; after_validate prints ours.
+            self._subcommand_parsers[command].set_defaults({"verbose": False})
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
         if options.data.root is None and not options.data.sources:
@@ -162,7 +188,7 @@ class CaptionCLI(LightningCLI):
         """Look at the run's folder before the features of a thousand images are computed."""
         options = self.config[self.subcommand]
         if self.subcommand == "fit" and not options.trainer.fast_dev_run:
-            claim_folder(Path(options.run_dir), options.ckpt_path)
+            self._made = claim_folder(Path(options.run_dir), options.ckpt_path)
 
     def instantiate_classes(self) -> None:
         """Build task, data module and trainer.
@@ -195,11 +221,30 @@ class CaptionCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        """Say where the best checkpoint is."""
+        """Say how good the best checkpoint is, what to do with it, and what is wrong with it."""
         best = self.trainer.checkpoint_callback
-        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
-            path = os.path.relpath(best.best_model_path)
-            print(f"best {best.monitor}: {float(best.best_model_score):.4f}, {path}")
+        if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
+            return
+        value, monitor = float(best.best_model_score), str(best.monitor)
+        run_dir = Path(self.config.fit.run_dir)
+        print(best_text(monitor, value, Path(best.best_model_path), run_dir))
+        task, data = self.model, self.datamodule
+        if monitor == "val/cider_d" and task.objective == "cross_entropy":
+            examples = data.examples["train"]
+            captions = sum(len(each.captions) for each in examples)
+            for warning in warnings_of(value, len(examples), captions, task.init_from):
+                print(f"captioner: {warning}", file=sys.stderr)
+
+    def after_validate(self) -> None:
+        """Print the scores."""
+        print(scores_text(self._scores(), "val"))
+
+    def after_test(self) -> None:
+        """Print the scores."""
+        print(scores_text(self._scores(), "test"))
+
+    def _scores(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
 
 def _check_options(options: Any) -> None:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +162,11 @@ def find_checkpoint(
     return str(path)
 
 
-def claim_folder(folder: Path, ckpt_path: str | None) -> None:
+def claim_folder(folder: Path, ckpt_path: str | None) -> Path | None:
     """Make the folder of a run that starts, or resumes from ``ckpt_path``.
+
+    Returns:
+        The topmost folder that was made; None if all were there.
 
     Raises:
         CaptionerError: it holds another run, or cannot be written.
@@ -172,6 +177,7 @@ def claim_folder(folder: Path, ckpt_path: str | None) -> None:
             "folder (--run_dir)"
         )
     try:
+        missing = [path for path in (folder, *folder.parents) if not path.exists()]
         folder.mkdir(parents=True, exist_ok=True)
         if not os.access(folder, os.W_OK):
             raise PermissionError(0, "no permission to write")
@@ -179,6 +185,32 @@ def claim_folder(folder: Path, ckpt_path: str | None) -> None:
         raise CaptionerError(
             f"cannot write {folder}: {error.strerror}; choose another --run_dir"
         ) from error
+    return missing[-1] if missing else None
+
+
+def remove_folder(folder: Path, made: Path | None) -> None:
+    """Remove what a run that failed before its first step has made.
+
+    Args:
+        folder: of the run.
+        made: the topmost folder that `claim_folder` made: this one, or one above it.
+    """
+    if made is None:
+        return
+    shutil.rmtree(folder, ignore_errors=True)
+    for parent in folder.parents:
+        if not parent.is_relative_to(made):
+            break
+        with suppress(OSError):  # something else is in it
+            parent.rmdir()
+
+
+def resume_hint(run_dir: str) -> str:
+    """What to do after an interruption."""
+    last = Path(checkpoint_folder(run_dir)) / LAST
+    if last.is_file():
+        return f"{last} was saved: run the same command with --ckpt_path last to resume"
+    return "nothing was saved yet: run the same command again to start over"
 
 
 def checkpoint_folder(run_dir: str) -> str:

@@ -341,7 +341,9 @@ class CaptionTask(pl.LightningModule):
                 if len(parts) > 1:
                     self.log(f"{name}/{part.source.name}/{key}", value)
         for key, value in means.items():
-            self.log(f"{name}/{key}", value, prog_bar=key == "cider_d")
+            self.log(f"{name}/{key}", value)
+        # The progress bar is for people: times 100, as papers print it.
+        self.log("CIDEr-D", 100 * means["cider_d"], prog_bar=True, logger=False)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Some of the captions with their images, for TensorBoard."""
