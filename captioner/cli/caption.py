@@ -11,7 +11,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
-from captioner.cli.options import decoding_options, say, say_what_was_passed_over
+from captioner.cli.options import (
+    decoding_options,
+    say,
+    say_if_calibration_was_lost,
+    say_what_was_passed_over,
+)
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
 from captioner.errors import CaptionerError
@@ -46,6 +51,7 @@ def _caption(args: argparse.Namespace) -> int:
     tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
+    say_if_calibration_was_lost(model, wanted=not args.quiet)
     code = _run(args, job, model)
     if page is None:
         return code

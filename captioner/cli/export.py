@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.options import add_decoding, check_outputs, decoding_options
+from captioner.cli.options import (
+    NOT_CALIBRATED,
+    add_decoding,
+    check_outputs,
+    decoding_options,
+    say,
+)
 from captioner.files.escaping import shown
 
 EXPORT_EXAMPLES = """\
@@ -48,4 +54,6 @@ def _export(args: argparse.Namespace) -> int:
     model = export_checkpoint(first, args.output, *others, decoding=options)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
+    # The checkpoint never has one: training makes that of the model it started from untrue.
+    say(f"captioner: {NOT_CALIBRATED}")
     return 0

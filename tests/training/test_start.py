@@ -11,6 +11,7 @@ import torch
 import yaml
 
 from captioner.cli import entry as cli
+from captioner.cli.options import NOT_CALIBRATED
 from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import load_checkpoint
@@ -179,7 +180,7 @@ def test_what_training_makes_untrue_is_left_out(
 
 
 def test_the_shipped_model_learns_from_own_captions(
-    fit: Callable[..., int], own: Path, tmp_path: Path
+    fit: Callable[..., int], own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     text = (own / "metadata.jsonl").read_text().replace("lynx", "zorblax")
     (own / "metadata.jsonl").write_text(text)
@@ -193,4 +194,11 @@ def test_the_shipped_model_learns_from_own_captions(
     assert model.encoder.config.image_size == shipped.encoder.config.image_size
     assert model.decoding == shipped.decoding
     assert model.provenance["init_from"] == "default"
-    assert model.caption([own / "0.png"])[0].text
+    lost = f"captioner: {NOT_CALIBRATED}\n"
+    assert capsys.readouterr().err.endswith(lost)
+    for name, calibrated in ((str(output), False), ("default", True)):
+        captions = tmp_path / f"{calibrated}.jsonl"
+        arguments = ["caption", str(own / "0.png"), f"--model={name}", f"--output={captions}"]
+        assert cli.main(arguments) == 0
+        assert (lost in capsys.readouterr().err) is not calibrated
+        assert json.loads(captions.read_text())["calibrated"] is calibrated
