@@ -16,6 +16,7 @@ from captioner.cli.options import (
     model_of,
     options_of,
     say,
+    say_if_calibration_was_lost,
     say_what_was_passed_over,
 )
 from captioner.cli.progress import with_progress
@@ -52,6 +53,7 @@ def _caption(args: argparse.Namespace) -> int:
     tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
+    say_if_calibration_was_lost(model, wanted=not args.quiet)
     code = _run(args, job, model)
     if page is None:
         return code

@@ -27,6 +27,7 @@ from captioner.cli.options import shown_lines
 from captioner.cli.report import REPORT_EXAMPLES, add_report
 from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
 from captioner.cli.tag import TAG_EXAMPLES, add_tag
+from captioner.cli.training_help import short_help, with_long_help
 from captioner.errors import CaptionerError
 from captioner.version import __version__
 
@@ -125,6 +126,9 @@ def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argpa
 def _train(arguments: Sequence[str]) -> int:
     from captioner.files.writing import keep_matplotlib_in_cache
 
+    if (text := short_help(arguments)) is not None:
+        print(text, end="")
+        return 0
     keep_matplotlib_in_cache()
     try:
         from captioner.training.lightning_cli import main as train
@@ -135,4 +139,4 @@ def _train(arguments: Sequence[str]) -> int:
             f"`captioner {arguments[0]}` needs {error.name}, which is not installed; "
             'pip install "captioner[train]"'
         ) from error
-    return train(arguments)
+    return train(with_long_help(arguments))

@@ -5,7 +5,13 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from captioner.cli.options import add_decoding, check_outputs, decoding_options
+from captioner.cli.options import (
+    NOT_CALIBRATED,
+    add_decoding,
+    check_outputs,
+    decoding_options,
+    say,
+)
 from captioner.files.escaping import shown
 
 EXPORT_EXAMPLES = """\
@@ -32,15 +38,22 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    add_decoding(parser, "The model's defaults; kept in the file.")
+    add_decoding(
+        parser,
+        "The model's defaults; kept in the file. What is not given is as in the model that the "
+        "training started from, or as below.",
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
-    from captioner.model.checkpoints import export_checkpoint
+    from captioner.model.checkpoints import decoding_of, export_checkpoint
 
     check_outputs([args.output], args.overwrite)
     first, *others = args.checkpoint
-    model = export_checkpoint(first, args.output, *others, decoding=decoding_options(args))
+    options = decoding_options(args, decoding_of(first))
+    model = export_checkpoint(first, args.output, *others, decoding=options)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
+    # The checkpoint never has one: training makes that of the model it started from untrue.
+    say(f"captioner: {NOT_CALIBRATED}")
     return 0

@@ -313,6 +313,25 @@ def say(line: str) -> None:
     tqdm.write(shown_lines(line), file=sys.stderr)
 
 
+NOT_CALIBRATED = (
+    "the model is not calibrated: a confidence is the geometric mean of the words' probabilities, "
+    "higher than the share of right words; `captioner calibrate` measures that"
+)
+
+
+def say_if_calibration_was_lost(model: CaptionModel, *, wanted: bool) -> None:
+    """One line for a model whose training made the calibration of its start untrue.
+
+    Args:
+        model: the captioner.
+        wanted: whether the user wants to know.
+    """
+    from captioner.model.description import has_lost_calibration
+
+    if wanted and has_lost_calibration(model):
+        say(f"captioner: {NOT_CALIBRATED}")
+
+
 def say_what_was_passed_over(
     paths: Sequence[str],
     kind: FileKind,

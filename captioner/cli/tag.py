@@ -5,7 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,7 @@ from captioner.cli.options import (
     moment,
     options_of,
     say,
+    say_if_calibration_was_lost,
     say_what_was_passed_over,
 )
 from captioner.files.escaping import shown
@@ -107,10 +109,11 @@ def _tag(args: argparse.Namespace) -> int:
     job = replace(job, decoding=decoding_options(args, model.decoding))
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
+    say_if_calibration_was_lost(model, wanted=not args.quiet)
     counts: Counter[str] = Counter()
     with _VideoBars(len(files), args.quiet) as bars:
         outcomes = run_tag_job(job, model, files, bars.frame)
-        with closing(outcomes):
+        with closing(outcomes), _saying_how_to_resume(args.overwrite):
             for outcome in outcomes:
                 counts[outcome.status] += 1
                 bars.video()
@@ -121,6 +124,19 @@ def _tag(args: argparse.Namespace) -> int:
         say("captioner: " + _counts_text(counts))
     say_what_was_passed_over(args.paths, VIDEOS, args.exclude, wanted=not args.quiet)
     return 1 if counts["failed"] else 0
+
+
+@contextmanager
+def _saying_how_to_resume(overwrite: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        without = " without --overwrite" if overwrite else ""
+        say(
+            f"captioner: run the same command{without} to resume: finished videos are kept, the "
+            "others are done from their start"
+        )
+        raise
 
 
 def _counts_text(counts: Counter[str]) -> str:

@@ -192,7 +192,7 @@ class _Output:
 
     def save(self, file: SourceFile, video: VideoTags) -> None:
         """Write the files of a video, then its line."""
-        record = {**video.to_dict(), **self._about}
+        record = {**video.to_dict(), **self._about, "model": self._model}
         line = {**summary_line(record), "source": Fingerprint.of(file).to_dict()}
         if video.status != "failed":
             line |= self._save_files(file, video, record)
@@ -215,6 +215,11 @@ class _Output:
                 found["page"] = self._pages.href(target)
             replace_file(target, writer.text(record), temporary=part_beside(target))
         return found
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        about: dict[str, Any] = self._about["model"]
+        return {**about, "calibrated": about["tag_confidence"] == "calibrated"}
 
     def is_finished(self, file: SourceFile) -> bool:
         """Whether an earlier run has done this video.

@@ -213,7 +213,8 @@ def test_tags_go_into_jsonl(
     records = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     assert [record["file_name"] for record in records] == ["a.png", "b.jpg", "sub/a.png"]
     for record in records:
-        assert list(record) == ["file_name", "text", "confidence", "tags", "error"]
+        assert list(record) == [*("file_name", "text", "confidence", "calibrated", "tags", "error")]
+        assert record["calibrated"] is False
         confidences = [tag["confidence"] for tag in record["tags"]]
         assert confidences == sorted(confidences, reverse=True)
         assert {tag["type"] for tag in record["tags"]} <= {"noun", "verb", "adjective"}

@@ -176,6 +176,8 @@ def test_every_format_is_what_strict_readers_take(
     named = {(tag["name"], tag["type"]) for tag in record["tags"]}
     assert {(row["tag"], row["type"]) for row in rows} == named != set()
     assert record["model"]["tag_confidence"] == "raw"
+    assert record["model"].pop("calibrated") is False
+    assert lines(output)[0]["calibrated"] is False
     settings = json.loads((output / ".captioner-tag.json").read_text("utf-8"))
     assert (record["model"], record["settings"]) == (settings["model"], settings["settings"])
     for text in texts:
@@ -453,7 +455,11 @@ def test_ctrl_c_leaves_what_is_finished(tmp_path: Path, options: list[str]) -> N
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert errors.splitlines()[-1] == "captioner: interrupted"
+    assert errors.splitlines()[-2:] == [
+        "captioner: run the same command to resume: finished videos are kept, the others are done "
+        "from their start",
+        "captioner: interrupted",
+    ]
     assert "Traceback" not in errors
     done = lines(output)
     assert 4 <= len(done) < 30

@@ -34,7 +34,8 @@
     return `${front}:${pad(Math.floor(tenths / 10) % 60)}.${tenths % 10}`;
   }
   const range = (part) => `${clock(part.start)} to ${clock(part.end)}`;
-  const sure = (part) => `${percent(part.confidence)} sure`;
+  const meaning = data.calibrated === false ? " (not calibrated)" : "";
+  const sure = (part) => `${percent(part.confidence)} sure${meaning}`;
 
   /* The last part that starts no later, if it has not ended; parts are in the order of time. */
   function partAt(parts, time) {
