@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from safetensors import safe_open
 
 from captioner.cli.entry import main
-from captioner.model.choices import SHIPPED
+from captioner.model.options import SHIPPED
 from captioner.model.tags import TagCalibration
 from captioner.text.lexicon import Lexicon
 from helpers.icc import D50_XY, PROPHOTO, rgb_profile

@@ -87,6 +87,8 @@ def test_the_schema_refuses_what_is_not_written(records: dict[str, list[dict[str
         changed("confidence", 1.5),
         changed("confidence", None),
         changed("confidence", "0.5"),
+        changed("calibrated", None),
+        changed("calibrated", 1),
         changed("file_name", ""),
         changed("more", 1),
         changed("candidates/0/log_prob", 0.1),
@@ -99,6 +101,7 @@ def test_the_schema_refuses_what_is_not_written(records: dict[str, list[dict[str
         {key: value for key, value in good.items() if key != "text"},
         {**bad, "text": "a dog"},
         {**bad, "confidence": 0.5},
+        {**bad, "calibrated": False},
         {**bad, "tags": []},
         {**bad, "error": ""},
     ]

@@ -34,6 +34,8 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["report", "--help"],
         ["explain", "--help"],
         ["report-training", "--help"],
+        ["fit", "--help"],
+        ["validate", "--help"],
     ],
 )
 def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:

@@ -78,7 +78,8 @@ class CaptionRecord:
             affixes: what stands around every caption, those of the candidates as well; their
                 words and all numbers stay the model's own.
 
-        An unsure caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
+        ``calibrated`` says what ``confidence`` is; see `CaptionResult.confidence`. An unsure
+        caption is left out, ``text`` is None then; its ``confidence`` stays. Where there
         are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each. ``partial`` is
         there, and True, where the file is cut short. Where a caption was to be embedded,
         ``embed_error`` says why it is not, None if it is.
@@ -89,6 +90,7 @@ class CaptionRecord:
                 None if self.result is None or self.unsure else affixes.around(self.result.text)
             ),
             "confidence": None if self.result is None else round(self.result.confidence, 4),
+            "calibrated": None if self.result is None else self.result.is_calibrated,
         }
         if candidates:
             found = () if self.result is None or self.unsure else self.result.candidates

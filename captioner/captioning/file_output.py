@@ -19,17 +19,8 @@ from captioner.captioning.writers import LineWriter
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, printable
-from captioner.files.journal import (
-    Checksum,
-    Entry,
-    Journal,
-    Key,
-    adopt,
-    journal_beside,
-    next_journal,
-    part_of,
-    write_at,
-)
+from captioner.files.journal import Checksum, Entry, Journal, Key, journal_beside
+from captioner.files.store import part_of
 from captioner.files.writing import (
     cannot_read,
     cannot_write,
@@ -37,6 +28,7 @@ from captioner.files.writing import (
     check_no_folder,
     is_blank,
     replace_bytes,
+    write_at,
 )
 
 TORN_BYTES = 1 << 20  # Longer data after the last whole line was not left by an interrupted run.
@@ -110,24 +102,20 @@ class FileOutput(Output):
             raise cannot_read(f"output {self.name}", error) from None
 
     def _rewrite(self, journal: Journal, keys: Iterable[Key]) -> None:
-        """Put another file in its place, and the journal of that one in the journal's."""
-        with journal.write_new(keys) as new:
-            replace_bytes(self.path, self._pieces(new.published()), part_of(self.state))
-        journal.close()  # Not everywhere can an open file be replaced.
-        adopt(self.state)
+        """Put another file in its place, and let the journal be of that one."""
+        journal.prepare(keys)
+        replace_bytes(self.path, self._pieces(journal.pending()), part_of(self.state))
+        journal.promote()
 
-    def settle(self) -> None:
-        """See `Output.settle`."""
-        # The next journal counts if its output is there.
-        waiting = next_journal(self.state)
-        if not waiting.exists():
+    def recover(self, journal: Journal) -> None:
+        """See `Output.recover`."""
+        # What is pending counts if its output is there.
+        if not journal.has_pending:
             return
-        with Journal(waiting) as new:
-            rewritten = self.is_there() and self._is_made_of(self._pieces(new.published()))
-        if rewritten:
-            adopt(self.state)
+        if self.is_there() and self._is_made_of(self._pieces(journal.pending())):
+            journal.promote()
         else:
-            waiting.unlink()
+            journal.drop_pending()
 
     def _is_made_of(self, pieces: Iterable[bytes]) -> bool:
         size, crc = 0, 0

@@ -1,18 +1,15 @@
-"""Fill in the blanks of a sentence for many images: a record for each file, and its lines."""
+"""Fill in the blanks of a sentence for many images: a record for each file."""
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from captioner.captioning.writers import JsonlWriter, LineWriter, Record
 from captioner.decoding.blanks import FillResult
 from captioner.decoding.options import FillOptions
-from captioner.files.escaping import escaped
-from captioner.files.finding import SourceFile, printable
+from captioner.files.finding import SourceFile
 from captioner.files.given import Files, files_of
 from captioner.images.kinds import find_images
 from captioner.images.reading import ImageError
@@ -97,46 +94,3 @@ def _fill(
             yield FillRecord(file.name, file.path, sentence, None, error.reason)
         else:
             yield FillRecord(file.name, file.path, sentence, result, None)
-
-
-# --- lines ---------------------------------------------------------------------------------
-
-
-class FillTextWriter(LineWriter):
-    """A block of lines for each image; images that failed have none."""
-
-    format = "text"
-    summary = "some lines for each image (default)"
-
-    def _choose_encoding(self) -> str:
-        return sys.stdout.encoding or "utf-8"
-
-    def _line(self, record: Record, path: Path | None) -> str | None:
-        if record["fillings"] is None:
-            return None
-        lines = [escaped(record["file_name"] if path is None else printable(path))]
-        lines += [
-            f"  {_percent(filling['probability'])}  {filling['text']}"
-            for filling in record["fillings"]
-        ]
-        if len(record["blanks"]) > 1:  # of a single one, the fillings say it all
-            lines += map(_blank_line, range(1, len(record["blanks"]) + 1), record["blanks"])
-        if record["unexplored"] > 0:
-            lines.append(
-                f"  {record['considered']:,} fillings were looked at; at most "
-                f"{_percent(record['unexplored']).strip()} of the probability lies in others"
-            )
-        return "\n".join(lines) + "\n"
-
-
-FILL_WRITERS: dict[str, type[LineWriter]] = {"text": FillTextWriter, "jsonl": JsonlWriter}
-
-
-def _blank_line(number: int, words: Iterable[Sequence[str | float]]) -> str:
-    listed = ", ".join(f"{word} {_percent(float(share)).strip()}" for word, share in words)
-    return f"  blank {number}: {listed}"
-
-
-def _percent(share: float) -> str:
-    """Six wide; a positive share is never shown as 0.0%."""
-    return " <0.1%" if 0 < share < 0.0005 else f"{share:6.1%}"

@@ -14,6 +14,7 @@ from captioner.captioning.writers import CsvWriter, Writer
 from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.images.kinds import IMAGES, images_to_find
+from captioner.model.options import BatchOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.batches import CaptionRecord
@@ -62,7 +63,7 @@ class CaptionJob:
     candidates: bool = False
     min_confidence: float = 0.0
     min_tag_confidence: float | None = None
-    batch_size: int = 32
+    batch_size: int = BatchOptions.batch_size
     workers: int = 0
     overwrite: bool = False
     append: bool = False

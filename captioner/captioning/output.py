@@ -100,9 +100,24 @@ class Output(ABC):
         """Why the output has no place for one image, which is that image's error; mostly None."""
         return None
 
-    @abstractmethod
-    def settle(self) -> None:
-        """Before the journal is read: end what was interrupted while the journal was replaced."""
+    def open_journal(self) -> Journal:
+        """The journal of an earlier run, with what was interrupted in it ended.
+
+        Raises:
+            CaptionerError: it is damaged, or it or the output cannot be read or written.
+        """
+        journal = Journal(self.state)
+        try:
+            self.recover(journal)
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    def recover(self, journal: Journal) -> None:
+        """End what was interrupted while the output and its journal were put into order."""
+        if journal.has_pending:
+            journal.drop_pending()
 
     @abstractmethod
     def restore(self, journal: Journal, keep: bool) -> None:

@@ -149,8 +149,7 @@ class KeptRun(CaptionRun):
                     "--overwrite replaces it; or name another --output"
                 )
             return None
-        output.settle()
-        journal = Journal(state)
+        journal = output.open_journal()
         is_gone = output.holds_all and not output.is_there()
         changed = changes(journal.about, about)
         if (is_gone and not output.is_late(journal)) or (changed and not len(journal)):
@@ -170,8 +169,7 @@ class KeptRun(CaptionRun):
         output, journal = self._output, None
         if output.state.exists():
             with suppress(CaptionerError):  # Of a damaged one, nobody knows what is ours.
-                output.settle()
-                journal = Journal(output.state)
+                journal = output.open_journal()
                 output = output_before(self.job, journal, base)
         with journal or nullcontext():
             first, count = "", 0

@@ -10,7 +10,7 @@ from captioner.captioning.sidecars import SidecarWriter
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
-from captioner.files.journal import Checksum, Entry, Journal, Key, adopt, next_journal
+from captioner.files.journal import Checksum, Entry, Journal, Key
 from captioner.files.writing import (
     cannot_write,
     check_folder,
@@ -102,10 +102,6 @@ class SidecarsOutput(Output):
         """See `Output.why_not`."""
         return why_no_name(self._writer.target(file.path, file.name))
 
-    def settle(self) -> None:
-        """See `Output.settle`."""
-        next_journal(self.state).unlink(missing_ok=True)
-
     def restore(self, journal: Journal, keep: bool) -> None:
         """See `Output.restore`."""
         pass  # Image by image: see `mend`.
@@ -154,8 +150,6 @@ class SidecarsOutput(Output):
     def finish(self, journal: Journal, keys: Sequence[Key]) -> None:
         """See `Output.finish`."""
         if journal.has_redone:
-            journal.write_new(journal.keys).close()
-            journal.close()
-            adopt(self.state)
+            journal.keep(journal.keys)
         elif not journal.is_complete:
             journal.mark_complete()

@@ -68,7 +68,7 @@ def find_table(output: FileOutput, format: str, base: Path) -> TableOutput | Non
     """The output that leaves a file as it is and adds rows to it.
 
     Args:
-        output: the file; settled by this.
+        output: the file; what was interrupted in its journal is ended by this.
         format: its format's name.
         base: the folder that holds all images of the job.
 
@@ -81,8 +81,7 @@ def find_table(output: FileOutput, format: str, base: Path) -> TableOutput | Non
     if not output.is_there() or is_blank(output.path):
         return None
     if output.state.exists():
-        output.settle()
-        with Journal(output.state) as journal:
+        with output.open_journal() as journal:
             is_table = TABLE in journal.about.get("settings", {})
             if not is_table and journal.kept is None and output.is_as_written(journal):
                 return None

@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.data.entries import IMAGE_FOLDERS
+from captioner.data.fields import NAME_FIELDS, TEXT_FIELDS
 from captioner.data.image_index import composed
-from captioner.data.tables import NAME_FIELDS, TEXT_FIELDS
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, plain_cell, safe_cell, shown
 

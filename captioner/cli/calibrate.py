@@ -3,13 +3,24 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from captioner.cli.checks import check_model
-from captioner.cli.options import add_data, add_model, check_outputs, say
+from captioner.cli.options import (
+    add_data,
+    add_model,
+    check_outputs,
+    data_of,
+    model_of,
+    options_of,
+    say,
+)
 from captioner.cli.progress import image_bar
+from captioner.data.options import DataOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.model.options import BatchOptions
 
 CALIBRATE_EXAMPLES = """\
 example:
@@ -32,44 +43,35 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--report", type=Path, metavar="FILE", help="all figures, as JSON")
     output.add_argument("--overwrite", action="store_true", help="replace files that already exist")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
-    add_model(parser)
+    add_model(parser, has_batches=True)
 
 
 def _calibrate(args: argparse.Namespace) -> int:
-    from captioner.data.datasets import joined, load_caption_data
+    from captioner.data.datasets import joined
 
     check_model(args)
     check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
-    if args.images is not None and len(args.data) > 1:
+    chosen = options_of(DataOptions, args)
+    if chosen.images is not None and len(args.data) > 1:
         raise CaptionerError("--images: is for one --data; lay the images out beside each")
-    suffix = args.sidecar_suffix
-    sets = [
-        load_caption_data(each, args.format, args.images, sidecar_suffix=suffix)
-        for each in args.data
-    ]
-    for each in sets:
-        for warning in each.warnings:
-            say(f"captioner: {each.root}: {warning}")
-    data = joined(sets)
+    data = joined([data_of(each, chosen) for each in args.data])
     from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
     from captioner.evaluation.calibration_fit import check_installed
     from captioner.evaluation.evaluate import save_json
     from captioner.model.model_file import file_sha256
-    from captioner.model.shipped import load_model
 
     check_installed()
-    total = images_to_read(data, args.split, args.limit)
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    total = images_to_read(data, chosen.split, chosen.limit)
+    model = model_of(args)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon; it is built from the training captions")
     with image_bar(total, args.quiet) as count:
         result = calibrate(
             model,
             data,
-            args.split,
-            args.limit,
-            batch_size=args.batch_size,
-            workers=args.workers,
+            chosen.split,
+            chosen.limit,
+            **asdict(options_of(BatchOptions, args)),
             on_image=count,
         )
     save_calibrated(model, args.output)

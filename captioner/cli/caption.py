@@ -6,17 +6,25 @@ import argparse
 from collections import Counter
 from collections.abc import Iterable
 from contextlib import closing
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
 from captioner.cli.checks import check_images, check_model
-from captioner.cli.options import decoding_options, say, say_what_was_passed_over
+from captioner.cli.options import (
+    decoding_options,
+    model_of,
+    options_of,
+    say,
+    say_if_calibration_was_lost,
+    say_what_was_passed_over,
+)
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.model.options import BatchOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
@@ -43,9 +51,7 @@ def _caption(args: argparse.Namespace) -> int:
     page = _page(args)
     check_images(args.paths, args.exclude, args.raw)
     _job_of(args, page)
-    from captioner.model.shipped import load_model
-
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     job = _job_of(args, page, model.decoding)
     from captioner.decoding.constraints import notes_on_banned
 
@@ -54,6 +60,7 @@ def _caption(args: argparse.Namespace) -> int:
     tagged = (page is not None or job.format == "xmp" or job.embed) and not args.no_tags
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
+    say_if_calibration_was_lost(model, wanted=not args.quiet)
     code = _run(args, job, model)
     if page is None:
         return code
@@ -160,8 +167,7 @@ def _page(args: argparse.Namespace) -> ReportJob | None:
     page = ReportJob(
         captions=folder_of(output) / "captions.jsonl",
         output=output,
-        batch_size=args.batch_size,
-        workers=args.workers,
+        **asdict(options_of(BatchOptions, args)),
         overwrite=args.overwrite,
     )
     check_report(page)
@@ -208,8 +214,7 @@ def _job(
             candidates=candidates,
             min_confidence=args.min_confidence,
             min_tag_confidence=args.tags,
-            batch_size=args.batch_size,
-            workers=args.workers,
+            **asdict(options_of(BatchOptions, args)),
             overwrite=args.overwrite,
             append=args.append,
             missing_only=args.missing_only,

@@ -5,14 +5,15 @@ from __future__ import annotations
 import argparse
 
 from captioner.cli.options import (
-    SAMPLING_ARGUMENTS,
-    add_arguments,
     add_decoding,
     add_exclude,
     add_model,
+    add_option,
+    add_options,
     add_raw,
     share,
 )
+from captioner.decoding.options import DecodingOptions
 
 PAGE = "html"
 """Not a writer format: the captions are kept as JSONL, and a page shows them."""
@@ -85,14 +86,8 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
     _add_special(output)
     _add_words(add_decoding(parser))
     sampling = parser.add_argument_group("sampling")
-    sampling.add_argument(
-        "--sample",
-        action="store_true",
-        default=argparse.SUPPRESS,
-        help="draw the words at random instead of searching for the best caption",
-    )
-    add_arguments(sampling, SAMPLING_ARGUMENTS)
-    add_model(parser)
+    add_options(sampling, DecodingOptions, "sample", "temperature", "top_k", "top_p", "seed")
+    add_model(parser, has_batches=True)
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
@@ -217,33 +212,7 @@ def _add_special(output: argparse._ArgumentGroup) -> None:
 
 def _add_words(decoding: argparse._ArgumentGroup) -> None:
     """What captions shall and shall not say."""
-    decoding.add_argument(
-        "--num-captions",
-        type=int,
-        default=argparse.SUPPRESS,
-        metavar="N",
-        help="captions for each image, best first; the beam is at least as large, unless "
-        "--beam-size says otherwise (jsonl and tsv; default: 1)",
-    )
-    decoding.add_argument(
-        "--ban",
-        action="append",
-        default=argparse.SUPPRESS,
-        dest="banned_words",
-        metavar="WORD",
-        help="never say this word; may be given again",
-    )
-    decoding.add_argument(
-        "--prompt",
-        default=argparse.SUPPRESS,
-        metavar="TEXT",
-        help="begin every caption with these words; they count in --max-length",
-    )
-    decoding.add_argument(
-        "--must-include",
-        action="append",
-        default=argparse.SUPPRESS,
-        metavar="WORD",
-        help="say this very word somewhere; may be given again. The search then keeps the beam "
-        "size for each number of words said; not with --sample",
-    )
+    add_option(decoding, DecodingOptions, "num_captions")
+    add_option(decoding, DecodingOptions, "banned_words", action="append")
+    add_option(decoding, DecodingOptions, "prompt")
+    add_option(decoding, DecodingOptions, "must_include", action="append")

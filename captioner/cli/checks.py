@@ -6,11 +6,12 @@ import argparse
 from collections.abc import Container, Iterable, Sequence
 from pathlib import Path
 
+from captioner.cli.options import options_of
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, other_files
 from captioner.files.kinds import FileKind
-from captioner.files.recognising import IMAGE_KINDS, VIDEO, recognise
+from captioner.files.recognising import IMAGES, VIDEO, recognise
 
 MOST_LOOKED_AT = 100
 """Files of a folder of the wrong kind that are looked into for what it holds."""
@@ -22,11 +23,13 @@ def check_model(args: argparse.Namespace) -> None:
     Raises:
         CaptionerError: names the option's value and the remedy.
     """
-    from captioner.model.choices import SHIPPED, check_device, check_model_file
+    from captioner.model.choices import check_device, check_model_file
+    from captioner.model.options import SHIPPED, ModelOptions
 
-    if args.model not in SHIPPED:
-        check_model_file(args.model)
-    check_device(args.device)
+    options = options_of(ModelOptions, args)
+    if options.model not in SHIPPED:
+        check_model_file(options.model)
+    check_device(options.device)
 
 
 def check_files(paths: Iterable[Path], what: str) -> None:
@@ -69,12 +72,12 @@ def found_videos(paths: Sequence[str], exclude: Sequence[str]) -> list[SourceFil
     from captioner.video.animations import is_animated
     from captioner.video.finding import VIDEOS, find_videos
 
-    if _all_are(paths, IMAGE_KINDS) and not any(is_animated(Path(path)) for path in paths):
+    if _all_are(paths, IMAGES) and not any(is_animated(Path(path)) for path in paths):
         raise CaptionerError(_other_command(paths, "an image", "caption"))
     try:
         return list(find_videos(paths, exclude))
     except CaptionerError as error:
-        if not _kinds_in(paths, VIDEOS) & IMAGE_KINDS:
+        if not _kinds_in(paths, VIDEOS) & IMAGES:
             raise
         raise CaptionerError(f"{error}; `captioner caption` describes the images in it") from None
 

@@ -12,6 +12,7 @@ import argparse
 import errno
 import os
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -27,6 +28,7 @@ from captioner.cli.parser import Parser
 from captioner.cli.report import REPORT_EXAMPLES, add_report
 from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
 from captioner.cli.tag import TAG_EXAMPLES, add_tag
+from captioner.cli.training_help import short_help, with_long_help
 from captioner.errors import CaptionerError
 from captioner.version import __version__
 
@@ -43,6 +45,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; those of the process by default.
     """
+    # Pillow warns of damaged metadata without saying in which file; what cannot be read is said.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     arguments = list(sys.argv[1:] if argv is None else argv)
     try:
         if arguments and arguments[0] in TRAINING_COMMANDS:
@@ -125,6 +129,9 @@ def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argpa
 def _train(arguments: Sequence[str]) -> int:
     from captioner.files.writing import keep_matplotlib_in_cache
 
+    if (text := short_help(arguments)) is not None:
+        print(text, end="")
+        return 0
     keep_matplotlib_in_cache()
     try:
         from captioner.training.lightning_cli import main as train
@@ -135,4 +142,4 @@ def _train(arguments: Sequence[str]) -> int:
             f"`captioner {arguments[0]}` needs {error.name}, which is not installed; "
             'pip install "captioner[train]"'
         ) from error
-    return train(arguments)
+    return train(with_long_help(arguments))

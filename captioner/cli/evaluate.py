@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from captioner.cli.checks import check_model
@@ -10,13 +11,19 @@ from captioner.cli.options import (
     add_data,
     add_decoding,
     add_model,
+    add_option,
     check_outputs,
+    data_of,
     decoding_options,
+    model_of,
+    options_of,
     say,
 )
 from captioner.cli.progress import image_bar
+from captioner.data.options import DataOptions
 from captioner.files.escaping import shown
-from captioner.text.options import EXTRA_METRICS, TOKENIZERS, ScoringOptions
+from captioner.model.options import BatchOptions
+from captioner.text.options import ScoringOptions
 
 EVALUATE_EXAMPLES = """\
 examples:
@@ -36,22 +43,8 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     parser.set_defaults(command=_evaluate)
     add_data(parser)
     output = parser.add_argument_group("output")
-    output.add_argument(
-        "--metrics",
-        nargs="+",
-        choices=EXTRA_METRICS,
-        default=ScoringOptions.metrics,
-        metavar="NAME",
-        help="beyond BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java), METEOR-stem "
-        "(words and stems alone, not comparable with METEOR)",
-    )
-    output.add_argument(
-        "--tokenizer",
-        choices=TOKENIZERS,
-        default=ScoringOptions.tokenizer,
-        help="how captions and references are split into words: captioner (default), as the model "
-        "does; ptb, nearly as papers do, with NLTK instead of Java",
-    )
+    add_option(output, ScoringOptions, "metrics", nargs="+")
+    add_option(output, ScoringOptions, "tokenizer")
     output.add_argument(
         "-o", "--output", type=Path, metavar="FILE", help="scores and protocol, as JSON"
     )
@@ -65,24 +58,20 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     output.add_argument("--overwrite", action="store_true", help="replace files that already exist")
     output.add_argument("--quiet", action="store_true", help="no progress bar")
     add_decoding(parser)
-    add_model(parser)
+    add_model(parser, has_batches=True)
 
 
 def _evaluate(args: argparse.Namespace) -> int:
     from captioner.captioning.coco_ids import choose_coco_ids
-    from captioner.data.datasets import load_caption_data
 
     decoding_options(args)
     check_model(args)
-    scoring = ScoringOptions(args.tokenizer, tuple(args.metrics))
+    scoring = options_of(ScoringOptions, args)
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
     check_outputs(outputs, args.overwrite)
-    data = load_caption_data(
-        args.data, args.format, args.images, sidecar_suffix=args.sidecar_suffix
-    )
-    for warning in data.warnings:
-        say(f"captioner: {data.root}: {warning}")
-    examples = data.split(args.split)[: args.limit]
+    chosen = options_of(DataOptions, args)
+    data = data_of(args.data, chosen)
+    examples = data.split(chosen.split)[: chosen.limit]
     ids = None if args.coco_results is None else choose_coco_ids(examples)
     if ids is not None and ids.numbered:
         say(
@@ -90,9 +79,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             f"{ids.reason}; file_name beside each number is the image's name"
         )
     from captioner.evaluation.evaluate import evaluate, save_json
-    from captioner.model.shipped import load_model
 
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     options = decoding_options(args, model.decoding)
     with image_bar(len(examples), args.quiet) as count:
         result = evaluate(
@@ -102,12 +90,11 @@ def _evaluate(args: argparse.Namespace) -> int:
             data={
                 "format": data.format,
                 "split": examples[0].split,
-                "limit": args.limit,
+                "limit": chosen.limit,
                 "warnings": list(data.warnings),
             },
             scoring=scoring,
-            batch_size=args.batch_size,
-            workers=args.workers,
+            **asdict(options_of(BatchOptions, args)),
             on_image=count,
         )
     print(result.table())

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from captioner.cli.checks import check_files, check_images, check_model
-from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options
+from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options, model_of
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 
@@ -34,7 +34,7 @@ def add_explain(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_decoding(parser)
-    add_model(parser, batch_size=1, workers=False)
+    add_model(parser)
 
 
 def _explain(args: argparse.Namespace) -> int:
@@ -46,10 +46,9 @@ def _explain(args: argparse.Namespace) -> int:
     check_model(args)
     check_images([str(args.image)], (), "all")
     check_files([args.image], "image")
-    from captioner.model.shipped import load_model
     from captioner.pages.explain import explain, save_figure
 
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     options = decoding_options(args, model.decoding)
     explanation = explain(model, args.image, options)
     save_figure(explanation, output)

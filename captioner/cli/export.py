@@ -6,7 +6,13 @@ import argparse
 from pathlib import Path
 
 from captioner.cli.checks import check_files
-from captioner.cli.options import add_decoding, check_outputs, decoding_options
+from captioner.cli.options import (
+    NOT_CALIBRATED,
+    add_decoding,
+    check_outputs,
+    decoding_options,
+    say,
+)
 from captioner.files.escaping import shown
 
 EXPORT_EXAMPLES = """\
@@ -33,17 +39,24 @@ def add_export(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
-    add_decoding(parser, "The model's defaults; kept in the file.")
+    add_decoding(
+        parser,
+        "The model's defaults; kept in the file. What is not given is as in the model that the "
+        "training started from, or as below.",
+    )
 
 
 def _export(args: argparse.Namespace) -> int:
     check_outputs([args.output], args.overwrite)
     check_files(args.checkpoint, "checkpoint")
-    decoding = decoding_options(args)
-    from captioner.model.checkpoints import export_checkpoint
+    decoding_options(args)
+    from captioner.model.checkpoints import decoding_of, export_checkpoint
 
     first, *others = args.checkpoint
-    model = export_checkpoint(first, args.output, *others, decoding=decoding)
+    options = decoding_options(args, decoding_of(first))
+    model = export_checkpoint(first, args.output, *others, decoding=options)
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
+    # The checkpoint never has one: training makes that of the model it started from untrue.
+    say(f"captioner: {NOT_CALIBRATED}")
     return 0

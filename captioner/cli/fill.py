@@ -11,14 +11,16 @@ from pathlib import Path
 
 from captioner.cli.checks import check_images, check_model
 from captioner.cli.options import (
-    add_arguments,
     add_exclude,
     add_model,
+    add_options,
     add_raw,
+    model_of,
     options_of,
     say,
 )
 from captioner.cli.progress import with_progress
+from captioner.decoding.options import FillOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 
@@ -40,16 +42,11 @@ of the probability may lie in others. An image that cannot be read is named on s
 others are done, and the exit code is 1.
 """
 
-# The defaults are FillOptions' own; a test compares the numbers in the help with them.
-FILL_ARGUMENTS = (
-    ("top", int, "N", "list the N likeliest fillings, and words of each blank (default: 5)"),
-    ("beam_size", int, "K", "beginnings that are kept from the second blank on (default: 5000)"),
-)
-FORMATS = ("text", "jsonl")  # as in captioner.captioning.fill; a test compares them
-
 
 def add_fill(parser: argparse.ArgumentParser) -> None:
     """The options of the command."""
+    from captioner.captioning.fill_writers import FILL_WRITERS, FillTextWriter
+
     parser.set_defaults(command=_fill)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     parser.add_argument("sentence", metavar="SENTENCE", help="with ___ for each word to be found")
@@ -58,30 +55,30 @@ def add_fill(parser: argparse.ArgumentParser) -> None:
     output = parser.add_argument_group("output")
     output.add_argument(
         "--format",
-        choices=FORMATS,
-        default="text",
-        help="text: some lines for each image (default); jsonl: one JSON object per line",
+        choices=FILL_WRITERS,
+        default=FillTextWriter.format,
+        help="; ".join(f"{name}: {writer.summary}" for name, writer in FILL_WRITERS.items())
+        + f" (default: {FillTextWriter.format})",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-    add_arguments(parser.add_argument_group("search"), FILL_ARGUMENTS)
-    add_model(parser, batch_size=None, workers=False)
+    add_options(parser.add_argument_group("search"), FillOptions)
+    add_model(parser)
 
 
 def _fill(args: argparse.Namespace) -> int:
-    from captioner.decoding.options import FillOptions
     from captioner.decoding.sentences import parse_blanks
     from captioner.images.kinds import find_images
 
-    options = options_of(FillOptions, "search options", args)
+    options = options_of(FillOptions, args)
     _check_quotes(args.paths, args.sentence)
     parse_blanks(args.sentence)
     check_model(args)
     check_images(args.paths, args.exclude, args.raw)
     files = find_images(args.paths, args.exclude, args.raw)
-    from captioner.captioning.fill import FILL_WRITERS, fill_images
-    from captioner.model.shipped import load_model
+    from captioner.captioning.fill import fill_images
+    from captioner.captioning.fill_writers import FILL_WRITERS
 
-    model = load_model(args.model, device=args.device, precision=args.precision)
+    model = model_of(args)
     counts: Counter[str] = Counter()
     records = fill_images(model, files, args.sentence, options)
     with FILL_WRITERS[args.format]() as writer, closing(records):

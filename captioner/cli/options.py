@@ -9,68 +9,81 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.options import Description, described
 
 if TYPE_CHECKING:
+    from captioner.data.datasets import CaptionData
+    from captioner.data.options import DataOptions
     from captioner.decoding.options import DecodingOptions
     from captioner.files.kinds import FileKind
+    from captioner.model.caption_model import CaptionModel
 
 Options = TypeVar("Options")
-
-
-def words_of(text: str) -> tuple[str, ...]:
-    """The type of an option that lists words, with commas between them; none is allowed."""
-    return tuple(word for part in text.split(",") if (word := part.strip()))
-
-
-# Option, type, metavar, help. The defaults are DecodingOptions' own: an option that is not given
-# is not passed on, and a test compares the numbers in the help with them.
-DECODING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("beam_size", int, "K", "beams of the search; 1 is greedy (default: 3)"),
-    ("max_length", int, "T", "maximum number of words in a caption (default: 20)"),
-    (
-        "length_penalty",
-        float,
-        "A",
-        "score = log-probability / length**A; 0 prefers short captions (default: 0.7)",
-    ),
-    (
-        "no_repeat_ngram",
-        int,
-        "N",
-        "never repeat N words in a row, nor say 'white and white'; 0 allows both (default: 2)",
-    ),
-    (
-        "joining_words",
-        words_of,
-        "WORDS",
-        "comma-separated words that never join a word with itself (default: and)",
-    ),
-    (
-        "tag_weight",
-        float,
-        "W",
-        "weight of the model's tag classifier in the choice of words (default: 0.0)",
-    ),
-    (
-        "style",
-        str,
-        "NAME",
-        "how captions are written, for a model that knows several styles (default: its first)",
-    ),
-)
-SAMPLING_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("temperature", float, "X", "below 1 more cautious, above 1 bolder (default: 1.0)"),
-    ("top_k", int, "N", "draw from the N most probable words; 0 for all (default: 0)"),
-    ("top_p", float, "P", "draw from the words that make up P of the probability (default: 1.0)"),
-    ("seed", int, "N", "the same seed gives the same captions (default: 0)"),
-)
+Arguments: TypeAlias = "argparse.ArgumentParser | argparse._ArgumentGroup"
 
 
 # --- options -------------------------------------------------------------------------------
+
+
+def add_options(group: Arguments, kind: type, *names: str) -> None:
+    """Options of the fields of a dataclass, for `options_of`.
+
+    Args:
+        group: gets the options. Those that are not given do not appear among the arguments.
+        kind: a dataclass with fields made by `captioner.options.option`.
+        names: of the fields; all of them if none is given.
+    """
+    for name in names or described(kind):
+        add_option(group, kind, name)
+
+
+def add_option(group: Arguments, kind: type, name: str, **how: Any) -> None:
+    """An option of one field of a dataclass, for `options_of`.
+
+    Args:
+        group: gets the option.
+        kind: a dataclass with fields made by `captioner.options.option`.
+        name: of the field.
+        how: what `argparse` is to do otherwise than the description says.
+    """
+    description, default = described(kind)[name]
+    keywords: dict[str, Any] = {"default": argparse.SUPPRESS, "help": description.help}
+    if stated := _default_text(kind, name):
+        keywords["help"] += f" (default: {stated})"
+    if description.kind is bool:
+        keywords["action"] = argparse.BooleanOptionalAction if default else "store_true"
+    elif description.choices:
+        keywords["choices"] = description.choices
+    elif description.kind is not tuple:
+        keywords["type"] = value_of(description)
+    elif not how.keys() & {"action", "nargs"}:
+        keywords["type"] = words_of
+    if description.metavar is not None:
+        keywords["metavar"] = description.metavar
+    group.add_argument(flag_of(kind, name), dest=name, **(keywords | how))
+
+
+def _default_text(kind: type, name: str) -> str:
+    """What the help calls the default of a field; empty: nothing."""
+    description, default = described(kind)[name]
+    if description.default_text is not None:
+        return description.default_text
+    if default is None or default is False:
+        return ""
+    if default is True:
+        return flag_of(kind, name)
+    if description.kind is tuple:
+        return ",".join(default)
+    return f"{default:g}" if isinstance(default, float) else str(default)
+
+
+def flag_of(kind: type, name: str) -> str:
+    """What the command line calls a field of a dataclass of options."""
+    return described(kind)[name][0].flag or "--" + name.replace("_", "-")
 
 
 def add_decoding(
@@ -78,8 +91,11 @@ def add_decoding(
     explanation: str = "A model file can have its own defaults, which replace these.",
 ) -> argparse._ArgumentGroup:
     """The options of the search for captions; more can be added to the group."""
+    from captioner.decoding.options import DecodingOptions
+
     group = parser.add_argument_group("decoding", explanation)
-    add_arguments(group, DECODING_ARGUMENTS)
+    names = ("beam_size", "max_length", "length_penalty", "no_repeat_ngram", "joining_words")
+    add_options(group, DecodingOptions, *names, "tag_weight", "style")
     return group
 
 
@@ -111,64 +127,22 @@ def add_raw(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def add_arguments(
-    group: argparse._ArgumentGroup, arguments: Iterable[tuple[str, Any, str, str]]
-) -> None:
-    """Options from a table; those that are not given do not appear among the arguments."""
-    for name, kind, metavar, text in arguments:
-        group.add_argument(
-            "--" + name.replace("_", "-"),
-            type=kind,
-            default=argparse.SUPPRESS,
-            metavar=metavar,
-            help=text,
-        )
-
-
 def add_model(
-    parser: argparse.ArgumentParser, batch_size: int | None = 32, workers: bool = True
-) -> None:
-    """The options of model, device and batches; None for what works on one image at a time."""
+    parser: argparse.ArgumentParser, *, has_batches: bool = False
+) -> argparse._ArgumentGroup:
+    """The options for `model_of`, and where a command has batches, those for `BatchOptions`."""
+    from captioner.model.options import BatchOptions, ModelOptions
+
     group = parser.add_argument_group("model")
-    group.add_argument(
-        "--model",
-        default="default",
-        metavar="FILE",
-        help="model file; or flickr8k, the shipped model that knows only people and dogs "
-        "(default: the shipped model that knows more)",
-    )
-    group.add_argument(
-        "--device", default="auto", help="auto, cpu, cuda, cuda:N or mps (default: auto)"
-    )
-    group.add_argument(
-        "--precision",
-        choices=["auto", "fp32", "bf16", "fp16"],
-        default="auto",
-        help="of the CNN; auto is bf16 on GPUs that support it, else fp32",
-    )
-    if batch_size is None:
-        return
-    group.add_argument(
-        "--batch-size",
-        type=at_least(1),
-        default=batch_size,
-        metavar="B",
-        help=f"images at once (default: {batch_size})",
-    )
-    if not workers:
-        return
-    group.add_argument(
-        "--workers",
-        type=at_least(0),
-        default=2,
-        metavar="N",
-        help="threads that read images while the model works (default: 2)",
-    )
+    add_options(group, ModelOptions)
+    if has_batches:
+        add_options(group, BatchOptions)
+    return group
 
 
 def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
     """The options of captioned images on disk; ``several`` for more than one data set."""
-    from captioner.data.datasets import FORMATS
+    from captioner.data.options import DataOptions
 
     data = parser.add_argument_group("data")
     more = "; may be given again, for several data sets together" if several else ""
@@ -179,33 +153,26 @@ def add_data(parser: argparse.ArgumentParser, *, several: bool = False) -> None:
         metavar="PATH",
         help=f"folder or annotation file{more}",
     )
-    data.add_argument(
-        "--format",
-        choices=["auto", *FORMATS],
-        default="auto",
-        help="layout of the data (default: auto, by its files); data/README.md explains each",
-    )
-    data.add_argument("--images", metavar="DIR", help="folder of the images, if it is elsewhere")
-    data.add_argument(
-        "--sidecar-suffix",
-        metavar="SUFFIX",
-        help="what the text files beside the images end in (default: .txt, else .caption, else "
-        "what captioner has written there)",
-    )
-    data.add_argument("--split", default="dev", help="which images (default: dev)")
-    data.add_argument("--limit", type=at_least(1), metavar="N", help="only the first N images")
+    add_options(data, DataOptions)
 
 
-def at_least(minimum: int) -> Callable[[str], int]:
-    """The type of an option that is a whole number."""
+def words_of(text: str) -> tuple[str, ...]:
+    """The type of an option that lists words, with commas between them; none is allowed."""
+    return tuple(word for part in text.split(",") if (word := part.strip()))
 
-    def convert(text: str) -> int:
+
+def value_of(description: Description) -> Callable[[str], Any]:
+    """The type of an option: a text or a number, within the bounds of its description."""
+    if description.kind is str:
+        return str
+
+    def convert(text: str) -> Any:
         try:
-            value = int(text)
+            value = description.kind(text)
         except ValueError:
-            value = minimum - 1
-        if value < minimum:
-            raise argparse.ArgumentTypeError(f"{text!r}: give a whole number of at least {minimum}")
+            value = None
+        if not description.allows(value):
+            raise argparse.ArgumentTypeError(f"{text!r}: {description.remedy}")
         return value
 
     return convert
@@ -262,26 +229,60 @@ def decoding_options(
     from captioner.decoding.options import DecodingOptions
 
     wanted = getattr(args, "num_captions", 1)
-    if "beam_size" not in vars(args) and not getattr(args, "sample", False):
-        beam_size = (own or DecodingOptions()).beam_size
-        if wanted > beam_size:
-            args = argparse.Namespace(**{**vars(args), "beam_size": wanted})
-    return options_of(DecodingOptions, "decoding options", args, own)
+    is_open = "beam_size" not in vars(args) and not getattr(args, "sample", False)
+    if is_open and wanted > (own or DecodingOptions()).beam_size:
+        args = argparse.Namespace(**{**vars(args), "beam_size": wanted})
+    return options_of(DecodingOptions, args, own)
 
 
 def options_of(
-    kind: type[Options], what: str, args: argparse.Namespace, base: Options | None = None
+    kind: type[Options], args: argparse.Namespace, base: Options | None = None
 ) -> Options:
     """The options of a dataclass out of the arguments that have its fields' names.
 
     What is not given is as in ``base``, or by default.
+
+    Raises:
+        CaptionerError: they do not go together; the message has the names of the command line.
     """
-    names = kind.__dataclass_fields__  # type: ignore[attr-defined]
-    given = {name: value for name, value in vars(args).items() if name in names}
+    given = {name: value for name, value in vars(args).items() if name in described(kind)}
+    given |= {name: tuple(value) for name, value in given.items() if isinstance(value, list)}
     try:
         return kind(**given) if base is None else replace(base, **given)  # type: ignore[type-var]
     except ValueError as error:
-        raise CaptionerError(f"{what}: {error}") from error
+        raise CaptionerError(_with_flags(str(error), kind)) from error
+
+
+def model_of(args: argparse.Namespace) -> CaptionModel:
+    """Load the model that the options of `add_model` name."""
+    from captioner.model.options import ModelOptions
+    from captioner.model.shipped import load_model
+
+    options = options_of(ModelOptions, args)
+    return load_model(options.model, device=options.device, precision=options.precision)
+
+
+def data_of(path: str, options: DataOptions) -> CaptionData:
+    """Read captioned images, and say what is wrong with single ones."""
+    from captioner.data.datasets import load_caption_data
+
+    data = load_caption_data(
+        path, options.format, options.images, sidecar_suffix=options.sidecar_suffix
+    )
+    for warning in data.warnings:
+        say(f"captioner: {data.root}: {warning}")
+    return data
+
+
+def _with_flags(message: str, kind: type) -> str:
+    """A message with the names of the command line instead of the fields' names."""
+    for name in described(kind):
+        flag = flag_of(kind, name)
+        message = re.sub(rf"\b{name}=True\b", flag, message)
+        message = re.sub(rf"\b{name}=", f"{flag} ", message)
+        if "_" in name:  # the others are words that mean something else as well
+            message = re.sub(rf"\b{name}\b", flag, message)
+    return message
 
 
 def check_outputs(paths: Iterable[Path], overwrite: bool) -> None:
@@ -316,6 +317,25 @@ def say(line: str) -> None:
     tqdm.write(shown_lines(line), file=sys.stderr)
 
 
+NOT_CALIBRATED = (
+    "the model is not calibrated: a confidence is the geometric mean of the words' probabilities, "
+    "higher than the share of right words; `captioner calibrate` measures that"
+)
+
+
+def say_if_calibration_was_lost(model: CaptionModel, *, wanted: bool) -> None:
+    """One line for a model whose training made the calibration of its start untrue.
+
+    Args:
+        model: the captioner.
+        wanted: whether the user wants to know.
+    """
+    from captioner.model.description import has_lost_calibration
+
+    if wanted and has_lost_calibration(model):
+        say(f"captioner: {NOT_CALIBRATED}")
+
+
 def say_what_was_passed_over(
     paths: Sequence[str],
     kind: FileKind,
@@ -334,7 +354,7 @@ def say_what_was_passed_over(
         wanted: whether the user wants to know.
     """
     from captioner.files.finding import other_files
-    from captioner.files.recognising import VIDEO, recognise
+    from captioner.files.recognising import DOCUMENTS, VIDEO, recognise
 
     if not wanted:
         return
@@ -346,7 +366,9 @@ def say_what_was_passed_over(
         return  # What was named is gone by now, and has been done.
     for path in others:
         found = recognise(path)
-        if found is not None and (found == VIDEO or kind.noun == "image"):
+        if found is None or found in DOCUMENTS:
+            continue
+        if found == VIDEO or kind.noun == "image":
             counts[found] += 1
             suffixes.setdefault(found, set()).add(path.suffix.lower() or "no suffix")
     if counts:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.checks import check_model
-from captioner.cli.options import add_model, say
+from captioner.cli.options import add_model, model_of, options_of, say
 from captioner.cli.progress import image_bar
 from captioner.files.escaping import shown
+from captioner.model.options import BatchOptions
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -61,7 +63,7 @@ def add_report(parser: argparse.ArgumentParser) -> None:
         help="replace a file that is not a report of these captions",
     )
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
-    add_model(parser)
+    add_model(parser, has_batches=True)
 
 
 def _report(args: argparse.Namespace) -> int:
@@ -71,8 +73,7 @@ def _report(args: argparse.Namespace) -> int:
         captions=args.captions,
         output=args.output,
         images=args.images,
-        batch_size=args.batch_size,
-        workers=args.workers,
+        **asdict(options_of(BatchOptions, args)),
         overwrite=args.overwrite,
     )
     check_captions(job.captions)
@@ -80,9 +81,7 @@ def _report(args: argparse.Namespace) -> int:
     model = None
     if not args.no_attention:
         check_model(args)
-        from captioner.model.shipped import load_model
-
-        model = load_model(args.model, device=args.device, precision=args.precision)
+        model = model_of(args)
     return run_report(job, model, args.quiet)
 
 

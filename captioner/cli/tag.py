@@ -5,59 +5,41 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.cli.checks import check_model, found_videos
 from captioner.cli.options import (
-    add_arguments,
     add_decoding,
     add_exclude,
     add_model,
+    add_option,
+    add_options,
     decoding_options,
     list_of,
+    model_of,
     moment,
     options_of,
     say,
+    say_if_calibration_was_lost,
     say_what_was_passed_over,
     share,
 )
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.writing import check_folder
+from captioner.options import described
+from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.writers import TAG_WRITERS, TextTagWriter
-from captioner.video.options import READERS
+from captioner.video.options import SamplingOptions
 
 if TYPE_CHECKING:
     from captioner.files.finding import SourceFile
     from captioner.model.caption_model import CaptionModel
 
 SECONDS_BAR = "{desc}{percentage:3.0f}%|{bar}| {n:.0f}/{total_fmt} s"
-
-FRAME_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("fps", float, "N", "look at N frames per second of video (default: 1)"),
-    ("every_n_frames", int, "N", "look at every Nth frame instead"),
-    (
-        "max_frames",
-        int,
-        "N",
-        "maximum number of frames of a video, spread over all of a longer one (default: no limit)",
-    ),
-    (
-        "time_limit_s",
-        float,
-        "S",
-        "give up a video whose decoder delivers nothing for S seconds (default: 60)",
-    ),
-)
-TAG_ARGUMENTS: tuple[tuple[str, Any, str, str], ...] = (
-    ("min_confidence", float, "P", "minimum confidence of a tag, from 0 to 1 (default: 0.25)"),
-    ("min_coverage", float, "P", "minimum share of the time that a tag covers (default: 0.05)"),
-    ("max_tags", int, "N", "maximum number of tags of a video (default: 20)"),
-    ("max_gap_s", float, "S", "join spans of a tag over gaps of up to S seconds (default: 2)"),
-)
 
 TAG_EXAMPLES = """\
 examples:
@@ -117,59 +99,31 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument("--quiet", action="store_true", help="no progress bars and no summary")
     frames = parser.add_argument_group("frames")
-    add_arguments(frames, FRAME_ARGUMENTS)
-    for name, text in (
-        ("start", "look only at what is shown from here on: seconds, mm:ss or hh:mm:ss"),
-        ("end", "and only at what is shown before this. Times stay those of the whole video"),
-    ):
-        frames.add_argument(
-            f"--{name}",
-            dest=f"{name}_s",
-            type=moment,
-            default=argparse.SUPPRESS,
-            metavar="TIME",
-            help=text,
-        )
-    frames.add_argument(
-        "--shots",
-        action=argparse.BooleanOptionalAction,
-        default=argparse.SUPPRESS,
-        help="find the cuts, and look at every shot (default); without, all is one shot",
-    )
-    frames.add_argument(
-        "--reader",
-        choices=READERS,
-        default=argparse.SUPPRESS,
-        help="of the files: pyav (default) has exact times and counts damage; opencv for files "
-        "that pyav cannot read",
-    )
-    add_arguments(parser.add_argument_group("tags"), TAG_ARGUMENTS)
+    for name in described(SamplingOptions):
+        is_moment = name in ("start_s", "end_s")
+        add_option(frames, SamplingOptions, name, **({"type": moment} if is_moment else {}))
+    add_options(parser.add_argument_group("tags"), TagOptions)
     add_decoding(parser)
-    add_model(parser, batch_size=16, workers=False)
+    add_options(add_model(parser), FrameBatchOptions)
 
 
 def _tag(args: argparse.Namespace) -> int:
-    from captioner.tagging.options import TagOptions
     from captioner.video.finding import VIDEOS
-    from captioner.video.options import SamplingOptions
 
     _check_output(args)
-    start_s, end_s = getattr(args, "start_s", 0.0), getattr(args, "end_s", None)
-    if end_s is not None and end_s <= start_s:
-        raise CaptionerError(f"--end {end_s:g}: give a time after --start {start_s:g}, in seconds")
-    asked = {
-        "sampling": options_of(SamplingOptions, "frames", args),
-        "tagging": options_of(TagOptions, "tags", args),
+    asked: dict[str, Any] = {
+        "sampling": options_of(SamplingOptions, args),
+        "tagging": options_of(TagOptions, args),
+        "batch_size": options_of(FrameBatchOptions, args).batch_size,
     }
     decoding_options(args)
     check_model(args)
     files = found_videos(args.paths, args.exclude)
-    from captioner.model.shipped import load_model
-
-    model = load_model(args.model, device=args.device, precision=args.precision)
-    asked |= {"decoding": decoding_options(args, model.decoding), "batch_size": args.batch_size}
+    model = model_of(args)
+    asked["decoding"] = decoding_options(args, model.decoding)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
+    say_if_calibration_was_lost(model, wanted=not args.quiet)
     with _VideoBars(len(files), args.quiet) as bars:
         work = _print_summaries if args.output_dir is None else _write_files
         counts = work(args, asked, model, files, bars)
@@ -237,7 +191,8 @@ def _write_files(
         min_caption_confidence=args.min_caption_confidence,
     )
     counts: Counter[str] = Counter()
-    with closing(run_tag_job(job, model, files, bars.frame)) as outcomes:
+    outcomes = run_tag_job(job, model, files, bars.frame)
+    with closing(outcomes), _saying_how_to_resume(args.overwrite):
         for outcome in outcomes:
             counts[outcome.status] += 1
             bars.video()
@@ -248,6 +203,19 @@ def _write_files(
 def _say_error(path: Path, status: str, error: str | None) -> None:
     if error is not None:
         say(f"captioner: {shown(path)}: {'only a part: ' if status == 'partial' else ''}{error}")
+
+
+@contextmanager
+def _saying_how_to_resume(overwrite: bool) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        without = " without --overwrite" if overwrite else ""
+        say(
+            f"captioner: run the same command{without} to resume: finished videos are kept, the "
+            "others are done from their start"
+        )
+        raise
 
 
 def _counts_text(counts: Counter[str]) -> str:

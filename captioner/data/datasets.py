@@ -219,7 +219,7 @@ def load_caption_data(
     if not files:
         raise CaptionerError(f"{root}: nothing to read as {name}: no {chosen.looks_for}")
     here = root if root.is_dir() else root.parent
-    base = here.parent if root.is_file() and here.name in TEXT_FOLDERS else here
+    base = here.parent if here.name in TEXT_FOLDERS else here
     folders = [
         *dict.fromkeys((here, base)),
         *(base / f for f in IMAGE_FOLDERS if (base / f).is_dir()),

@@ -14,7 +14,8 @@ from captioner.files.escaping import plain_cell
 SPLITS = ("train", "dev", "test")
 _ALIASES = {"training": "train", "restval": "train", "testing": "test"}
 _ALIASES |= dict.fromkeys(("val", "valid", "validation"), "dev")
-SPLIT_WORD = "train|training|dev|val|valid|validation|test|testing"
+_ALIASES |= dict.fromkeys(("eval", "evaluation"), "test")  # as the Hub has it
+SPLIT_WORD = "train|training|dev|val|valid|validation|test|testing|eval|evaluation"
 
 IMAGE_FOLDERS = (
     "Images",
@@ -48,7 +49,7 @@ def _spellings(name: str) -> list[str]:
 
 def split_in_name(name: str) -> str | None:
     """`coco_karpathy_val` -> `dev`, `train-00000-of-00002` -> `train`; None of other names."""
-    return next(filter(None, map(split_of_word, re.split(r"[-_.]", name))), None)
+    return next(filter(None, map(split_of_word, re.split(r"[-_.=]", name))), None)
 
 
 class Entries:
@@ -112,14 +113,27 @@ class Entries:
         forward slashes and without blanks around it.
         """
         if (folder, name) not in self._names:
-            spelled = [posixpath.normpath(posixpath.join(folder, s)) for s in _spellings(name)]
-            found = ((each, path) for each in spelled if (path := self._locate(each)))
-            image, path = next(found, (spelled[-1], None))
+            image, path = self._locate(name, folder)
             if path is not None:
                 image = self._by_path.setdefault(path, image)
                 self.images[image] = path
             self._names[folder, name] = image
         return self._names[folder, name]
+
+    def _locate(self, name: str, folder: str) -> tuple[str, Path | None]:
+        """What an image is called, and where it is; None if it is nowhere."""
+        plain = list(map(posixpath.normpath, _spellings(name)))
+        spelled = [posixpath.normpath(posixpath.join(folder, each)) for each in plain]
+        found = ((each, path) for each in spelled if (path := self.index.locate(each)))
+        image, path = next(found, (spelled[-1], None))
+        if path is not None or not self.folder_may_lack:
+            return image, path
+        if folder and "/" in plain[-1]:  # "val2014/a.jpg" in captions_val2014.json, say
+            found = ((each, path) for each in plain if (path := self.index.locate(each)))
+            image, path = next(found, (image, None))
+        if path is None:
+            path = next(filter(None, map(self.index.locate, map(posixpath.basename, plain))), None)
+        return image, path
 
     def embed(self, name: str, path: Path) -> str:
         """Name an image that lay inside another file and is at `path` now.
@@ -149,12 +163,6 @@ class Entries:
             if plain in self.images:
                 self.images[other] = self.images[plain]
         return other
-
-    def _locate(self, name: str) -> Path | None:
-        path = self.index.locate(name)
-        if path is None and self.folder_may_lack:
-            path = self.index.locate(posixpath.basename(name))
-        return path
 
     def assign(self, name: str, split: object, where: str) -> None:
         """Put an image into a split; None or an empty string says nothing."""

@@ -13,20 +13,27 @@ _SPLIT_FILE = re.compile(
     rf"(?:flickr_?(?:8k|30k)[._-])?({SPLIT_WORD})[._-]?(?:images|ids)?\.txt", re.IGNORECASE
 )
 
+_PATTERNS = (
+    *("*.token.txt", "*.token", "captions.txt", "results.csv", "*.csv"),
+    *("captions*.txt", "results*.txt"),
+)
+_RESULTS = re.compile(r"(?:[,;\t])?image_name([|,;\t])comment_number\1comment")
+
 
 def flickr_kind(file: Path) -> str | None:
-    """`token`, `kaggle` (image,caption), `results` (image_name| comment_number| comment), `comma`.
+    """`token`, `kaggle` (image,caption), `results` (image_name| comment_number| comment), `table`.
 
-    `comma` is `results` with commas.
+    `table` is `results` with commas, semicolons or tabs, and quotes around texts that need them.
     """
     first = first_line(file)
-    header = first.lower().replace(" ", "")
     if re.match(r"[^\t]+#\d+\t", first):
         return "token"
+    header = re.sub(r'[ "]', "", first.lower())
     if header == "image,caption" and file.suffix.lower() != ".csv":
         return "kaggle"
-    kinds = {"image_name|comment_number|comment": "results"}
-    return (kinds | {"image_name,comment_number,comment": "comma"}).get(header)
+    if (match := _RESULTS.fullmatch(header)) is None:
+        return None
+    return "results" if match[1] == "|" else "table"
 
 
 def find_flickr(root: Path) -> list[Path]:
@@ -34,7 +41,7 @@ def find_flickr(root: Path) -> list[Path]:
     if root.is_file():
         return [root] if flickr_kind(root) else []
     for folder in (root, *(root / name for name in TEXT_FOLDERS)):
-        for pattern in ("*.token.txt", "*.token", "captions.txt", "results.csv", "*.csv"):
+        for pattern in _PATTERNS:
             # The Flickr8k archive holds a second, lemmatised copy of the captions.
             files = [f for f in files_of(folder, pattern) if ".lemma." not in f.name.lower()]
             if files := [f for f in files if flickr_kind(f)]:
@@ -51,7 +58,7 @@ def read_flickr(files: list[Path], entries: Entries) -> None:
     file = only_one(files, "flickr")
     kind = flickr_kind(file)
     readers = {"token": _flickr_token, "kaggle": _flickr_kaggle}
-    readers |= {"results": _flickr_results, "comma": _flickr_comma}
+    readers |= {"results": _flickr_results, "table": _flickr_table}
     if kind is None:
         raise CaptionerError(f"{file}: not a caption file of Flickr8k or Flickr30k")
     readers[kind](file, entries)
@@ -85,9 +92,17 @@ def _flickr_results(file: Path, entries: Entries) -> None:
         _add_result(line.split("|"), "|", f"{file}, line {number}", entries)
 
 
-def _flickr_comma(file: Path, entries: Entries) -> None:
-    for number, row in list(csv_rows(file, ","))[1:]:
-        _add_result(row, ",", f"{file}, line {number}", entries)
+def _flickr_table(file: Path, entries: Entries) -> None:
+    mark = max(",;\t", key=first_line(file).count)
+    (_, header), *rows = csv_rows(file, mark)
+    index_columns = 0 if header[0].strip() else 1  # pandas writes one without a heading
+    for number, cells in rows:
+        row = cells[index_columns:]
+        text = mark.join(row[2:])
+        # Quotes behind a blank are not seen as those around a cell.
+        if match := re.fullmatch(r'\s+"((?:[^"]|"")*)"\s*', text):
+            row[2:] = [match[1].replace('""', '"')]
+        _add_result(row, mark, f"{file}, line {number}", entries)
 
 
 def _add_result(cells: list[str], mark: str, where: str, entries: Entries) -> None:

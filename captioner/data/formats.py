@@ -49,19 +49,23 @@ FORMATS: dict[str, Format] = {
     "flickr": Format(
         find_flickr,
         read_flickr,
-        "*.token.txt, captions.txt (image,caption) or results.csv (also with commas)",
+        "*.token.txt, captions.txt (image,caption) or results.csv (also with commas or tabs)",
     ),
-    "coco": Format(find_coco, read_coco, "captions*.json, there or in annotations/"),
+    "coco": Format(
+        find_coco,
+        read_coco,
+        "captions*.json, or train.json with val.json, there or in annotations/",
+    ),
     "karpathy": Format(find_karpathy, read_karpathy, "dataset*.json"),
     "jsonl": Format(
         lambda root: find_table(root, ".jsonl"),
         lambda files, entries: read_tables(files, entries, "jsonl", jsonl_records),
-        "metadata.jsonl, train.jsonl with dev.jsonl, or one other *.jsonl, there or in data/",
+        "metadata.jsonl, train.jsonl with dev.jsonl, or one other *.jsonl, also in folders there",
     ),
     "csv": Format(
         lambda root: find_table(root, ".csv"),
         lambda files, entries: read_tables(files, entries, "csv", csv_records),
-        "metadata.csv, train.csv with dev.csv, or one other *.csv, there or in data/",
+        "metadata.csv, train.csv with dev.csv, or one other *.csv, also in folders there",
     ),
     "lavis": Format(
         find_lists, read_lists, '*.json that is a list of {"image", "caption"}, or in annotations/'
@@ -70,7 +74,9 @@ FORMATS: dict[str, Format] = {
         find_parquet, read_parquet, "*.parquet with images and captions, also in folders there"
     ),
     "sidecar": sidecar_format(),
-    "webdataset": Format(find_tars, read_tars, "*.tar, also in folders there"),
+    "webdataset": Format(
+        find_tars, read_tars, "*.tar, also compressed (*.tar.gz, *.tgz ...) and in folders there"
+    ),
 }
 
 LAST_RESORTS = ("sidecar", "lavis", "parquet", "webdataset")

@@ -3,28 +3,38 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from captioner.data.entries import split_in_name
-from captioner.data.text_files import files_of
+from captioner.data.entries import split_in_name, split_of_word
 
 
-def shards_of(root: Path, pattern: str) -> list[Path]:
-    """The files in the folder; else in its `data`; else in the folders in it or in `data`."""
-    for folders in ((root,), (root / "data",), (*_folders(root), *_folders(root / "data"))):
-        if files := [file for folder in folders for file in files_of(folder, pattern)]:
-            return files
+def shards_of(root: Path, fits: Callable[[Path], bool]) -> list[Path]:
+    """The files that fit in the folder; else in its `data`; else in all folders below it."""
+    for files in (_files(root), _files(root / "data"), _files_below(root)):
+        if found := [file for file in files if fits(file)]:
+            return found
     return []
 
 
 def shard_split(file: Path, base: Path) -> str | None:
-    """The split that the name of a file, or of its folder inside `base`, stands for."""
-    above = file.parent.name if file.parent != base else ""
-    return split_in_name(file.stem) or split_in_name(above)
+    """The split that the name of a file, or of the nearest folder inside `base`, stands for."""
+    *above, parent = ("", *(file.parent.relative_to(base).parts if base in file.parents else ()))
+    # Further up only the whole name counts: "my-test-set" may hold anything.
+    whole = (split_of_word(name.removeprefix("split=")) for name in reversed(above))
+    found = (split_in_name(file.name), split_in_name(parent), *whole)
+    return next(filter(None, found), None)
 
 
-def _folders(folder: Path) -> list[Path]:
+def _files(folder: Path) -> list[Path]:
     if not folder.is_dir():
         return []
     with os.scandir(folder) as entries:
-        return sorted(Path(e) for e in entries if e.is_dir() and not e.name.startswith("."))
+        return sorted(Path(e) for e in entries if not e.name.startswith(".") and e.is_file())
+
+
+def _files_below(root: Path) -> Iterator[Path]:
+    """The files in the folders inside, hidden ones left out, sorted."""
+    for folder, folders, files in os.walk(root):
+        folders[:] = sorted(d for d in folders if not d.startswith((".", "__MACOSX")))
+        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))

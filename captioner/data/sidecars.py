@@ -8,7 +8,8 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
-from captioner.data.entries import Entries, split_of_word
+from captioner.data.entries import Entries
+from captioner.data.fields import split_in_path
 from captioner.data.image_index import composed
 from captioner.data.text_files import text_lines
 from captioner.files.naming import sidecar_suffixes
@@ -29,7 +30,9 @@ def _walk(root: Path, suffix: str) -> Iterator[tuple[Path, list[str], dict[str, 
         subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
         names = sorted(n for n in names if not n.startswith("."))
         images = [n for n in names if n.lower().endswith(_SIDECAR_IMAGES)]
-        yield Path(folder), images, {composed(n): n for n in names if n.endswith(suffix)}
+        texts = [n for n in names if n.lower().endswith(suffix.lower())]
+        texts.sort(key=lambda name: name.endswith(suffix))  # a.txt counts where a.TXT is beside it
+        yield Path(folder), images, {composed(n[: -len(suffix)]) + suffix: n for n in texts}
 
 
 def _own_sidecars(image: str, suffix: str) -> tuple[str, str]:
@@ -65,7 +68,7 @@ def read_sidecar(files: list[Path], entries: Entries, suffix: str | None = None)
     suffix = _suffix_in(files[0], suffix) or suffix or SIDECAR_SUFFIXES[0]
     for folder, images, texts in _walk(files[0], suffix):
         inside = folder.relative_to(files[0])
-        split = split_of_word(inside.parts[0]) if inside.parts else None
+        split = split_in_path(f"{inside.as_posix()}/")
         own = {image: _own_sidecars(image, suffix) for image in images}
         full = {image for image in images if own[image][0] in texts}
         stems = Counter(own[image][1] for image in images if image not in full)

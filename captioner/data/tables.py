@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 from captioner.data.entries import TEXT_FOLDERS, Entries, split_in_name, split_of_word
+from captioner.data.fields import NAME_FIELDS, TEXT_FIELDS, add_record, has_fields
 from captioner.data.flickr import flickr_kind
 from captioner.data.text_files import (
+    LIST_OF_OBJECTS,
     beginning,
     csv_rows,
     files_of,
@@ -22,11 +24,9 @@ from captioner.data.text_files import (
 from captioner.errors import CaptionerError
 from captioner.files.escaping import plain_cell
 
-NAME_FIELDS = ("file_name", "filename", "image", "image_path")
-TEXT_FIELDS = ("text", "captions", "caption")
-
-_NUMBERED_TEXT = re.compile(r"caption_?[0-9]+")
-_LIST = re.compile(r"\s*\[\s*\{")
+_LONGEST_RECORD = 1_000_000
+_OUR_RESULT = {"image_id", "caption", "file_name"}
+"""Of a COCO results file that `captioner evaluate` wrote: captions by a model."""
 
 Records = Callable[[Path], Iterator[tuple[str, dict[str, Any]]]]
 _OUR_COLUMNS = frozenset({"file_name", "text", "confidence", "error"})
@@ -39,15 +39,23 @@ def find_table(root: Path, suffix: str) -> list[Path]:
     All of that in the folder or, as on the Hub, in the folder `data` in it.
     """
     if root.is_file():
-        return [root] if root.suffix.lower() == suffix and not flickr_kind(root) else []
+        suffixes = (suffix, ".tsv") if suffix == ".csv" else (suffix,)
+        return [root] if root.suffix.lower() in suffixes and not flickr_kind(root) else []
     for folder in (root, root / "data"):
         files = [f for f in files_of(folder, "*" + suffix) if not flickr_kind(f)]
         if named := [f for f in files if f.stem == "metadata"]:
             return named
-        files = files or sorted(folder.glob("*/metadata" + suffix))
+        files = files or sorted(folder.glob("*/metadata" + suffix)) or _one_in_each(folder, suffix)
         if files:
             return [f for f in files if _table_split(f, root)] or files
-    return []
+    return sorted(root.glob("*/*/metadata" + suffix))
+
+
+def _one_in_each(folder: Path, suffix: str) -> list[Path]:
+    """`train/mine.csv` and `val/mine.csv`: the only table in each folder of a split, or none."""
+    folders = [f.parent for f in folder.glob("*/*" + suffix) if split_of_word(f.parent.name)]
+    found = [files_of(each, "*" + suffix) for each in sorted(set(folders))]
+    return [files[0] for files in found] if all(len(files) == 1 for files in found) else []
 
 
 def _table_split(file: Path, base: Path) -> str | None:
@@ -84,54 +92,6 @@ def folder_of_names(file: Path, base: Path) -> str:
     return file.parent.relative_to(base).as_posix()
 
 
-def add_record(
-    record: Mapping[str, Any],
-    where: str,
-    entries: Entries,
-    *,
-    folder: str = "",
-    split: str | None = None,
-    key: object = None,
-) -> None:
-    """Add the captions of one image.
-
-    Args:
-        record: a row's fields: the image's name, captions or lists of them, perhaps its split.
-        where: the row's place, for messages.
-        entries: what they are added to.
-        folder: to which the name is relative.
-        split: of the whole table; where it has none and no field for it, a folder in the name may
-            say it (`train/a.jpg`).
-        key: what makes equal captions of two rows two; None: they are one.
-
-    Raises:
-        CaptionerError: a field is missing, or has a value that cannot be used.
-    """
-    texts = [record[f] for f in TEXT_FIELDS if f in record]
-    texts += [record[f] for f in record if _NUMBERED_TEXT.fullmatch(f)]
-    names = [record[f] for f in NAME_FIELDS if f in record]
-    for found, fields in ((names, NAME_FIELDS), (texts, TEXT_FIELDS)):
-        if not found:
-            raise CaptionerError(f"{where}: there is no field {' or '.join(map(repr, fields))}")
-    for number, text in enumerate(texts):
-        # An empty list stands for an empty caption, so that the image is counted.
-        for place, caption in enumerate((text or [""]) if isinstance(text, list) else [text]):
-            each = None if key is None else (key, number, place)
-            name = entries.add(names[0], caption, where, each, folder)
-    given = record.get("image_id", record.get("cocoid"))
-    if str(given).isdecimal():
-        entries.identify(name, int(given))
-    if "split" not in record and split is None:
-        split = _split_in_path(name)
-    entries.assign(name, record.get("split") or split, where)
-
-
-def _split_in_path(name: str) -> str | None:
-    """The split that the top folder of an image stands for, as on the Hub."""
-    folders = name.split("/")[:-1]
-    return split_of_word("/".join(folders[1 if folders[:1] == ["data"] else 0 :][:1]))
-
-
 def jsonl_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, record) of each line; CaptionerError names one that is not an object."""
     for number, line in text_lines(file):
@@ -157,9 +117,15 @@ def find_lists(root: Path) -> list[Path]:
 
 
 def _is_list(file: Path) -> bool:
-    """Whether it begins as such a list does; not parsed, for it may be large."""
-    begin = beginning(file, 65_536)
-    return _LIST.match(begin) is not None and '"image"' in begin and '"caption"' in begin
+    """Whether its first object is one of such a list; not parsed whole, for it may be large."""
+    begin = beginning(file, _LONGEST_RECORD)
+    if (match := LIST_OF_OBJECTS.match(begin)) is None:
+        return False
+    try:
+        first, _ = json.JSONDecoder().raw_decode(begin, match.end() - 1)
+    except (ValueError, RecursionError):
+        return False
+    return has_fields(first) and set(first) != _OUR_RESULT
 
 
 def read_lists(files: list[Path], entries: Entries) -> None:
@@ -194,11 +160,15 @@ def read_lists(files: list[Path], entries: Entries) -> None:
 def csv_records(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
     """(place, cells by heading) of each row; CaptionerError names a broken one."""
     head = first_line(file)
-    delimiter = max(",;\t", key=head.count)
+    # Excel writes and reads a first line that names the separator.
+    named = re.fullmatch(r'"?sep=([,;\t])"?', head, re.IGNORECASE)
+    delimiter = named[1] if named else max(",;\t", key=head.count)
     header: list[str] = []
     ours = False
     for number, row in csv_rows(file, delimiter):
         where = f"{file}, line {number}"
+        if named and number == 1:
+            continue
         if not header:
             header = [cell.strip().lower() for cell in row]
             ours = _OUR_COLUMNS.issubset(header)

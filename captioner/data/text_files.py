@@ -6,11 +6,16 @@ import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from captioner.errors import CaptionerError
+
+LIST_OF_OBJECTS = re.compile(r"\s*\[\s*\{")
+"""How a JSON file begins that is a list of objects, not one object."""
+_SAMPLE_BYTES = 4096
 
 
 def only_one(files: list[Path], fmt: str) -> Path:
@@ -55,7 +60,7 @@ def decode_text(data: bytes, place: object) -> str:
 
 
 def _encoding(data: bytes) -> str:
-    """By the byte order mark, or by a first character of two bytes; UTF-8 if there is neither."""
+    """By the byte order mark, or by where bytes of zero are; UTF-8 if there is neither."""
     # The marks of UTF-32 begin as those of UTF-16 do.
     if data.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
         return "utf-32"
@@ -63,13 +68,19 @@ def _encoding(data: bytes) -> str:
         return "utf-16"
     if len(data) > 1 and (data[0] == 0) != (data[1] == 0):
         return "utf-16-le" if data[1] == 0 else "utf-16-be"
+    # Whatever it begins with: in UTF-16 each digit, blank and line end has such a byte.
+    begin = data[:_SAMPLE_BYTES]
+    first, second = (begin[place::2].count(0) for place in (0, 1))
+    if max(first, second) * 20 > len(begin) and min(first, second) * 3 <= max(first, second):
+        return "utf-16-le" if second > first else "utf-16-be"
     return "utf-8-sig"
 
 
 def text_lines(file: Path) -> Iterator[tuple[int, str]]:
     """(line number from 1, line) of the lines that are not blank."""
     # str.splitlines would also cut at characters that may stand inside a caption (U+2028, U+0085).
-    for number, line in enumerate(read_text(file).split("\n"), 1):
+    text = read_text(file)
+    for number, line in enumerate(text.split("\n" if "\n" in text else "\r"), 1):
         if line.strip():
             yield number, line.rstrip("\r")
 

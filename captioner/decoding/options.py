@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any
+
+from captioner.options import check_options, option
 
 
 @dataclass(frozen=True)
@@ -43,47 +43,83 @@ class DecodingOptions:
             starts the decoder in it.
     """
 
-    beam_size: int = 3
-    num_captions: int = 1
-    max_length: int = 20
-    length_penalty: float = 0.7
-    sample: bool = False
-    temperature: float = 1.0
-    top_k: int = 0
-    top_p: float = 1.0
-    seed: int = 0
-    no_repeat_ngram: int = 2
-    joining_words: tuple[str, ...] = ("and",)
-    tag_weight: float = 0.0
-    banned_words: tuple[str, ...] = ()
-    prompt: str | None = None
-    must_include: tuple[str, ...] = ()
-    style: str | None = None
+    beam_size: int = option(3, "beams of the search; 1 is greedy", metavar="K", minimum=1)
+    num_captions: int = option(
+        1,
+        "captions for each image in jsonl and tsv, best first; the beam is at least as large, "
+        "unless --beam-size says otherwise",
+        metavar="N",
+        minimum=1,
+    )
+    max_length: int = option(20, "maximum number of words in a caption", metavar="T", minimum=1)
+    length_penalty: float = option(
+        0.7,
+        "score = log-probability / length**A; 0 prefers short captions",
+        metavar="A",
+        minimum=0,
+        maximum=10,  # beyond, the power of the length leaves the range of a float
+    )
+    sample: bool = option(
+        False, "draw the words at random instead of searching for the best caption"
+    )
+    temperature: float = option(
+        1.0, "below 1 more cautious, above 1 bolder", metavar="X", above=0, maximum=1e6
+    )
+    top_k: int = option(0, "draw from the N most probable words; 0 for all", metavar="N", minimum=0)
+    top_p: float = option(
+        1.0,
+        "draw from the words that make up P of the probability",
+        metavar="P",
+        above=0,
+        maximum=1,
+    )
+    seed: int = option(0, "the same seed gives the same captions", metavar="N", minimum=0)
+    no_repeat_ngram: int = option(
+        2,
+        "never repeat N words in a row, nor say 'white and white'; 0 allows both",
+        metavar="N",
+        minimum=0,
+    )
+    joining_words: tuple[str, ...] = option(
+        ("and",), "comma-separated words that never join a word with itself", metavar="WORDS"
+    )
+    tag_weight: float = option(
+        0.0,
+        "weight of the model's tag classifier in the choice of words",
+        metavar="W",
+        minimum=0,
+        maximum=10,
+    )
+    banned_words: tuple[str, ...] = option(
+        (), "never say this word; may be given again", metavar="WORD", flag="--ban"
+    )
+    prompt: str | None = option(
+        None,
+        "begin every caption with these words; they count in --max-length",
+        kind=str,
+        metavar="TEXT",
+    )
+    must_include: tuple[str, ...] = option(
+        (),
+        "say this very word somewhere; may be given again. The search then keeps the beam size for "
+        "each number of words said; not with --sample",
+        metavar="WORD",
+    )
+    style: str | None = option(
+        None,
+        "how captions are written, for a model that knows several styles",
+        kind=str,
+        metavar="NAME",
+        default_text="its first",
+    )
 
     def __post_init__(self) -> None:
-        for name, minimum in (
-            ("beam_size", 1),
-            ("num_captions", 1),
-            ("max_length", 1),
-            ("top_k", 0),
-            ("seed", 0),
-            ("no_repeat_ngram", 0),
-        ):
-            value = getattr(self, name)
-            if not isinstance(value, int) or isinstance(value, bool) or value < minimum:
-                raise ValueError(f"{name}={value!r}: give a whole number of at least {minimum}")
-        # Beyond 10 the power of the length leaves the range of a float.
-        self._check_number("length_penalty", lambda x: 0 <= x <= 10, "from 0 to 10")
-        self._check_number("temperature", lambda x: 0 < x < math.inf, "above 0, say 0.7")
-        self._check_number("tag_weight", lambda x: 0 <= x <= 10, "from 0 to 10")
-        self._check_number("top_p", lambda x: 0 < x <= 1, "above 0 and at most 1")
+        # A list from a configuration file would make the options unhashable.
+        for name in ("banned_words", "must_include", "joining_words"):
+            if isinstance(words := getattr(self, name), list):
+                object.__setattr__(self, name, tuple(words))
+        check_options(self)
         self._check_together()
-
-    def _check_number(self, name: str, in_range: Callable[[float], bool], remedy: str) -> None:
-        value = getattr(self, name)
-        number = isinstance(value, int | float) and not isinstance(value, bool)
-        if not number or not in_range(value):  # NaN is in no range
-            raise ValueError(f"{name}={value!r}: give a number {remedy}")
 
     def _check_together(self) -> None:
         if not self.sample:
@@ -92,23 +128,14 @@ class DecodingOptions:
                     f"num_captions={self.num_captions}: beam search gives at most beam_size="
                     f"{self.beam_size}; raise beam_size or set sample=True"
                 )
-            for name, neutral in (("temperature", 1.0), ("top_k", 0), ("top_p", 1.0)):
-                if (value := getattr(self, name)) != neutral:
+            for name in ("temperature", "top_k", "top_p"):
+                if (value := getattr(self, name)) != getattr(DecodingOptions, name):
                     raise ValueError(
                         f"{name}={value!r} works on sampling only: set sample=True or leave it out"
                     )
-        self._check_words()
-
-    def _check_words(self) -> None:
-        for name in ("banned_words", "must_include", "joining_words"):
-            words = getattr(self, name)
-            if isinstance(words, str) or not all(isinstance(word, str) and word for word in words):
-                raise ValueError(f"{name}={words!r}: give a list of words, such as ['blurry']")
-            # A list from a configuration file would make the options unhashable.
-            object.__setattr__(self, name, tuple(words))
-        if self.prompt is not None and not (isinstance(self.prompt, str) and self.prompt.strip()):
+        if self.prompt is not None and not self.prompt.strip():
             raise ValueError(f"prompt={self.prompt!r}: give the first words, such as 'two dogs'")
-        if self.style is not None and not (isinstance(self.style, str) and self.style):
+        if self.style == "":
             raise ValueError(f"style={self.style!r}: give the name of a style, or None")
         if self.must_include and self.sample:
             raise ValueError(
@@ -127,14 +154,15 @@ class FillOptions:
             first blank is always tried with every word.
     """
 
-    top: int = 5
-    beam_size: int = 5000
+    top: int = option(
+        5, "list the N likeliest fillings, and words of each blank", metavar="N", minimum=1
+    )
+    beam_size: int = option(
+        5000, "beginnings that are kept from the second blank on", metavar="K", minimum=1
+    )
 
     def __post_init__(self) -> None:
-        for name in ("top", "beam_size"):
-            value = getattr(self, name)
-            if type(value) is not int or value < 1:
-                raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
+        check_options(self)
 
 
 def describe_decoding(options: DecodingOptions) -> dict[str, Any]:

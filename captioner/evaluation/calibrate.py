@@ -185,6 +185,8 @@ def _learn_images(
     assert model.lexicon is not None
     learnt, other = reading.pooled(train), reading.pooled(held_out)
     model.familiarity = Familiarity.fit(learnt, other).to(model.device)
+    # The classifier is of the first lemmas; those of words that were added later come last.
+    model.lexicon = model.lexicon.by_frequency(model.tokenizer.words)
     count = learnable(model.lexicon, len(train))
     head = TagHead.fit(learnt, _named(train, model.lexicon, count))
     seen = score_seen(head(other).numpy(), _named(held_out, model.lexicon, count).numpy())

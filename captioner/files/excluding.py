@@ -22,6 +22,7 @@ MAX_BYTES = 1_000_000
 _FOLDERS = frozenset(
     {
         "@eadir",  # Synology: thumbnails
+        "@__thumb",  # QNAP: thumbnails
         "@recycle", "#recycle",  # QNAP and Synology: waste bins
         "@recently-snapshot", "#snapshot", "~snapshot",  # NAS: copies of everything
         "@tmp", "@sharebin", "trashbox", "@synofiledb",  # more of Synology, Buffalo
@@ -37,9 +38,21 @@ _FOLDER_SUFFIXES = (".lrdata", ".lrcat-data", ".cocatalog")  # Lightroom, Captur
 _FOLDER_STARTS = ("appdata_oc",)  # Nextcloud: previews
 
 
-def is_by_product(name: str) -> bool:
-    """Whether a folder of this name holds what programs keep, and nobody's own images."""
+_LIBRARIES = (".photoslibrary", ".photolibrary", ".migratedphotolibrary", ".aplibrary")
+_IN_LIBRARIES = frozenset({"resources", "previews", "thumbnails", "database", "private"})
+"""Apple Photos, iPhoto and Aperture: the photos lie beside these, in originals or Masters."""
+
+
+def is_by_product(name: str, parent: str) -> bool:
+    """Whether a folder holds what programs keep, and nobody's own images.
+
+    Args:
+        name: of the folder.
+        parent: of the folder that it lies in.
+    """
     lower = name.lower()
+    if lower in _IN_LIBRARIES and parent.lower().endswith(_LIBRARIES):
+        return True
     ends = lower.startswith(_FOLDER_STARTS) or lower.endswith(_FOLDER_SUFFIXES)
     return lower in _FOLDERS or ends
 

@@ -235,11 +235,11 @@ class _Listing:
         left = [x for x in known if scope is None or not scope.leave_out(x, is_folder=False)]
         return replace(self, scope=scope, doubles=kind.passed_over(left))
 
-    def below(self, name: str) -> _Listing | None:
+    def below(self, name: str, parent: str) -> _Listing | None:
         left_out = None if self.scope is None else self.scope.leave_out(name, is_folder=True)
         if left_out:
             return None
-        only_spelled = self.scope is not None and left_out is None and is_by_product(name)
+        only_spelled = self.scope is not None and left_out is None and is_by_product(name, parent)
         rule = self.rule.below(name, spelled=only_spelled)
         return None if rule is None else _Listing(rule, self.scope and self.scope.below(name))
 
@@ -363,7 +363,7 @@ def _walk(folder: Path, listing: _Listing, seen: _Seen) -> Iterator[Path]:
     listings.append(listing)
     for name, is_folder in entries:
         if is_folder:
-            below = listing.below(name)
+            below = listing.below(name, os.path.basename(real))
             if below is not None and not _leads_up(folder / name, real):
                 yield from _walk(folder / name, below, seen)
         elif listing.has(name) and not any(other.has(name) for other in earlier):

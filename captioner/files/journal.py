@@ -1,35 +1,38 @@
-"""The memory of a caption job: a hidden file beside its output, a line for each finished image.
+"""The memory of a caption job: a hidden store beside its output, a record for each finished image.
 
-The first line says with which model and options the captions were made. Every other one holds a
-whole record, with the size and time of modification of its image, or a mark: ``complete`` says
-that the output holds all that stands above it, ``kept`` that the output was changed by hand and
-stays as it was then. Lines are only added, in one write that has reached the disk before anything
-is written into the output, so that the output never knows more than the journal: whatever ends the
-process, the next one makes the output whole from here. A line that was cut short is cut off.
+It says with which model and options the captions were made. A record is a whole one of
+`captioner.captioning.writers`, with the size and time of modification of its image. Marks say that
+the output holds all records so far (``complete``), or that it was changed by hand and stays as it
+was then (``kept``). Records are only added, and have reached the disk before anything is written
+into the output, so that the output never knows more than the journal: whatever ends the process,
+the next one makes the output whole from here.
 
 In memory an image takes some hundred bytes, whatever its record.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import zlib
 from array import array
+from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import blake2b
 from pathlib import Path
-from typing import IO, Any, Self
+from typing import Any, Self
 
 from captioner.errors import CaptionerError
-from captioner.files.escaping import shown
+from captioner.files.earlier import convert_journal, earlier_lines, forget_earlier, is_earlier
 from captioner.files.resume import Fingerprint
-from captioner.files.writing import cannot_read, cannot_write, replace_bytes, sync_file
+from captioner.files.store import SECOND_SUFFIX, Store, StoreKind
 
-SCHEMA = "captioner-captions-1"
+CAPTIONS = StoreKind(
+    "captioner-captions-2", "start over with --overwrite, or name another --output"
+)
 
-_LONGEST_NAME = 255 - len("..captioner.part")  # bytes of an output's name, in that of its journal
+_LONGEST_NAME = 255 - len(f"..captioner{SECOND_SUFFIX}")  # bytes of an output's name, in ours
 
 Key = int
 """64 bits of the hash of a name: of a million images two share one with a probability of 3e-8."""
@@ -65,15 +68,14 @@ class Entry:
         """Whether the image could not be read."""
         return self.record["error"] is not None
 
-    def encoded(self) -> bytes:
-        """Its line. In ASCII, which holds every name, also those that are not valid UTF-8."""
-        line = {"record": self.record, "path": self.path, "source": self.source.to_dict()}
-        return _line(line)
+    def to_dict(self) -> dict[str, Any]:
+        """JSON primitives."""
+        return {"record": self.record, "path": self.path, "source": self.source.to_dict()}
 
     @classmethod
-    def decoded(cls, line: Mapping[str, Any]) -> Entry:
-        """Out of its line; KeyError or TypeError if it is something else."""
-        entry = cls(line["record"], line["path"], Fingerprint.from_dict(line["source"]))
+    def from_dict(cls, values: Mapping[str, Any]) -> Entry:
+        """What `to_dict` gave; KeyError or TypeError if it was something else."""
+        entry = cls(values["record"], values["path"], Fingerprint.from_dict(values["source"]))
         _ = entry.name, entry.has_failed, entry.record["text"]
         return entry
 
@@ -113,31 +115,19 @@ class Journal:
         kept: the start of the output that was changed by hand and stays as it is, if any.
         is_complete: whether the output holds all that stands here.
         was_complete: whether there has been a complete output already.
-        has_redone: whether an image stands here twice; the later line counts.
+        has_redone: whether an image stands here twice; the later record counts.
     """
 
     def __init__(self, path: Path) -> None:
-        """Read the journal; see `create` for a new one.
+        """Open the journal, which may be one of an earlier version; see `create` for a new one.
 
         Raises:
-            CaptionerError: it is damaged or cannot be read.
+            CaptionerError: it is damaged, or cannot be read or written.
         """
-        self.path = path
-        self.about: dict[str, Any] = {}
-        self.replaces: Checksum | bool | None = None
-        self.kept: Checksum | None = None
-        self.is_complete = self.was_complete = self.has_redone = False
-        self._live: dict[Key, int] = {}  # where the line is that counts
-        self._keys = array("Q")  # in the order in which they first appear
-        self._firsts = array("Q")  # where that is
-        self._published = 0  # how many of them existed when the output was last complete
-        self._unkept = 0  # the first that is not part of what was kept
+        if is_earlier(path):
+            convert_journal(path, CAPTIONS)
+        self._store = Store(path, CAPTIONS)
         self._read()
-        try:
-            self._file: IO[bytes] = path.open("r+b", buffering=0)
-        except OSError as error:
-            raise cannot_write(path, error) from None
-        self._reader = path.open("rb")
 
     @classmethod
     def create(
@@ -148,14 +138,14 @@ class Journal:
         Raises:
             CaptionerError: it cannot be written.
         """
-        next_journal(path).unlink(missing_ok=True)
-        replace_bytes(path, [_header(about, replaces)], part_of(path))
+        there = replaces.to_dict() if isinstance(replaces, Checksum) else replaces
+        Store.create(path, CAPTIONS, about, marks={"replaces": there}).close()
+        forget_earlier(path)
         return cls(path)
 
     def close(self) -> None:
-        """Close the files."""
-        self._file.close()
-        self._reader.close()
+        """Close the file."""
+        self._store.close()
 
     def __enter__(self) -> Self:
         return self
@@ -166,55 +156,43 @@ class Journal:
     # --- reading ---------------------------------------------------------------------------
 
     def _read(self) -> None:
-        self._end = 0
+        store = self._store
+        self.about = store.about
+        there = store.mark_of("replaces")
+        self.replaces: Checksum | bool | None = (
+            Checksum(**there) if isinstance(there, Mapping) else there
+        )
+        self.has_redone = False
+        self._live: dict[Key, int] = {}  # the number of the record that counts
+        self._keys = array("Q")  # in the order in which they first appear
+        self._firsts = array("Q")  # the numbers of these records
         try:
-            with self.path.open("rb") as file:
-                for number, line in enumerate(file, start=1):
-                    if not line.endswith(b"\n"):
-                        break  # cut short: what it was about is done again
-                    self._take(line, number)
-                    self._end += len(line)
-        except OSError as error:
-            raise cannot_read(self.path, error) from None
-        if not self.about:
-            raise self._damaged(1)
+            for number, name in store.names():
+                self._take(key_of(name), number)
+        except BaseException:
+            store.close()
+            raise
 
-    def _take(self, text: bytes, number: int) -> None:
-        try:
-            line = json.loads(text)
-            if number == 1:
-                if line["schema"] != SCHEMA:
-                    raise ValueError
-                self.about, self.replaces = dict(line["about"]), _replaces(line["replaces"])
-            elif "mark" in line:
-                self._take_mark(line)
-            else:
-                self._take_entry(key_of(Entry.decoded(line).name), self._end)
-        except (ValueError, KeyError, TypeError):
-            raise self._damaged(number) from None
-
-    def _take_mark(self, line: Mapping[str, Any]) -> None:
-        if line["mark"] == "complete":
-            self.is_complete = self.was_complete = True
-            self._published = len(self._keys)
-        else:
-            self.kept = Checksum(line["size_bytes"], line["crc32"])
-            self._unkept = len(self._keys)
-
-    def _take_entry(self, key: Key, offset: int) -> None:
-        self.is_complete = False
+    def _take(self, key: Key, number: int) -> None:
         if key in self._live:
             self.has_redone = True
         else:
             self._keys.append(key)
-            self._firsts.append(offset)
-        self._live[key] = offset
+            self._firsts.append(number)
+        self._live[key] = number
 
-    def _damaged(self, number: int) -> CaptionerError:
-        return CaptionerError(
-            f"{shown(self.path)}: line {number} is damaged; start over with --overwrite, or name "
-            "another --output"
-        )
+    @property
+    def is_complete(self) -> bool:  # noqa: D102
+        return bool(self._store.mark_of("complete") == self._store.last)
+
+    @property
+    def was_complete(self) -> bool:  # noqa: D102
+        return self._store.mark_of("complete") is not None
+
+    @property
+    def kept(self) -> Checksum | None:  # noqa: D102
+        kept = self._store.mark_of("kept")
+        return None if kept is None else Checksum(kept["size_bytes"], kept["crc32"])
 
     def __len__(self) -> int:
         """The images that are known."""
@@ -233,8 +211,8 @@ class Journal:
 
     def get(self, name: str) -> Entry | None:
         """What is known of an image, None if nothing is."""
-        offset = self._live.get(key_of(name))
-        return None if offset is None else self._entry(offset)
+        number = self._live.get(key_of(name))
+        return None if number is None else self._entry(number)
 
     def live(self, keys: Iterable[Key]) -> Iterator[Entry]:
         """The entries of these images, which are known."""
@@ -246,17 +224,21 @@ class Journal:
 
         Without what was kept.
         """
-        for offset in self._firsts[self._unkept :]:
-            yield self._entry(offset)
+        kept = self._store.mark_of("kept")
+        first = 0 if kept is None else bisect_right(self._firsts, kept["last"])
+        return map(self._entry, self._firsts[first:])
 
     def published(self) -> Iterator[Entry]:
         """What the output held when it was last complete."""
-        for offset in self._firsts[: self._published]:
-            yield self._entry(offset)
+        end = bisect_right(self._firsts, self._store.mark_of("complete") or 0)
+        return map(self._entry, self._firsts[:end])
 
-    def _entry(self, offset: int) -> Entry:
-        self._reader.seek(offset)
-        return Entry.decoded(json.loads(self._reader.readline()))
+    def _entry(self, number: int) -> Entry:
+        _, values = self._store.row(number)
+        try:
+            return Entry.from_dict(values)
+        except (KeyError, TypeError):
+            raise self._store.damaged() from None
 
     # --- writing ---------------------------------------------------------------------------
 
@@ -266,47 +248,52 @@ class Journal:
         Raises:
             CaptionerError: they cannot be written.
         """
-        lines = [entry.encoded() for entry in entries]
-        self._write(b"".join(lines))
-        offset = self._end
-        for entry, line in zip(entries, lines, strict=True):
-            self._take_entry(key_of(entry.name), offset)
-            offset += len(line)
-        self._end = offset
+        first = self._store.last + 1
+        self._store.add([(entry.name, entry.to_dict()) for entry in entries])
+        for number, entry in enumerate(entries, start=first):
+            self._take(key_of(entry.name), number)
 
     def mark_complete(self) -> None:
         """Say that the output holds all of it."""
-        line = _line({"mark": "complete"})
-        self._write(line)
-        self._end += len(line)
-        self._take_mark({"mark": "complete"})
+        self._store.mark(complete=self._store.last)
 
     def mark_kept(self, output: Checksum) -> None:
         """Say that the output was changed by hand, and stays as it is now."""
-        mark = {"mark": "kept", **output.to_dict()}
-        line = _line(mark)
-        self._write(line)
-        self._end += len(line)
-        self._take_mark(mark)
+        self._store.mark(kept={**output.to_dict(), "last": self._store.last})
 
-    def _write(self, data: bytes) -> None:
-        write_at(self._file, self._end, data, self.path)
+    # --- another order ---------------------------------------------------------------------
 
-    def write_new(self, keys: Iterable[Key]) -> Journal:
-        """Write a journal with these entries only, in this order, under the name of the next one.
+    def prepare(self, keys: Iterable[Key]) -> None:
+        """Say that an output with these images only, in this order, is about to be written.
 
-        It is complete, and takes the place of this one with `adopt`, when the output is that.
+        It is `pending` until `promote` or `drop_pending`.
         """
-        new = next_journal(self.path)
-        pieces = self._pieces(keys)
-        replace_bytes(new, pieces, part_of(self.path))
-        return Journal(new)
+        self._store.mark(pending=[self._live[key] for key in keys])
 
-    def _pieces(self, keys: Iterable[Key]) -> Iterator[bytes]:
-        yield _header(self.about, None)
-        for entry in self.live(keys):
-            yield entry.encoded()
-        yield _line({"mark": "complete"})
+    @property
+    def has_pending(self) -> bool:
+        """Whether such an output was about to be written."""
+        return self._store.mark_of("pending") is not None
+
+    def pending(self) -> Iterator[Entry]:
+        """What it holds, in its order."""
+        return map(self._entry, self._store.mark_of("pending"))
+
+    def promote(self) -> None:
+        """Keep what is pending, and nothing else: the output is that, and complete."""
+        self._arrange(self._store.mark_of("pending"))
+
+    def drop_pending(self) -> None:
+        """Forget it: the output is what it was."""
+        self._store.mark(pending=None)
+
+    def keep(self, keys: Iterable[Key]) -> None:
+        """Keep these images only, in this order; the output is complete."""
+        self._arrange([self._live[key] for key in keys])
+
+    def _arrange(self, numbers: Sequence[int]) -> None:
+        self._store.arrange(numbers, complete=len(numbers))
+        self._read()
 
 
 def sources_of(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[str, str]]]:
@@ -318,24 +305,31 @@ def sources_of(path: Path) -> tuple[Mapping[str, Any], dict[str, tuple[str, str]
     """
     about: Mapping[str, Any] = {}
     sources: dict[str, tuple[str, str]] = {}
-    try:
-        with path.open("rb") as file:
-            for number, text in enumerate(file, start=1):
-                line = json.loads(text)
-                if number == 1:
-                    about = dict(line["about"])
-                elif "mark" not in line:
-                    entry = Entry.decoded(line)
-                    sources[entry.name] = entry.path, entry.source.path
-    except (OSError, ValueError, KeyError, TypeError):
-        pass  # what was cut short is not known: nothing depends on it
+    # What cannot be read, or is just being written, is not known: nothing depends on it.
+    with suppress(CaptionerError, KeyError, TypeError):
+        if is_earlier(path):
+            lines = earlier_lines(path, CAPTIONS.remedy)
+            about = next(lines, {}).get("about", {})
+            _take_sources((line for line in lines if "mark" not in line), sources)
+        else:
+            with Store(path, CAPTIONS, only_read=True) as store:
+                about = store.about
+                _take_sources((record for _, record in store.rows()), sources)
     return about, sources
+
+
+def _take_sources(
+    records: Iterable[Mapping[str, Any]], sources: dict[str, tuple[str, str]]
+) -> None:
+    for values in records:
+        entry = Entry.from_dict(values)
+        sources[entry.name] = entry.path, entry.source.path
 
 
 def journal_beside(output: Path) -> Path:
     """Where the journal of an output file is: ``.NAME.captioner``, shorter where NAME is long.
 
-    The longest of its names, with ``.new``, ``.part`` or ``.lock`` after it, may have 255 bytes.
+    The longest of its names, with ``-journal`` after it, may have 255 bytes.
     """
     name = output.name
     if len(os.fsencode(name)) > _LONGEST_NAME:
@@ -343,66 +337,3 @@ def journal_beside(output: Path) -> Path:
         short = os.fsencode(name)[: _LONGEST_NAME - len(digest) - 1].decode("utf-8", "ignore")
         name = f"{short}~{digest}"
     return output.with_name(f".{name}.captioner")
-
-
-def adopt(path: Path) -> None:
-    """Give the next journal the name of this one.
-
-    Raises:
-        CaptionerError: it cannot be renamed.
-    """
-    try:
-        os.replace(next_journal(path), path)
-    except OSError as error:
-        raise cannot_write(path, error) from None
-
-
-def next_journal(path: Path) -> Path:
-    """What the journal is called that is to take a journal's place."""
-    return path.with_name(f"{path.name}.new")
-
-
-def write_at(file: IO[bytes], offset: int, data: bytes, named: Path) -> None:
-    """Write at the end of what is valid; what lies after is cut off. It has reached the disk then.
-
-    By place and not by appending: interrupted and called again, it writes nothing twice.
-
-    Args:
-        file: opened without a buffer.
-        offset: where.
-        data: what.
-        named: the file's name in messages.
-
-    Raises:
-        CaptionerError: it cannot be written.
-    """
-    try:
-        file.truncate(offset)
-        file.seek(offset)
-        rest = memoryview(data)
-        while rest:
-            rest = rest[file.write(rest) :]
-    except OSError as error:
-        raise cannot_write(named, error) from None
-    sync_file(file, named)
-
-
-def part_of(path: Path) -> Path:
-    """The temporary name of a journal and of the output that it is beside.
-
-    It is the same in every run, so that a file left by a killed run is written over.
-    """
-    return path.with_name(f"{path.name}.part")
-
-
-def _header(about: Mapping[str, Any], replaces: Checksum | bool | None) -> bytes:
-    there = replaces.to_dict() if isinstance(replaces, Checksum) else replaces
-    return _line({"schema": SCHEMA, "about": about, "replaces": there})
-
-
-def _replaces(value: Any) -> Checksum | bool | None:
-    return Checksum(value["size_bytes"], value["crc32"]) if isinstance(value, dict) else value
-
-
-def _line(values: Mapping[str, Any]) -> bytes:
-    return json.dumps(values, allow_nan=False).encode("ascii") + b"\n"

@@ -13,6 +13,7 @@ HEAD_BYTES = 512
 
 IMAGE, RAW, VIDEO = "image", "raw photo", "video"
 LFS = "pointer of Git LFS"
+WEB_PAGE, ARCHIVE, PDF = "web page", "archive", "PDF"
 ICLOUD = ".icloud"
 
 _RAW_SUFFIXES = (
@@ -31,8 +32,14 @@ WRITTEN_SUFFIXES = frozenset(_WRITTEN_SUFFIXES.split())
 READ = frozenset({"JPEG", "PNG", "GIF", "WebP", "AVIF", "TIFF", "BMP"})
 """Images that Pillow reads."""
 
-IMAGE_KINDS = READ | {RAW, "HEIC", "JPEG XL", "JPEG 2000"}
-"""Photos, whether they can be read or not."""
+DOCUMENTS = frozenset({WEB_PAGE, ARCHIVE, PDF})
+"""What is named where it is called an image, and not counted where it is called what it is."""
+
+IMAGES = READ | {
+    *("HEIC", "JPEG XL", "JPEG 2000", RAW),
+    *("Photoshop", "OpenEXR", "Radiance HDR", "GIMP", "icon", "SVG"),
+}
+"""All images that are recognised."""
 
 _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"\xff\xd8\xff", "JPEG"),
@@ -47,6 +54,19 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"#?RADIANCE", "Radiance HDR"),
     (0, b"gimp xcf", "GIMP"),
     (0, b"\0\0\1\0", "icon"),
+    (0, b"icns", "icon"),
+    (0, b"%!PS", "PostScript"),
+    (0, b"\xc5\xd0\xd3\xc6", "PostScript"),  # with a preview
+    (0, b"II\xbc", "JPEG XR"),
+    (0, b"DDS ", "DDS"),
+    (0, b"AT&TFORM", "DjVu"),
+    (0, b"qoif", "QOI"),
+    (0, b"\0\xffKA", "Affinity"),
+    (128, b"DICM", "DICOM"),
+    (0, b"%PDF", PDF),
+    (0, b"PK\3\4", ARCHIVE),
+    (0, b"Rar!", ARCHIVE),
+    (0, b"7z\xbc\xaf", ARCHIVE),
     (0, b"version https://git-lfs.github.com/", LFS),
     (8, b"CR\2\0", RAW),  # Canon, a TIFF otherwise
     (0, b"FUJIFILMCCD-RAW", RAW),
@@ -59,6 +79,7 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"II*\0", "TIFF"),
     (0, b"MM\0*", "TIFF"),
     (0, b"II+\0", "TIFF"),
+    (0, b"MM\0+", "TIFF"),
     (0, b"\x1a\x45\xdf\xa3", VIDEO),  # Matroska, WebM
     (0, b"FLV\1", VIDEO),
     (0, b"OggS", VIDEO),
@@ -110,6 +131,8 @@ def recognised(head: bytes, name: str = "") -> str | None:
     text = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
     if text.startswith(b"<svg") or (text.startswith((b"<?xml", b"<!--")) and b"<svg" in text):
         return "SVG"
+    if text.startswith((b"<!doctype html", b"<html")):
+        return WEB_PAGE
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "BMP"
     return None

@@ -171,6 +171,31 @@ def sync_file(stream: IO[bytes], named: str | Path) -> None:
             raise cannot_write(named, error) from None
 
 
+def write_at(file: IO[bytes], offset: int, data: bytes, named: Path) -> None:
+    """Write at the end of what is valid; what lies after is cut off. It has reached the disk then.
+
+    By place and not by appending: interrupted and called again, it writes nothing twice.
+
+    Args:
+        file: opened without a buffer.
+        offset: where.
+        data: what.
+        named: the file's name in messages.
+
+    Raises:
+        CaptionerError: it cannot be written.
+    """
+    try:
+        file.truncate(offset)
+        file.seek(offset)
+        rest = memoryview(data)
+        while rest:
+            rest = rest[file.write(rest) :]
+    except OSError as error:
+        raise cannot_write(named, error) from None
+    sync_file(file, named)
+
+
 def create_file(path: Path, named: Path) -> IO[bytes]:
     """Create a file and its folder, or empty it.
 

@@ -1,9 +1,9 @@
 """Colours that a file describes by numbers, as profiles of the ICC.
 
-PNG says them in the chunks cICP, cHRM and gAMA (PNG, third edition, section 11.3.2), HEIC in a box
-of the same numbers as cICP (ITU-T H.273). Made into a profile (ISO 15076-1, three components and a
-matrix), they are converted as any other. HDR is brought to the range of sRGB: the white of its
-texts and papers (ITU-R BT.2408) is white, and what is brighter is white as well.
+PNG says them in the chunks cICP, cHRM and gAMA (PNG, third edition, section 11.3.2), HEIC and AVIF
+in a box of the same numbers as cICP (ITU-T H.273). Made into a profile (ISO 15076-1, three
+components and a matrix), they are converted as any other. HDR is brought to the range of sRGB: the
+white of its texts and papers (ITU-R BT.2408) is white, and what is brighter is white as well.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
+from captioner.images.avif_colours import avif_numbers
 from captioner.images.limits import png_chunk
 
 Array = np.ndarray[Any, Any]
@@ -48,23 +49,35 @@ _BRADFORD = np.array(
 )
 
 
-def describe_png(image: Image.Image, file: IO[bytes], is_grey: bool) -> None:
-    """Give a PNG the profile that other chunks than that of a profile mean.
+def describe_colours(image: Image.Image, file: IO[bytes]) -> None:
+    """Give a PNG or AVIF image the profile that it means without having one.
 
     Args:
         image: opened, not loaded; gets ``info["icc_profile"]``.
         file: that it was opened from.
-        is_grey: whether its pixels are.
     """
-    place = file.tell()
-    cicp = png_chunk(file, b"cICP")
-    file.seek(place)
-    if cicp is None and ("srgb" in image.info or image.info.get("icc_profile")):
+    find = {"PNG": _png_profile, "AVIF": _avif_profile}.get(image.format or "")
+    if find is None:
         return
-    said = image.info.get("gamma"), image.info.get("chromaticity")
-    profile = profile_of_png(*said, is_grey, cicp)
+    place = file.tell()
+    profile = find(image, file)
+    file.seek(place)
     if profile is not None:
         image.info["icc_profile"] = profile
+
+
+def _png_profile(image: Image.Image, file: IO[bytes]) -> bytes | None:
+    cicp = png_chunk(file, b"cICP")
+    if cicp is None and ("srgb" in image.info or image.info.get("icc_profile")):
+        return None
+    is_grey = image.mode in ("L", "LA") or image.mode.startswith("I")
+    return profile_of_png(image.info.get("gamma"), image.info.get("chromaticity"), is_grey, cicp)
+
+
+def _avif_profile(image: Image.Image, file: IO[bytes]) -> bytes | None:
+    # A profile says more than the numbers, which then tell how the colours are encoded.
+    numbers = None if image.info.get("icc_profile") else avif_numbers(file)
+    return None if numbers is None else profile_of_numbers(*numbers)
 
 
 def profile_of_png(
@@ -153,6 +166,9 @@ _TRANSFERS: dict[int, _Curve] = {
     17: _Power(2.6),
     18: _hlg,
 }
+
+HDR_TRANSFERS = (16, 18)
+"""The numbers of PQ and HLG."""
 
 
 # --- profiles ------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from PIL import Image, ImageCms, features
 
+from captioner.images.colour_spaces import HDR_TRANSFERS, profile_of_numbers
 from captioner.images.limits import MAX_PROFILE_BYTES
 
 MAX_PROGRAM_BYTES = 16_384
@@ -66,7 +67,7 @@ def _made_conversion(profile: bytes, mode: str) -> _Conversion | None:
     if mode not in _SPACES or not features.check("littlecms2") or not _is_usable(profile):
         return None
     try:
-        source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
+        source = ImageCms.ImageCmsProfile(io.BytesIO(_of_hdr(profile) or profile))
         space = source.profile.xcolor_space
         # Grey with the profile of a screen is red, green and blue of one level.
         own = "RGB" if (mode, space) == ("L", "RGB ") else mode
@@ -92,6 +93,19 @@ def _made_conversion(profile: bytes, mode: str) -> _Conversion | None:
         return None if _changes_nothing(convert, mode) else convert
     except (ImageCms.PyCMSError, OSError, ValueError, TypeError):
         return None
+
+
+def _of_hdr(profile: bytes) -> bytes | None:
+    """The profile by the numbers in a profile of HDR (ICC.1:2022, section 9.2.17), if it is one.
+
+    What else such a profile holds brings the brightest lights to the range of sRGB, and makes white
+    grey.
+    """
+    for name, place, size in _tags(profile) or ():
+        if name == b"cicp" and size >= 10 and place + 10 <= len(profile):
+            primaries, transfer = profile[place + 8], profile[place + 9]
+            return profile_of_numbers(primaries, transfer) if transfer in HDR_TRANSFERS else None
+    return None
 
 
 def _by(transform: ImageCms.ImageCmsTransform, image: Image.Image) -> Image.Image:
@@ -125,12 +139,17 @@ def _changes_nothing(convert: _Conversion, mode: str) -> bool:
 
 
 def _is_usable(profile: bytes) -> bool:
-    """Whether its list of tags (section 7.3) is whole, and leads to no long program."""
+    """Whether its list of tags is whole, and leads to no long program."""
+    tags = _tags(profile)
+    return tags is not None and not any(
+        name in _PROGRAMS and size > MAX_PROGRAM_BYTES for name, _, size in tags
+    )
+
+
+def _tags(profile: bytes) -> list[tuple[bytes, int, int]] | None:
+    """Name, place and size in bytes of each tag (section 7.3); None if their list is not whole."""
     if len(profile) < _TAGS_START:
-        return False
+        return None
     (count,) = struct.unpack_from(">I", profile, _TAGS_START - 4)
     end = _TAGS_START + count * _TAG.size
-    if end > len(profile):
-        return False
-    tags = _TAG.iter_unpack(profile[_TAGS_START:end])
-    return not any(name in _PROGRAMS and size > MAX_PROGRAM_BYTES for name, _, size in tags)
+    return None if end > len(profile) else list(_TAG.iter_unpack(profile[_TAGS_START:end]))

@@ -14,7 +14,7 @@ from typing import IO, Any, cast
 from PIL import Image
 
 from captioner.files.recognising import RAW
-from captioner.images.jxl_header import jxl_size
+from captioner.images.jxl_header import jxl_header
 from captioner.images.kinds import HEIC, JPEG_XL
 from captioner.images.limits import MAX_MEMORY_BYTES, MAX_PROFILE_BYTES
 
@@ -61,9 +61,15 @@ def _answer(request: dict[str, Any]) -> Answer:
         return {"failed": f"the reader of {request['kind']} cannot be loaded ({error})"}, b"", b""
     except Exception as error:
         # Whatever these libraries raise for what nobody has foreseen, it costs this file alone.
-        text = " ".join(str(error).split())
+        text = " ".join(_words(error).split())
         text = "".join(each if each.isprintable() else "\ufffd" for each in text)[:MAX_REASON]
         return {"failed": f"damaged {request['kind']} ({text or type(error).__name__})"}, b"", b""
+
+
+def _words(error: Exception) -> str:
+    # LibRaw's reasons come as bytes.
+    first = error.args[0] if error.args else ""
+    return first.decode(errors="replace") if isinstance(first, bytes) else str(error)
 
 
 def _limit_memory() -> None:
@@ -126,10 +132,15 @@ def _jpeg_xl(path: Path, max_pixels: int) -> Answer:
     from pillow_jxl import Decoder
 
     data = path.read_bytes()
-    size = jxl_size(data)
-    if size is None:
+    said = jxl_header(data)
+    if said is None:
         raise Refused(f"truncated {JPEG_XL}")
-    _check_size(size, max_pixels)
+    _check_size(said.size, max_pixels)
+    if said.is_animated:
+        # The decoder gives pixels only when it has had all frames, and none of a file cut before.
+        raise Refused(
+            f"an animated {JPEG_XL}, whose first frame cannot be read: convert that to PNG or JPEG"
+        )
     is_jpeg, info, pixels, profile, _ = Decoder(num_threads=0)(data)
     if is_jpeg:
         return {"orientation": 1}, bytes(pixels), b""

@@ -107,7 +107,7 @@ def count_parts(file: IO[bytes]) -> int:
         What the file says; 0 for a file that is not a TIFF or says nothing; :data:`ENDLESS` for a
         directory longer than those of classic TIFF can be, which nobody needs.
     """
-    found = _entries(file)
+    found = _entries(file, as_pillow=True)
     if found is None:
         return 0
     order, entries = found
@@ -134,13 +134,15 @@ def directory(file: IO[bytes]) -> tuple[str, dict[int, tuple[int, int, bytes]]] 
     return found[0], {tag: (kind, count, field) for tag, kind, count, field in found[1]}
 
 
-def _entries(file: IO[bytes]) -> tuple[str, list[tuple[int, int, int, bytes]] | None] | None:
+def _entries(
+    file: IO[bytes], as_pillow: bool = False
+) -> tuple[str, list[tuple[int, int, int, bytes]] | None] | None:
     """The order of bytes, and tag, type, count and field of each entry; None of too many."""
     start = file.read(16)
     order = {b"II": "<", b"MM": ">"}.get(start[:2])
     if order is None or len(start) < 16 or start[2:4] not in _VERSIONS:
         return None
-    is_big = start[2] == 43
+    is_big = start[2] == 43 if as_pillow else 43 in start[2:4]
     (place,) = struct.unpack_from(order + ("Q" if is_big else "I"), start, 8 if is_big else 4)
     if place >= 2**63:
         return None

@@ -16,20 +16,20 @@ from PIL import Image, UnidentifiedImageError
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable, why_unreadable
-from captioner.files.recognising import HEAD_BYTES, LFS, RAW, READ, VIDEO, recognise, recognised
-from captioner.images.colour_spaces import describe_png
+from captioner.files.recognising import HEAD_BYTES, RAW, recognise, recognised
+from captioner.images.colour_spaces import describe_colours
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
-from captioner.images.kinds import EXTRAS, Extra
+from captioner.images.kinds import EXTRAS, Extra, why_not_read
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
 from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_short, load_rows
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
-READER_VERSION = 3
+READER_VERSION = 4
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
 version is not mixed with what is computed from these. 2: colours by profiles and by what PNG says
-of them, deep TIFFs."""
+of them, deep TIFFs. 4: colours by the numbers of AVIF and of HDR's profiles."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""
@@ -201,9 +201,7 @@ def _read(file: LimitedFile, wanted: _Wanted) -> Image.Image:
             raise ImageError(f"more than {MAX_SCANS} scans")
         if isinstance(file, EndedFile) and "progressive" not in image.info:
             raise EOFError  # Of all other files the first attempt has had what there is.
-        if image.format == "PNG":
-            is_grey = _plain_mode(image) == "L" or image.mode.startswith("I")
-            describe_png(image, file, is_grey)
+        describe_colours(image, file)
         if wanted.min_side is not None:
             image.draft(None, (wanted.min_side, wanted.min_side))
         return _normalise(image, wanted.may_be_partial, wanted.orientation)
@@ -279,7 +277,7 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        return _unidentified(path)
+        return why_not_read(None if path is None else recognise(path))
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):
@@ -291,17 +289,6 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, EOFError) or re.search("truncated", text, re.IGNORECASE):
         return "truncated file"
     return f"damaged file ({text})" if text else "damaged file"
-
-
-def _unidentified(path: Path | None) -> str:
-    kind = None if path is None else recognise(path)
-    if kind is None or kind in READ or kind in EXTRAS:
-        return "not an image Pillow can read"
-    if kind == VIDEO:
-        return "a video and not an image: `captioner tag` reads videos"
-    if kind == LFS:
-        return f"a {LFS} and not the image: `git lfs pull` fetches it"
-    return f"{kind} is not supported: convert it to JPEG"
 
 
 def _normalise(

@@ -239,7 +239,8 @@ class _RangeScale(_Scale):
         self._low = low
         self._range = (low, high) if top is None else (0.0, top)
         self._white_is_zero = layout.white_is_zero
-        self._opaque = 1.0 if layout.kind == FLOATING else float(2**layout.bits - 1)
+        tops_of_kinds = {UNSIGNED: 2.0**layout.bits - 1, SIGNED: 2.0 ** (layout.bits - 1) - 1}
+        self._opaque = tops_of_kinds.get(layout.kind, 1.0)
 
     def colour(self, values: Array) -> Array:
         levels = _levels(values, self._low, self._range)

@@ -13,7 +13,9 @@ import torch
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
-from captioner.model.model_file import entries_under
+from captioner.model.description import read_decoding
+from captioner.model.model_file import entries_under, reason_of
+from captioner.model.shipped import load_model
 
 
 def load_checkpoint(path: str | Path) -> CaptionModel:
@@ -94,14 +96,27 @@ def _check_size(path: Path, state: Mapping[Any, Any]) -> None:
 
 
 def load_any(path: str | Path) -> CaptionModel:
-    """Read a model file or a training checkpoint (.ckpt), by its suffix, onto the CPU.
+    """Read a shipped model by its name, a model file, or a checkpoint (.ckpt), onto the CPU.
 
     Raises:
         CaptionerError: when it cannot be read.
     """
     if Path(path).suffix == ".ckpt":
         return load_checkpoint(path)
-    return CaptionModel.load(path, device="cpu")
+    return load_model(path, device="cpu")
+
+
+def decoding_of(checkpoint: str | Path) -> DecodingOptions:
+    """A checkpoint's own way of captioning: that of the model it started from.
+
+    Raises:
+        CaptionerError: when it cannot be read.
+    """
+    found = read_checkpoint(checkpoint, mmap=True)["captioner"].get("decoding", {})
+    try:
+        return read_decoding(found)
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CaptionerError(f"checkpoint {checkpoint}: {reason_of(error)}") from error
 
 
 def export_checkpoint(
@@ -116,7 +131,7 @@ def export_checkpoint(
         checkpoint: the file that `captioner fit` wrote.
         output: the model file.
         others: further checkpoints, whose weights are averaged with those of the first.
-        decoding: the model's default options.
+        decoding: the model's default options, instead of those of the model it started from.
 
     Raises:
         CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output

@@ -9,9 +9,6 @@ from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.urls import refuse_url
 
-SHIPPED = ("default", "flickr8k")
-"""Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
-
 DEVICES = "auto, cpu, cuda or mps"
 """As messages list them. A number may follow, as in ``cuda:1``; ``xpu`` (Intel) is taken too."""
 
@@ -22,7 +19,7 @@ def check_model_file(path: str | Path) -> None:
     """Refuse a model that is not there.
 
     Raises:
-        CaptionerError: it is neither a file nor one of `SHIPPED`.
+        CaptionerError: it is no file.
     """
     if not Path(path).is_file():
         refuse_url(path)

@@ -125,12 +125,12 @@ def read_parts(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> P
         tag_calibration,
         _read_familiarity(tensors, network.feature_size),
         _read_tag_head(tensors, lexicon, network.feature_size),
-        _read_decoding(description.get("decoding", {})),
+        read_decoding(description.get("decoding", {})),
         tensors,
     )
 
 
-def _read_decoding(kept: Mapping[str, Any]) -> DecodingOptions:
+def read_decoding(kept: Mapping[str, Any]) -> DecodingOptions:
     """The model's own way of captioning.
 
     Raises:
@@ -208,6 +208,20 @@ def check_values(wanted: Mapping[str, Tensor], tensors: Mapping[str, Tensor]) ->
             raise ValueError(f"a value of {name} is not finite: the file is damaged")
 
 
+def is_calibrated(model: CaptionModel) -> bool:
+    """Whether somebody has measured what its confidences are worth (`captioner calibrate`)."""
+    return model.lexicon is not None and model.tag_calibration is not None
+
+
+def has_lost_calibration(model: CaptionModel) -> bool:
+    """Whether it was trained on from another model, and nobody has calibrated it since."""
+    runs = model.provenance.get("averaged", [model.provenance])
+    started = isinstance(runs, list) and any(
+        isinstance(run, Mapping) and run.get("init_from") for run in runs
+    )
+    return started and not is_calibrated(model)
+
+
 def describe_model(model: CaptionModel) -> dict[str, Any]:
     """What distinguishes a model from others, JSON primitives.
 
@@ -215,7 +229,7 @@ def describe_model(model: CaptionModel) -> dict[str, Any]:
         CaptionerError: it was not loaded from a file.
     """
     tags = "none" if model.lexicon is None else "raw"
-    if model.lexicon is not None and model.tag_calibration is not None:
+    if is_calibrated(model):
         tags = "calibrated"
     return {
         "sha256": model.sha256,

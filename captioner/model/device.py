@@ -6,7 +6,7 @@ import torch
 
 from captioner.errors import CaptionerError
 from captioner.model.choices import DEVICES, check_device
-from captioner.networks.fast_encoder import PRECISIONS
+from captioner.networks.precisions import PRECISIONS
 
 
 def find_device(device: str) -> torch.device:

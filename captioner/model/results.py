@@ -89,14 +89,19 @@ class CaptionResult:
         return self.candidates[0].text
 
     @property
+    def is_calibrated(self) -> bool:
+        """Whether the confidence was measured: records and files say ``calibrated`` for it."""
+        return self.calibrated is not None
+
+    @property
     def confidence(self) -> float:
         """How far the best caption can be trusted, in [0, 1].
 
-        Of a calibrated model (`captioner calibrate`): the share of the caption's content words that
-        people who describe such a image would use, as far as can be expected, and less where the
-        image is unlike those that the model learnt from; see
-        :func:`captioner.model.tags.caption_confidence`. Of others, and of captions drawn at random
-        or with words that were given, the geometric mean of the word probabilities,
+        Calibrated (`captioner calibrate`), it is the share of the caption's content words that are
+        right, as far as can be expected: that people who describe such an image would use; and less
+        where the image is unlike those that the model learnt from; see
+        :func:`captioner.model.tags.caption_confidence`. Otherwise, and for captions drawn at random
+        or with words that were given, it is the geometric mean of the words' probabilities,
         :attr:`Candidate.confidence`: the model's own opinion.
         """
         return self.candidates[0].confidence if self.calibrated is None else self.calibrated

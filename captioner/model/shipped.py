@@ -7,13 +7,16 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
-from captioner.model.choices import SHIPPED
+from captioner.model.options import SHIPPED, ModelOptions
 
 
 def load_model(
-    path_or_name: str | Path = "default", *, device: str = "auto", precision: str = "auto"
+    path_or_name: str | Path = ModelOptions.model,
+    *,
+    device: str = ModelOptions.device,
+    precision: str = ModelOptions.precision,
 ) -> CaptionModel:
-    """Load a captioner: one of :data:`SHIPPED`, or a file of your own.
+    """Load a captioner: one of `captioner.model.options.SHIPPED`, or a file of your own.
 
     See :meth:`CaptionModel.load` for the options and errors.
     """

@@ -16,13 +16,14 @@ from torch.nn.utils.fusion import fuse_conv_bn_weights
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork, Node
 from captioner.networks.encoder import Encoder
 from captioner.networks.features import ImageFeatures, as_cells
+from captioner.networks.precisions import PRECISIONS
 from captioner.networks.stages import first_layers, rebuilt
 from captioner.networks.weights import versions
 
 if TYPE_CHECKING:
     from captioner.networks.onnx_runtime import OnnxNetwork
 
-PRECISIONS = {"fp32": None, "bf16": torch.bfloat16, "fp16": torch.float16}
+_DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
 
 CHUNK = 4
 """Images that a CPU encodes at once: of more, the maps between the layers leave its caches."""
@@ -44,7 +45,7 @@ class FastNetwork:
     def __init__(
         self, network: GraphNetwork, size: tuple[int, int], precision: str, device: torch.device
     ) -> None:
-        self._dtype = PRECISIONS[precision]
+        self._dtype = _DTYPES[precision]
         self._device = device
         # bfloat16 has the range of float32, so that all can be cast; of float16 torch knows better.
         self._cast = self._dtype is torch.bfloat16

@@ -128,7 +128,8 @@ def _draw_captions(draw: ImageDraw.ImageDraw, explanation: Explanation, left: in
     result, y = explanation.result, MARGIN
     y = _write(draw, (left, y), shown(explanation.name), 20, QUIET, 62) + 8
     y = _write(draw, (left, y), result.text or "(no words)", 34, INK, 42) + 10
-    y = _draw_bar(draw, left, y, "confidence", result.confidence) + 2 * GAP
+    name = "confidence" if result.is_calibrated else "confidence (not calibrated)"
+    y = _draw_bar(draw, left, y, name, result.confidence) + 2 * GAP
     if len(result.candidates) == 1:
         return y
     y = _write(draw, (left, y), "The search ended with", 22, INK, 60) + 4

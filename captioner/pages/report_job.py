@@ -11,6 +11,7 @@ from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.urls import refuse_url
 from captioner.files.writing import cannot_read, check_folder, check_no_folder
+from captioner.model.options import BatchOptions
 
 _OTHER_FORMATS = (".csv", ".tsv", ".txt", ".json", ".html", ".htm", ".xmp", ".parquet")
 
@@ -34,7 +35,7 @@ class ReportJob:
     captions: Path
     output: Path
     images: Path | None = None
-    batch_size: int = 32
+    batch_size: int = BatchOptions.batch_size
     workers: int = 0
     overwrite: bool = False
 

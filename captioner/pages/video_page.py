@@ -58,6 +58,7 @@ def page_data(
         "index": index,
         "version": __version__,
         "model": record["model"].get("sha256", "")[:12],
+        "calibrated": record["model"].get("calibrated"),
         **{key: record[key] for key in ("status", "error", "video", "shots")},
         "segments": [_without_frames(segment) for segment in record["segments"]],
         "tags": [

@@ -38,7 +38,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
 from captioner.model.tags import unsure_below
 from captioner.pages.video_index import INDEX, TagPages
-from captioner.tagging.options import TagOptions
+from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
 from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
 from captioner.version import __version__
@@ -73,7 +73,7 @@ class TagJob:
     sampling: SamplingOptions = SamplingOptions()
     tagging: TagOptions = TagOptions()
     decoding: DecodingOptions = DecodingOptions()
-    batch_size: int = 16
+    batch_size: int = FrameBatchOptions.batch_size
     overwrite: bool = False
     min_caption_confidence: float | None = None
 
@@ -214,7 +214,7 @@ class _Output:
 
     def save(self, file: SourceFile, video: VideoTags) -> None:
         """Write the files of a video, then its line."""
-        record = {**video.to_dict(), **self._about}
+        record = {**video.to_dict(), **self._about, "model": self._model}
         line = {**summary_line(record), "source": Fingerprint.of(file).to_dict()}
         if video.status != "failed":
             line |= self._save_files(file, video, record)
@@ -237,6 +237,11 @@ class _Output:
                 found["page"] = self._pages.href(target)
             replace_file(target, writer.text(record), temporary=part_beside(target))
         return found
+
+    @property
+    def _model(self) -> dict[str, Any]:
+        about: dict[str, Any] = self._about["model"]
+        return {**about, "calibrated": about["tag_confidence"] == "calibrated"}
 
     def is_finished(self, file: SourceFile) -> bool:
         """Whether an earlier run has done this video.

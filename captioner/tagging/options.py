@@ -1,9 +1,10 @@
-"""Which tags a video gets, as options. Loads no torch."""
+"""Which tags a video gets. Loads no torch."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
+
+from captioner.options import check_options, option
 
 
 @dataclass(frozen=True)
@@ -18,17 +19,30 @@ class TagOptions:
         max_gap_s: spans of a tag in one shot with no larger gap become one, in seconds.
     """
 
-    min_confidence: float = 0.25
-    min_coverage: float = 0.05
-    max_tags: int = 20
-    max_gap_s: float = 2.0
+    min_confidence: float = option(
+        0.25, "minimum confidence of a tag, from 0 to 1", metavar="P", minimum=0, maximum=1
+    )
+    min_coverage: float = option(
+        0.05, "minimum share of the time that a tag covers", metavar="P", minimum=0, maximum=1
+    )
+    max_tags: int = option(20, "maximum number of tags of a video", metavar="N", minimum=0)
+    max_gap_s: float = option(
+        2.0, "join spans of a tag over gaps of up to S seconds", metavar="S", minimum=0
+    )
 
     def __post_init__(self) -> None:
-        for name, most in (("min_confidence", 1.0), ("min_coverage", 1.0), ("max_gap_s", math.inf)):
-            value = getattr(self, name)
-            number = isinstance(value, int | float) and not isinstance(value, bool)
-            if not number or not 0 <= value <= most:
-                limit = "at least 0" if most == math.inf else "from 0 to 1"
-                raise ValueError(f"{name}={value!r}: give a number {limit}")
-        if type(self.max_tags) is not int or self.max_tags < 0:
-            raise ValueError(f"max_tags={self.max_tags!r}: give a whole number of at least 0")
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class FrameBatchOptions:
+    """How a command goes through the frames of videos.
+
+    Attributes:
+        batch_size: frames that the model sees at once.
+    """
+
+    batch_size: int = option(16, "frames at once", metavar="B", minimum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -34,7 +34,7 @@ from captioner.model.results import CaptionResult
 from captioner.model.shipped import load_model
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
-from captioner.tagging.options import TagOptions
+from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.primitives import frame_dict, interval, segment_dict, video_tag_dict
 from captioner.tagging.timeline import CaptionedFrame, Segment, Shot, VideoTag, build_timeline
 from captioner.video.events import ChosenFrame, Ended, Event, Failed, Opened
@@ -185,7 +185,7 @@ def tag_videos(
     sampling: SamplingOptions | None = None,
     tagging: TagOptions | None = None,
     decoding: DecodingOptions | None = None,
-    batch_size: int = 16,
+    batch_size: int = FrameBatchOptions.batch_size,
     on_progress: Progress | None = None,
     thumbnails: bool = False,
 ) -> Generator[VideoTags, None, None]:

@@ -219,6 +219,7 @@ def summary_line(record: Record) -> dict[str, Any]:
         "error": record["error"],
         "duration_s": record["video"]["duration_s"],
         "segments": len(record["segments"]),
+        "calibrated": record["model"].get("calibrated"),
         "tags": [{key: tag[key] for key in keys} for tag in record["tags"]],
     }
 

@@ -96,6 +96,40 @@ class Lexicon:
         """The lemmas that people's captions of one image say."""
         return self.lemmas_of(word for caption in captions for word in tokenize(caption))
 
+    def extended(self, words: Sequence[str], found: Lexicon | None = None) -> Lexicon:
+        """This lexicon with further words at the end of the vocabulary; nothing else moves.
+
+        Args:
+            words: the whole vocabulary; it begins with the words of this lexicon.
+            found: a lexicon of the whole vocabulary, from which the new words get their lemmas;
+                without it they have none. Lemmas that are new come last, whatever their frequency.
+        """
+        lemmas = list(self.lemmas)
+        places = {(lemma.name, lemma.type): place for place, lemma in enumerate(lemmas)}
+        indices = list(self._indices)
+        for word in words[len(indices) :]:
+            lemma = None if found is None else found.lemma_of(word)
+            if lemma is None:
+                indices.append(NO_LEMMA)
+                continue
+            key = (lemma.name, lemma.type)
+            if key not in places:
+                places[key] = len(lemmas)
+                lemmas.append(lemma)
+            indices.append(places[key])
+        return Lexicon(words, lemmas, indices, self.language)
+
+    def by_frequency(self, words: Sequence[str]) -> Lexicon:
+        """The same lexicon with its most frequent lemmas first; equally frequent ones stay.
+
+        Args:
+            words: the vocabulary.
+        """
+        order = sorted(range(len(self.lemmas)), key=lambda place: -self.lemmas[place].frequency)
+        places = {old: new for new, old in enumerate(order)} | {NO_LEMMA: NO_LEMMA}
+        lemmas = [self.lemmas[place] for place in order]
+        return Lexicon(words, lemmas, [places[old] for old in self._indices], self.language)
+
     def __len__(self) -> int:
         """Return the number of lemmas."""
         return len(self.lemmas)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captioner.options import check_options, option
+
 TOKENIZERS = ("captioner", "ptb")
 EXTRA_METRICS = ("METEOR", "METEOR-stem", "SPICE")
 
@@ -21,16 +23,19 @@ class ScoringOptions:
         ValueError: a name is not one of these.
     """
 
-    tokenizer: str = TOKENIZERS[0]
-    metrics: tuple[str, ...] = ()
+    tokenizer: str = option(
+        TOKENIZERS[0],
+        "how captions and references are split into words: captioner, as the model does; ptb, "
+        "nearly as papers do, with NLTK instead of Java",
+        choices=TOKENIZERS,
+    )
+    metrics: tuple[str, ...] = option(
+        (),
+        "beyond BLEU, ROUGE-L and CIDEr-D: METEOR, SPICE (they need Java), METEOR-stem (words and "
+        "stems alone, not comparable with METEOR)",
+        choices=EXTRA_METRICS,
+        metavar="NAME",
+    )
 
     def __post_init__(self) -> None:
-        if self.tokenizer not in TOKENIZERS:
-            raise ValueError(
-                f"tokenizer={self.tokenizer!r} is unknown; choose from {', '.join(TOKENIZERS)}"
-            )
-        for name in self.metrics:
-            if name not in EXTRA_METRICS:
-                raise ValueError(
-                    f"metrics: {name!r} is unknown; choose from {', '.join(EXTRA_METRICS)}"
-                )
+        check_options(self)

@@ -23,7 +23,6 @@ from captioner.data.sources import (
 from captioner.errors import CaptionerError
 from captioner.files.writing import default_cache_dir
 from captioner.model.caption_model import CaptionModel
-from captioner.model.checkpoints import load_any
 from captioner.networks.configs import EncoderConfig
 from captioner.networks.encoder import Encoder
 from captioner.text.lexicon import LANGUAGE, Lexicon
@@ -40,6 +39,7 @@ from captioner.training.batches import (
     collate,
 )
 from captioner.training.feature_cache import FeatureCache
+from captioner.training.start import load_start, teach_new_words
 
 
 class CaptionDataModule(pl.LightningDataModule):
@@ -53,11 +53,15 @@ class CaptionDataModule(pl.LightningDataModule):
         sources: several data sets, each with its weight and its style; instead of ``root``.
         objective: what is learnt (linked to ``model.objective`` by the command line).
         encoder: the CNN (linked to ``model.encoder`` by the command line).
-        init_from: a model or checkpoint whose words, and whose encoder where that is frozen, are
-            used instead of new ones (linked to ``model.init_from`` by the command line).
-        min_count: a word must occur this often in the training captions to be learnt.
+        init_from: a shipped model's name, a model file or a checkpoint, whose words, and whose
+            encoder where that is frozen, are used instead of new ones (linked to
+            ``model.init_from`` by the command line).
+        min_count: a word must occur this often in the training captions to be learnt. Those that
+            ``init_from`` knows are kept however rare they are; others are added to them, except
+            with ``self_critical``, which teaches no words.
         lexicon: language of the captions, for the tags that the model can make: ``en``, or
-            ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one.
+            ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one,
+            with the new words added.
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
         augment: train on random views instead of the whole image. Their features cannot be kept:
@@ -147,9 +151,7 @@ class CaptionDataModule(pl.LightningDataModule):
         if not self.data:
             self.data = self._load()
         if self.init_from and self.initial is None:
-            self.initial = load_any(self.init_from)
-            # Both are of features that training changes.
-            self.initial.familiarity = self.initial.tag_head = None
+            self.initial = load_start(self.init_from, frozen=self.encoder_config.frozen)
             self.styles = self._styles_of_the_start()
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
@@ -239,11 +241,12 @@ class CaptionDataModule(pl.LightningDataModule):
         return [each for each in examples if len(each.captions) >= source.min_captions]
 
     def _make_tokenizer(self) -> Tokenizer:
-        if self.initial is not None:
-            return self.initial.tokenizer
-        return Tokenizer.build(
-            [text for captions in self._photo_captions() for text in captions], self.min_count
-        )
+        captions = self._photo_captions()
+        if self.initial is None:
+            return Tokenizer.build([text for each in captions for text in each], self.min_count)
+        if self.objective != "self_critical":
+            teach_new_words(self.initial, captions, self.min_count)
+        return self.initial.tokenizer
 
     def _photo_captions(self) -> list[tuple[str, ...]]:
         """The captions of each training photo: it shall not say what no photo shows."""

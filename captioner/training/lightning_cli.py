@@ -3,31 +3,38 @@
 from __future__ import annotations
 
 import logging
-import os
 import sys
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
 import torch
 from lightning_fabric.utilities.exceptions import MisconfigurationException
-from pytorch_lightning import LightningModule, Trainer
-from pytorch_lightning.callbacks import Checkpoint, EarlyStopping, ModelCheckpoint
-from pytorch_lightning.cli import LightningArgumentParser, LightningCLI, SaveConfigCallback
+from pytorch_lightning import Trainer
+from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
+from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
-from pytorch_lightning.plugins.io import TorchCheckpointIO
 
 from captioner.errors import CaptionerError
-from captioner.model.checkpoints import read_checkpoint
-from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.files.escaping import shown
+from captioner.networks.configs import MIN_SIDE, DecoderConfig, EncoderConfig
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
+from captioner.training.outcome import best_text, scores_text, warnings_of
+from captioner.training.run_folder import (
+    LastCheckpoint,
+    RunFolder,
+    SafeCheckpoints,
+    checkpoint_folder,
+    claim_folder,
+    find_checkpoint,
+    remove_folder,
+    resume_hint,
+)
+from captioner.training.start import SETTINGS, settings_of_start
 from captioner.training.task import CaptionTask
-
-CHECKPOINTS = "checkpoints"
-LAST = "last.ckpt"
 
 # Output of Lightning and its libraries that users cannot act on: beginnings of messages, the
 # modules that log them, and patterns of warnings.
@@ -44,117 +51,6 @@ NOT_WARNED = (
 )
 
 
-class SafeCheckpoints(TorchCheckpointIO):
-    """Checkpoints that are whole or not there at all, and that are read without running code."""
-
-    def save_checkpoint(
-        self, checkpoint: dict[str, Any], path: str | Path, storage_options: Any = None
-    ) -> None:
-        """Write beside the file and rename: Lightning's own way moves it here from /tmp.
-
-        Raises:
-            CaptionerError: when it cannot be written.
-        """
-        path = Path(path)
-        # One name for every try: what a killed run left behind is written over by the next.
-        temporary = path.with_name(f".{path.name}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                torch.save(checkpoint, file)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except (OSError, RuntimeError) as error:
-            temporary.unlink(missing_ok=True)
-            # A write that fails inside of torch.save comes out as a RuntimeError about positions.
-            cause = error if isinstance(error, OSError) else error.__context__
-            if not isinstance(cause, OSError):
-                raise
-            raise CaptionerError(
-                f"checkpoint {path}: {cause.strerror or cause}; make room there, then resume with "
-                "--ckpt_path last"
-            ) from error
-
-    def load_checkpoint(
-        self, path: str | Path, map_location: Any = "cpu", weights_only: bool | None = True
-    ) -> dict[str, Any]:
-        """Read tensors and JSON primitives, whatever ``weights_only`` says.
-
-        Raises:
-            CaptionerError: when the file is missing, damaged, unsafe or no captioner's.
-        """
-        return read_checkpoint(path)
-
-
-class LastCheckpoint(Checkpoint):
-    """Write ``last.ckpt``, from which an interrupted run resumes, after every epoch.
-
-    Args:
-        every_n_steps: also after this many optimiser steps; 0: only after epochs.
-    """
-
-    def __init__(self, every_n_steps: int = 0) -> None:
-        super().__init__()
-        if every_n_steps < 0:
-            raise CaptionerError(f"last.every_n_steps={every_n_steps}: must be at least 0")
-        self.every_n_steps = every_n_steps
-        self._saved_at_step = 0
-
-    def on_train_batch_end(
-        self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int
-    ) -> None:
-        """Save in mid-epoch, right after the optimiser has stepped."""
-        step = trainer.global_step
-        if self.every_n_steps and step % self.every_n_steps == 0 and step != self._saved_at_step:
-            self._save(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """Save after validation: best score and early stopping's patience are in it."""
-        self._save(trainer)
-
-    def _save(self, trainer: Trainer) -> None:
-        if trainer.fast_dev_run:  # type: ignore[attr-defined]
-            return
-        self._saved_at_step = trainer.global_step
-        trainer.save_checkpoint(Path(trainer.default_root_dir) / CHECKPOINTS / LAST)
-
-
-class RunFolder(SaveConfigCallback):
-    """Keep one run in one folder: its configuration is written once and never overwritten."""
-
-    def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
-        """Write ``config.yaml`` when a run starts; a resumed run keeps the one it has."""
-        path = Path(trainer.default_root_dir) / self.config_filename
-        if stage == "fit" and not (self.config.ckpt_path and path.is_file()):
-            self.parser.save(self.config, path, skip_none=False, multifile=False, overwrite=True)
-
-    def on_load_checkpoint(
-        self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]
-    ) -> None:
-        """Let a run whose folder was moved find its best checkpoint in the new place."""
-        here = Path(trainer.default_root_dir).resolve() / CHECKPOINTS
-        if Path(str(trainer.ckpt_path)).resolve().parent != here:
-            return
-        for state in checkpoint.get("callbacks", {}).values():
-            if isinstance(state, dict) and "best_model_path" in state:
-                state.update(_moved(state, here))
-
-
-def _moved(state: Mapping[str, Any], here: Path) -> dict[str, Any]:
-    """The state of a ModelCheckpoint with all its paths in the folder ``here``."""
-
-    def moved(path: str) -> str:
-        return str(here / Path(path).name) if path else path
-
-    names = ("best_model_path", "kth_best_model_path", "last_model_path")
-    return {
-        **{name: moved(state[name]) for name in names},
-        "dirpath": str(here),
-        "best_k_models": {moved(path): score for path, score in state["best_k_models"].items()},
-    }
-
-
 class TrainingParser(LightningArgumentParser):
     """The options; a mistake in them is one message, without the usage of a hundred options."""
 
@@ -166,11 +62,31 @@ class TrainingParser(LightningArgumentParser):
         """
         command = self.prog.replace(" [options]", "") if " " in self.prog else "captioner fit"
         hint = "give them in a file with --config; " if "are required" in message else ""
-        raise CaptionerError(f"{message}\n({hint}`{command} --help` lists all options)") from ex
+        raise CaptionerError(f"{message}\n({hint}`{command} --help-all` lists all options)") from ex
 
 
 class CaptionCLI(LightningCLI):
     """The command line of training: one folder for a run, one set of callbacks for every run."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        """Run the command that the arguments name.
+
+        What failed before its first step leaves no folder; what was interrupted says how it
+        resumes.
+        """
+        self._made: Path | None = None
+        try:
+            super().__init__(*args, **kwargs)
+        except BaseException as error:
+            is_fit = "subcommand" in self.__dict__ and self.subcommand == "fit"
+            if is_fit and not self._has_stepped():
+                remove_folder(Path(self.config.fit.run_dir), self._made)
+            if is_fit and isinstance(error.__context__ or error, KeyboardInterrupt):
+                print(f"captioner: {shown(resume_hint(self.config.fit.run_dir))}", file=sys.stderr)
+            raise
+
+    def _has_stepped(self) -> bool:
+        return "trainer" in self.__dict__ and self.trainer.global_step > 0
 
     @staticmethod
     def subcommands() -> dict[str, set[str]]:
@@ -217,7 +133,7 @@ class CaptionCLI(LightningCLI):
             }
         )
         parser.link_arguments("run_dir", "trainer.default_root_dir")
-        parser.link_arguments("run_dir", "checkpoint.dirpath", _checkpoint_folder)
+        parser.link_arguments("run_dir", "checkpoint.dirpath", checkpoint_folder)
         parser.link_arguments("model.encoder", "data.encoder")
         parser.link_arguments("model.init_from", "data.init_from")
         parser.link_arguments("model.objective", "data.objective")
@@ -232,22 +148,47 @@ class CaptionCLI(LightningCLI):
         Raises:
             CaptionerError: when an option has a value that cannot be used.
         """
+        for command in ("validate", "test"):
+            # Lightning's table has scores of two scales; after_validate prints ours.
+            self._subcommand_parsers[command].set_defaults({"verbose": False})
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
         if options.data.root is None and not options.data.sources:
             missing = f"{self.config.subcommand}.data.root"
             parser.error(f"the following arguments are required: {missing}")
         _check_options(options)
+        if options.model.init_from is not None:
+            self._take_settings(parser, args, options)
         options.trainer.precision = _possible_precision(options.trainer)
         options.ckpt_path = find_checkpoint(
             self.config.subcommand, options.ckpt_path, options.run_dir, options.model.init_from
         )
 
+    def _take_settings(self, parser: LightningArgumentParser, args: Any, options: Any) -> None:
+        """Take what was left out of encoder and decoder from the model to start from."""
+        given = self._given_settings(parser, args, options)
+        found = settings_of_start(options.model.init_from, given, options.get)
+        for setting, value in found.items():
+            options[setting] = value
+            if setting.startswith("model.encoder."):  # linked when the options were parsed
+                options[setting.replace("model", "data", 1)] = value
+
+    def _given_settings(self, parser: LightningArgumentParser, args: Any, options: Any) -> set[str]:
+        """The settings that other defaults would not change: command line or files name them."""
+        defaults = self._subcommand_parsers[self.config.subcommand]
+        usual = {name: defaults.get_default(name) for name in SETTINGS}
+        defaults.set_defaults({name: _another(value) for name, value in usual.items()})
+        try:
+            other = parser.parse_args(args)[self.config.subcommand]
+        finally:
+            defaults.set_defaults(usual)
+        return {name for name in SETTINGS if other[name] == options[name]}
+
     def before_instantiate_classes(self) -> None:
         """Look at the run's folder before the features of a thousand images are computed."""
         options = self.config[self.subcommand]
         if self.subcommand == "fit" and not options.trainer.fast_dev_run:
-            _claim_folder(Path(options.run_dir), options.ckpt_path)
+            self._made = claim_folder(Path(options.run_dir), options.ckpt_path)
 
     def instantiate_classes(self) -> None:
         """Build task, data module and trainer.
@@ -280,11 +221,30 @@ class CaptionCLI(LightningCLI):
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
-        """Say where the best checkpoint is."""
+        """Say how good the best checkpoint is, what to do with it, and what is wrong with it."""
         best = self.trainer.checkpoint_callback
-        if isinstance(best, ModelCheckpoint) and best.best_model_score is not None:
-            path = os.path.relpath(best.best_model_path)
-            print(f"best {best.monitor}: {float(best.best_model_score):.4f}, {path}")
+        if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
+            return
+        value, monitor = float(best.best_model_score), str(best.monitor)
+        run_dir = Path(self.config.fit.run_dir)
+        print(best_text(monitor, value, Path(best.best_model_path), run_dir))
+        task, data = self.model, self.datamodule
+        if monitor == "val/cider_d" and task.objective == "cross_entropy":
+            examples = data.examples["train"]
+            captions = sum(len(each.captions) for each in examples)
+            for warning in warnings_of(value, len(examples), captions, task.init_from):
+                print(f"captioner: {warning}", file=sys.stderr)
+
+    def after_validate(self) -> None:
+        """Print the scores."""
+        print(scores_text(self._scores(), "val"))
+
+    def after_test(self) -> None:
+        """Print the scores."""
+        print(scores_text(self._scores(), "test"))
+
+    def _scores(self) -> dict[str, float]:
+        return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
 
 
 def _check_options(options: Any) -> None:
@@ -305,6 +265,15 @@ def _check_options(options: Any) -> None:
             raise CaptionerError(f"model.{name}.{error}") from error
 
 
+def _another(value: Any) -> Any:
+    """Another value of the same type, or of the type that goes with None: an image size."""
+    if isinstance(value, bool):
+        return not value
+    if isinstance(value, str):
+        return f"not {value}"
+    return MIN_SIDE if value is None else value + 1
+
+
 def _possible_precision(trainer: Any) -> Any:
     """The trainer's precision; float32 where it asks for a bfloat16 that the CPU does not have.
 
@@ -321,55 +290,6 @@ def _possible_precision(trainer: Any) -> Any:
         file=sys.stderr,
     )
     return "32-true"
-
-
-def find_checkpoint(
-    command: str, given: str | None, run_dir: str, init_from: str | None
-) -> str | None:
-    """The checkpoint that ``--ckpt_path`` means: a file, or ``last`` or ``best`` of the run.
-
-    Returns:
-        Its path; ``None`` to begin from the start.
-
-    Raises:
-        CaptionerError: when it is not there or cannot be used.
-    """
-    if given is None:
-        if command != "fit" and init_from is None:
-            raise CaptionerError(
-                f"{command} scores a checkpoint: name one with --ckpt_path FILE, or the run's own "
-                "with --ckpt_path best"
-            )
-        return None
-    path = Path(given).expanduser()
-    if given in ("last", "best"):
-        path = Path(_checkpoint_folder(run_dir)) / f"{given}.ckpt"
-    if given == "last" and command == "fit" and not path.exists():
-        return None  # nothing was saved yet: one command for the first start and every other
-    if not path.is_file():
-        raise CaptionerError(f"checkpoint {path}: no such file; give another --ckpt_path")
-    read_checkpoint(path, mmap=True)
-    return str(path)
-
-
-def _claim_folder(folder: Path, ckpt_path: str | None) -> None:
-    if ckpt_path is None and (folder / CHECKPOINTS / LAST).is_file():
-        raise CaptionerError(
-            f"{folder} already holds a run: resume it (--ckpt_path last), or choose another "
-            "folder (--run_dir)"
-        )
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        if not os.access(folder, os.W_OK):
-            raise PermissionError(0, "no permission to write")
-    except OSError as error:
-        raise CaptionerError(
-            f"cannot write {folder}: {error.strerror}; choose another --run_dir"
-        ) from error
-
-
-def _checkpoint_folder(run_dir: str) -> str:
-    return str(Path(run_dir) / CHECKPOINTS)
 
 
 @contextmanager

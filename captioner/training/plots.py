@@ -17,17 +17,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from captioner.files.writing import replace_bytes
+from captioner.training import outcome
 from captioner.training.report import CaptionStatistics, Run
 
 FORMATS = ("png", "svg")
-METRICS = {
-    "val/bleu_1": "BLEU-1",
-    "val/bleu_2": "BLEU-2",
-    "val/bleu_3": "BLEU-3",
-    "val/bleu_4": "BLEU-4",
-    "val/rouge_l": "ROUGE-L",
-    "val/cider_d": "CIDEr-D",
-}
+METRICS = {f"val/{name}": title for name, title in outcome.METRICS.items()}
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (8, 2)))
 MARKERS = "osD^vXP<>"

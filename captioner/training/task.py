@@ -48,8 +48,9 @@ class CaptionTask(pl.LightningModule):
     Args:
         encoder: the CNN and how much of it is trained.
         decoder: the recurrent decoder.
-        init_from: a model file or checkpoint to start from instead of new weights; it must have
-            the same encoder and decoder shapes. Its vocabulary is used.
+        init_from: a shipped model's name (``default``), a model file or a checkpoint to start from
+            instead of new weights. The command line takes the settings of encoder and decoder from
+            it; in Python, give the same. Its vocabulary is used, with the data's new words added.
         objective: ``cross_entropy`` of the references' words, or ``self_critical``: draw captions
             and make those with a higher CIDEr-D more probable (Rennie et al. 2017). The second
             needs a model that can caption already: ``init_from``. ``language``: cross-entropy of
@@ -156,6 +157,9 @@ class CaptionTask(pl.LightningModule):
         )
         self.model.lexicon = data.lexicon
         if data.initial is not None:
+            self.model.decoding = data.initial.decoding
+            self.model.familiarity = data.initial.familiarity
+            self.model.tag_head = data.initial.tag_head
             load_weights(self.model, data.initial, f"init_from={self.init_from}")
         elif self.encoder_config.frozen:
             # Weights that were drawn at random: those that the cached features come from.
@@ -337,7 +341,9 @@ class CaptionTask(pl.LightningModule):
                 if len(parts) > 1:
                     self.log(f"{name}/{part.source.name}/{key}", value)
         for key, value in means.items():
-            self.log(f"{name}/{key}", value, prog_bar=key == "cider_d")
+            self.log(f"{name}/{key}", value)
+        # The progress bar is for people: times 100, as papers print it.
+        self.log("CIDEr-D", 100 * means["cider_d"], prog_bar=True, logger=False)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Some of the captions with their images, for TensorBoard."""

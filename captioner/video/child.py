@@ -11,7 +11,7 @@ import sys
 import threading
 import time
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import IO, Any
@@ -30,6 +30,10 @@ SIGN_OF_LIFE_S = 0.5
 
 
 MAX_REASON = 200  # characters of an error that nobody has foreseen
+
+
+SLIDE_S = 0.5
+"""Frames that are this far apart in the mean are slides, and do not end before the sound does."""
 
 
 REPEAT_SIDE = 32
@@ -114,7 +118,7 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
             {"time_s": found.time_s, "frame_index": found.index, "until_s": found.until_s},
             b"" if repeats else image.tobytes(),
         )
-    ended = measure.ended(video, options.end_s)
+    ended = measure.ended(video, options.end_s, out.sign_of_life)
     if last is None:
         reason = f"it ends at {ended.duration_s:.2f} s, before the start, {options.start_s:.2f} s"
         raise VideoError("out_of_range", ended.partial or reason, video.path)
@@ -151,8 +155,16 @@ class _Measure:
             out.sign_of_life()
             yield frame
 
-    def ended(self, video: Video, end_s: float | None = None) -> Ended:
-        """What is known now; ``end_s`` is where reading was to stop, in seconds."""
+    def ended(
+        self, video: Video, end_s: float | None, alive: Callable[[], object] = lambda: None
+    ) -> Ended:
+        """What is known now.
+
+        Args:
+            video: which has ended.
+            end_s: where reading was to stop, in seconds.
+            alive: called now and then while the file is read once more, where that is needed.
+        """
         usual_ms = self._counts.most_common(1)[0][0] if self._counts else 0
         tolerance_ms = max(2.0, usual_ms / 10)
         # Where frames were lost, the gaps they left say nothing of the rate.
@@ -160,11 +172,12 @@ class _Measure:
         counted = {ms: count for ms, count in self._counts.items() if ms <= longest_ms}
         other = sum(count for ms, count in counted.items() if abs(ms - usual_ms) > tolerance_ms)
         mean_s = sum(self._sums_s[ms] for ms in counted) / max(1, sum(counted.values()))
-        last_s = self._last_s(video.info.announced_s) or mean_s or 0.04
+        last_s = self._last_s(video, mean_s, alive) or mean_s or 0.04
         duration_s = self._time_s + last_s
-        partial = video.ended_early or _shortfall(duration_s, video.info.announced_s)
         if end_s is not None and duration_s >= end_s:
             duration_s, partial = end_s, None
+        else:
+            partial = video.ended_early or _shortfall(duration_s, video, alive)
         return Ended(
             duration_s=duration_s,
             frame_count=self._frames,
@@ -174,20 +187,37 @@ class _Measure:
             partial=partial,
         )
 
-    def _last_s(self, announced_s: float | None) -> float | None:
+    def _last_s(self, video: Video, mean_s: float, alive: Callable[[], object]) -> float | None:
         """How long the last frame is shown, in seconds; None if that is not known.
 
-        A file can say 0.04 s of each frame of a slide show. Then the announced length is better,
-        if the last frame need not have been shown much longer than any other.
+        A file can say 0.04 s of each frame of a slide show. Then the last slide stays until the
+        sound ends, or for as long as was announced, if that is not much longer than any other.
         """
         if 2 * self._claimed_s >= self._time_s:
             return self._frame_duration_s
-        rest_s = (announced_s or 0.0) - self._time_s
-        return rest_s if 0 < rest_s <= 1.5 * self._longest_s else None
+        rest_s = (video.info.announced_s or 0.0) - self._time_s
+        if rest_s > 1.5 * self._longest_s:
+            rest_s = 0.0
+        if mean_s >= SLIDE_S:
+            rest_s = max(rest_s, video.lengths(alive).end_s - self._time_s)
+        return rest_s if rest_s > 0 else None
 
 
-def _shortfall(duration_s: float, announced_s: float | None) -> str | None:
-    """Whether clearly less was there than announced: the file is cut off, or announces nonsense."""
-    if announced_s is None or announced_s - duration_s <= max(0.5, 0.02 * announced_s):
+def _shortfall(duration_s: float, video: Video, alive: Callable[[], object]) -> str | None:
+    """Whether clearly less was there than announced: the file is cut off, or announces nonsense.
+
+    Not if the images end before the sound does, whose end was announced.
+    """
+    announced_s = video.info.expected_s
+    if announced_s is None or not _is_less(duration_s, announced_s):
         return None
+    if not video.info.is_exact:
+        lengths = video.lengths(alive)
+        is_all_there = not _is_less(lengths.end_s + lengths.lead_s, announced_s)
+        if is_all_there and not _is_less(duration_s, lengths.video_s):
+            return None
     return f"it ends after {duration_s:.2f} s, and {announced_s:.2f} s were announced"
+
+
+def _is_less(length_s: float, than_s: float) -> bool:
+    return than_s - length_s > max(0.5, 0.02 * than_s)

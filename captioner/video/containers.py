@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from captioner.video.frames import Clock, VideoError, plausible
+from captioner.files.recognising import IMAGES, LFS, recognise
+from captioner.video.animations import is_animated
+from captioner.video.encryption import PROTECTED, says_it_is_encrypted
+from captioner.video.frames import Clock, Lengths, VideoError
 
 CONTAINERS = (
     "mov,mp4,m4a,3gp,3g2,mj2,matroska,webm,avi,mpegts,mpeg,mpegvideo,flv,asf,ogg,mxf,dv,gxf,nut,"
@@ -34,7 +37,10 @@ def open_container(path: Path) -> Any:
 
 
 def video_stream(container: Any, path: Path) -> Any:
-    """The largest video stream that is not a cover image; VideoError if there is none."""
+    """The largest video stream that is not a cover image; VideoError if there is none.
+
+    Of two that are as large, the one with more frames: animated AVIF holds a still as well.
+    """
     from av.stream import Disposition
 
     streams = [
@@ -47,8 +53,9 @@ def video_stream(container: Any, path: Path) -> Any:
         raise VideoError("no_video_stream", f"it holds {held}", path)
     streams = [stream for stream in streams if stream.codec_context is not None]
     if not streams:
-        raise VideoError("no_decoder", "no decoder for its video stream", path)
-    stream = max(streams, key=lambda each: each.width * each.height)
+        reason = _IS_ENCRYPTED if says_it_is_encrypted(path) else "no decoder for its video stream"
+        raise VideoError("no_decoder", reason, path)
+    stream = max(streams, key=lambda each: (each.width * each.height, each.frames))
     stream.thread_type = "AUTO"
     return stream
 
@@ -65,25 +72,91 @@ def frame_rate(container: Any, stream: Any) -> Fraction | None:
     return rate and Fraction(rate)
 
 
-def measured_s(path: Path, alive: Callable[[], object]) -> float | None:
-    """The length in seconds by the times of all packets; see `Video.measured_s`."""
+def own_length_s(container: Any, stream: Any) -> float | None:
+    """How long an index says that a stream is, in seconds; None if none does.
+
+    Where nothing says it, FFmpeg takes the length of the whole file for that of its streams.
+    """
+    start_s = Fraction(0)
+    if stream.start_time is not None and stream.time_base is not None:
+        start_s = seconds_of(stream.start_time, stream.time_base)
+    # Matroska has a tag with the time at which each stream is over.
+    with suppress(KeyError, ValueError, ArithmeticError):
+        hours, minutes, seconds = stream.metadata["DURATION"].split(":")
+        end_s = int(hours) * 3600 + int(minutes) * 60 + float(seconds)
+        return end_s - max(0.0, float(start_s))
+    if container.format.name.startswith("mov") and stream.duration is not None:
+        return float(seconds_of(stream.duration, stream.time_base))
+    return None
+
+
+MAX_FAILURES_IN_A_ROW = 250
+"""Packets in a row that may fail before the rest of a file is given up."""
+
+
+def packets_of(container: Any, streams: Sequence[Any], failed: Callable[[], bool]) -> Iterator[Any]:
+    """The packets of some streams; a stretch that FFmpeg stumbles over is skipped.
+
+    Args:
+        container: from `open_container`.
+        streams: of it.
+        failed: called after each failure; returns whether to stop there.
+    """
     import av
 
-    time, lasts = Fraction(0), Fraction(0)
+    packets = container.demux(*streams)
+    while True:
+        try:
+            yield next(packets)
+        except (StopIteration, IndexError):
+            # IndexError: at the end PyAV looks for streams that came up in the middle, as in
+            # a damaged file, in a list that was made at the start.
+            return
+        except av.error.FFmpegError:
+            if failed():
+                return
+            packets = container.demux(*streams)
+
+
+def measured_lengths(path: Path, alive: Callable[[], object]) -> Lengths:
+    """The lengths by the times of all packets; see `Video.lengths`."""
     with suppress(VideoError), open_container(path) as container:
         stream = video_stream(container, path)
-        clock = Clock(frame_rate(container, stream), None)
-        # Damage ends the count: what lies after it is not worth a second look here.
-        with suppress(av.error.FFmpegError, IndexError):
-            for packet in container.demux(stream):
-                if packet.size:
-                    # In the order of decoding, in which the times of showing go to and fro.
-                    stamp = packet.pts if packet.dts is None else packet.dts
-                    scale = packet.time_base
-                    time = clock.time(None if stamp is None else seconds_of(stamp, scale))
-                    lasts = seconds_of(packet.duration or 0, scale)
-                alive()
-    return plausible(float(time + lasts))
+        ends = {stream.index: _End(Clock(frame_rate(container, stream), None))}
+        ends |= {each.index: _End(Clock(None, None)) for each in container.streams.audio}
+        failures = iter(range(1, MAX_FAILURES_IN_A_ROW))
+        streams = [stream, *container.streams.audio]
+        for packet in packets_of(container, streams, lambda: next(failures, None) is None):
+            if packet.size:
+                ends[packet.stream.index].move_to(packet)
+            alive()
+        video = ends[stream.index]
+        begun = [end for end in ends.values() if not end.is_new]
+        leads_s = [video.start_s - end.start_s for end in begun]
+        ends_s = [end.length_s - lead_s for end, lead_s in zip(begun, leads_s, strict=True)]
+        return Lengths(
+            float(video.length_s), float(max(ends_s, default=0)), float(max(leads_s, default=0))
+        )
+    return Lengths(0.0, 0.0, 0.0)
+
+
+@dataclass
+class _End:
+    """Where the packets of one stream end, in seconds."""
+
+    clock: Clock
+    start_s: Fraction = Fraction(0)  # by the file's own time
+    length_s: Fraction = Fraction(0)
+    is_new: bool = True
+
+    def move_to(self, packet: Any) -> None:
+        # In the order of decoding, in which the times of showing go to and fro.
+        stamp = packet.pts if packet.dts is None else packet.dts
+        stamp_s = None if stamp is None else seconds_of(stamp, packet.time_base)
+        if self.is_new:
+            self.start_s, self.is_new = stamp_s or Fraction(0), False
+        lasts_s = seconds_of(packet.duration or 0, packet.time_base)
+        self.length_s = self.clock.time(stamp_s) + lasts_s
 
 
 def seconds_of(count: int, time_base: Any) -> Fraction:
@@ -92,39 +165,33 @@ def seconds_of(count: int, time_base: Any) -> Fraction:
     return count * Fraction(time_base.numerator, time_base.denominator)
 
 
+_STILL = IMAGES - {"GIF", "WebP"}  # Those are videos of one frame.
+
+
 def not_opened(path: Path) -> VideoError:
     """The error of a file that is not a video."""
     # The index of an MP4 file stands at its end: a part of such a file says nothing about itself.
     if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
         return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
-    return VideoError("not_a_video", "not a video that can be read", path)
+    kind = recognise(path)
+    if kind == LFS:
+        reason = f"a {LFS} and not the video: `git lfs pull` fetches it"
+    elif kind in _STILL and not is_animated(path):
+        reason = f"an image ({kind}) and not a video: `captioner caption` reads images"
+    else:
+        reason = "not a video that can be read"
+    return VideoError("not_a_video", reason, path)
 
 
 ENCRYPTION = "encryption_info"  # FFmpeg puts it beside each packet that needs a key
-_PROTECTED = ("encv", "drmi")  # what MP4 calls encrypted video
-_ENCRYPTED = re.compile(
-    # Matroska's ContentEncryption with its algorithm, and ASF's two objects of that name.
-    rb"\x50\x35.{1,12}\x47\xe1|\xfb\xb3\x11\x22\x23\xbd\xd2\x11\xb4\xb7\x00\xa0\xc9\x55\xfc\x6e"
-    rb"|\x14\xe6\x8a\x29\x22\x26\x17\x4c\xb9\x35\xda\xe0\x7e\xe9\x28\x9c",
-    re.DOTALL,
-)
+_IS_ENCRYPTED = "it is encrypted (DRM): only a copy without protection can be read"
 
 
 def no_frames(path: Path) -> VideoError:
     """The error of a video without a frame that can be decoded."""
-    if _is_encrypted(path):
-        reason = "it is encrypted (DRM): only a copy without protection can be read"
-        return VideoError("no_decoder", reason, path)
+    if has_encrypted_packets(path) or says_it_is_encrypted(path):
+        return VideoError("no_decoder", _IS_ENCRYPTED, path)
     return VideoError("no_frames", "no frame of it can be decoded", path)
-
-
-def _is_encrypted(path: Path) -> bool:
-    """Whether a file that cannot be decoded says that it is encrypted."""
-    if has_encrypted_packets(path):
-        return True
-    with suppress(OSError), path.open("rb") as file:
-        return _ENCRYPTED.search(file.read(65_536)) is not None
-    return False
 
 
 def has_encrypted_packets(path: Path) -> bool:
@@ -133,7 +200,7 @@ def has_encrypted_packets(path: Path) -> bool:
 
     with suppress(VideoError, av.error.FFmpegError, IndexError), open_container(path) as container:
         stream = video_stream(container, path)
-        if stream.codec_context.codec_tag in _PROTECTED:
+        if stream.codec_context.codec_tag in PROTECTED:
             return True
         first = next((packet for packet in container.demux(stream) if packet.size), None)
         return first is not None and bool(first.has_sidedata(ENCRYPTION))

@@ -19,12 +19,11 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import printable
 from captioner.video.options import LONGEST_VIDEO_S
 
-READING = 3
+READING = 4
 """Rises when the same files give other images, times or cuts than before: results do not mix."""
 
 LONGEST_GAP_S = 3600.0
 """Longest time that a frame is believed to be shown, unless the video is announced to be longer."""
-
 
 MAX_PIXEL_ASPECT = 8
 """Pixels that are announced to be more oblong than that are taken for square ones."""
@@ -56,6 +55,21 @@ class VideoError(CaptionerError):
 
 
 @dataclass(frozen=True)
+class Lengths:
+    """How long a file is by the times of its packets, in seconds since the first frame.
+
+    Attributes:
+        video_s: when the last frame is over, as far as the file says.
+        end_s: when all is over, sound included.
+        lead_s: how long there is sound before the first frame.
+    """
+
+    video_s: float
+    end_s: float
+    lead_s: float
+
+
+@dataclass(frozen=True)
 class VideoInfo:
     """What the container says before anything is decoded; only the size is certain.
 
@@ -67,6 +81,7 @@ class VideoInfo:
         announced_s: length of the video in seconds according to the container; None if it does
             not say.
         file_s: length of the file, sound included, in seconds; None if it does not say.
+        is_exact: whether `announced_s` comes from an index of this stream, and is no estimate.
     """
 
     width: int
@@ -74,6 +89,7 @@ class VideoInfo:
     rotation: int
     announced_s: float | None
     file_s: float | None = field(default=None, compare=False)
+    is_exact: bool = field(default=False, compare=False)
 
     @property
     def expected_s(self) -> float | None:
@@ -134,14 +150,14 @@ class Video(ABC):
         """Close the file. Closing twice does nothing."""
 
     @abstractmethod
-    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
-        """The length in seconds by the times of all packets: the file is read, but not decoded.
+    def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
+        """The lengths by the times of all packets: the file is read once more, but not decoded.
 
         Args:
             alive: called after each packet.
 
         Returns:
-            None if it cannot be found out.
+            Zeros where they cannot be found out.
         """
 
     def __enter__(self) -> Self:

@@ -14,13 +14,16 @@ import numpy as np
 from captioner.video.containers import (
     CONTAINERS,
     has_encrypted_packets,
-    measured_s,
+    measured_lengths,
     no_frames,
     not_opened,
+    open_container,
+    video_stream,
 )
 from captioner.video.frames import (
     Clock,
     Frame,
+    Lengths,
     Pixels,
     Video,
     VideoError,
@@ -108,6 +111,8 @@ class OpenCvVideo(Video):
             self._capture = cv2.VideoCapture(os.path.abspath(path), cv2.CAP_FFMPEG)
         try:
             if not self._capture.isOpened():
+                with open_container(path) as container:
+                    video_stream(container, path)  # It knows more of what is wrong.
                 raise not_opened(path)
             read, first = self._capture.read()
             if not read or has_encrypted_packets(path):
@@ -138,9 +143,9 @@ class OpenCvVideo(Video):
             read, image = self._capture.read()
             index, image = index + 1, image if read else None
 
-    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
-        """See `Video.measured_s`."""
-        return measured_s(self.path, alive)
+    def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
+        """See `Video.lengths`."""
+        return measured_lengths(self.path, alive)
 
     def close(self) -> None:
         """Close the file."""

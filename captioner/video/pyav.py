@@ -15,16 +15,20 @@ import numpy as np
 from captioner.video.colours import BT601, BT709, Colours, FrameConverter
 from captioner.video.containers import (
     ENCRYPTION,
+    MAX_FAILURES_IN_A_ROW,
     frame_rate,
-    measured_s,
+    measured_lengths,
     no_frames,
     open_container,
+    own_length_s,
+    packets_of,
     seconds_of,
     video_stream,
 )
 from captioner.video.frames import (
     Clock,
     Frame,
+    Lengths,
     Pixels,
     Video,
     VideoError,
@@ -32,9 +36,6 @@ from captioner.video.frames import (
     plausible,
     shown_width,
 )
-
-MAX_FAILURES_IN_A_ROW = 250
-"""Packets in a row that may fail before the rest of a file is given up."""
 
 
 class _PyAvFrame(Frame):
@@ -190,37 +191,22 @@ class PyAvVideo(Video):
             90 * turns,
             plausible(self._announced_s()),
             plausible(None if file_us is None else file_us / 1_000_000),
+            is_exact=own_length_s(self._container, self._stream) is not None,
         )
 
     def _announced_s(self) -> float | None:
         stream, container = self._stream, self._container
+        own_s = own_length_s(container, stream)
+        if own_s is not None:
+            return own_s
         if stream.duration is not None and stream.time_base is not None:
             return float(seconds_of(stream.duration, stream.time_base))
-        # Matroska keeps each stream's length as a tag, the file's as that of the longest stream.
-        with suppress(KeyError, ValueError):
-            hours, minutes, seconds = stream.metadata["DURATION"].split(":")
-            return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
         if container.duration is not None and len(container.streams) == 1:
             return float(container.duration) / 1_000_000
         return None
 
-    def _packets(self) -> Iterator[Any]:
-        """The stream's packets; a stretch that the container's reader stumbles over is skipped."""
-        packets = self._container.demux(self._stream)
-        while True:
-            try:
-                yield next(packets)
-            except (StopIteration, IndexError):
-                # IndexError: at the end PyAV looks for streams that came up in the middle, as in
-                # a damaged file, in a list that was made at the start.
-                return
-            except self._ffmpeg_error:
-                if self._failed():
-                    return
-                packets = self._container.demux(self._stream)
-
     def _decode(self) -> Iterator[Any]:
-        for packet in self._packets():
+        for packet in packets_of(self._container, [self._stream], self._failed):
             if packet.has_sidedata(ENCRYPTION):
                 self.ended_early = "the rest of it is encrypted"
                 return
@@ -262,9 +248,9 @@ class PyAvVideo(Video):
             yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
             index, frame = index + 1, next(self._frames, None)
 
-    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
-        """See `Video.measured_s`."""
-        return measured_s(self.path, alive)
+    def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
+        """See `Video.lengths`."""
+        return measured_lengths(self.path, alive)
 
     def close(self) -> None:
         """Close the file."""

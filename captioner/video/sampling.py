@@ -45,7 +45,8 @@ def sample(
     """
     length_s = None
     if options.max_frames is not None:
-        length_s = options.part_length_s(video.info.expected_s or video.measured_s(alive))
+        length_s = video.info.announced_s if video.info.is_exact else None
+        length_s = options.part_length_s(length_s or video.lengths(alive).video_s)
     due = _Due(options, length_s)
     shot_start_s = options.start_s
     seen = False  # whether a frame of this shot was chosen

@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageSequence
 
 from captioner.video.containers import no_frames, not_opened
-from captioner.video.frames import Frame, Pixels, Video, VideoInfo, plausible
+from captioner.video.frames import Frame, Lengths, Pixels, Video, VideoInfo
 from captioner.video.opencv import ImageFrame
 
 SHORTEST_S, USUAL_S = 0.01, 0.1
@@ -33,14 +33,14 @@ class WebPVideo(Video):
             raise no_frames(path)
         self.info = VideoInfo(*self._image.size, 0, None)
 
-    def measured_s(self, alive: Callable[[], object] = lambda: None) -> float | None:
-        """See `Video.measured_s`."""
+    def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
+        """See `Video.lengths`."""
         total_s = 0.0
         with suppress(*_PILLOW_ERRORS), _open(self.path) as image:
             for _, lasts_s in _frames_of(image):
                 total_s += lasts_s
                 alive()
-        return plausible(total_s)
+        return Lengths(total_s, total_s, 0.0)
 
     def _next(self) -> tuple[Pixels, float] | None:
         try:

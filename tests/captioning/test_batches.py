@@ -256,12 +256,14 @@ def test_a_record_as_primitives() -> None:
         "file_name": "sub/a.jpg",
         "text": "a dog",
         "confidence": 0.6627,
+        "calibrated": False,
         "error": None,
     }
     assert FAILED.to_dict() == {
         "file_name": "b.jpg",
         "text": None,
         "confidence": None,
+        "calibrated": None,
         "error": "truncated file",
     }
 

@@ -7,8 +7,6 @@ import os
 import signal
 import stat
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, closing
 from pathlib import Path
@@ -29,6 +27,7 @@ from captioner.files.resume import Fingerprint, acquire
 from captioner.files.writing import part_beside
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
+from helpers.jobs import ended, forked, hidden
 from helpers.programs import program
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -94,10 +93,6 @@ def fingerprint(path: Path) -> Fingerprint:
 def embed(path: Path, text: str = "a dog runs", tags: tuple[str, ...] = ()) -> Fingerprint:
     now: Fingerprint = _SHARED[1].embed(path, text, tags, fingerprint(path))
     return now
-
-
-def hidden(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.rglob(".*"))
 
 
 def rgb() -> Image.Image:
@@ -507,28 +502,50 @@ def test_an_edited_photo_is_captioned_again_and_gets_the_new_caption(photos: Pat
     assert new["XMP-dc:Description"] == record["text"] != old["XMP-dc:Description"]
 
 
-def test_a_killed_run_leaves_nothing_half(photos: Path, command: list[str], run) -> None:
-    draw(photos, [f"more/{number}.jpg" for number in range(12)], first_seed=100)
+@pytest.mark.parametrize(
+    ("signal_number", "number", "is_renamed", "code"),
+    [
+        (signal.SIGKILL, 1, False, -signal.SIGKILL),
+        (signal.SIGKILL, 1, True, -signal.SIGKILL),
+        (signal.SIGINT, 3, False, 130),
+        (signal.SIGINT, 3, True, 130),
+    ],
+)
+def test_an_ended_run_leaves_nothing_half(
+    photos: Path,
+    command: list[str],
+    run,
+    signal_number: int,
+    number: int,
+    is_renamed: bool,
+    code: int,
+) -> None:
+    """Ended by a signal while a photo gets its caption, the first or the third one."""
     arguments = [*command, "photos", "--output", "out.jsonl", "--embed"]
-    pixels = {path: frames(path) for path in photos.rglob("*.jpg") if path.name != "bad.jpg"}
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    for number in (1, 4):  # killed while this many are done
-        child = subprocess.Popen(
-            [sys.executable, "-m", "captioner", *arguments],
-            env=environment,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-        )
-        while sum(b"captioner " in path.read_bytes() for path in pixels) < number:
-            assert child.poll() is None
-            time.sleep(0.005)
-        child.send_signal(signal.SIGKILL if number == 1 else signal.SIGINT)
-        code = child.wait()
-        assert code == (-signal.SIGKILL if number == 1 else 130)
-        assert {path: frames(path) for path in pixels} == pixels
-        if number == 4:
-            assert [name for name in hidden(photos) if name.startswith(".captioner-")] == []
-    code, _, _ = run("photos", "--output", "out.jsonl", "--embed")
+    images = [path for path in photos.rglob("*.*") if path.suffix not in (".gif", "")]
+    pixels = {path: frames(path) for path in images if path.name != "bad.jpg"}
+    real_replace, left = os.replace, [number]
+
+    def replace(source: Path, target: Path) -> None:
+        left[0] -= Path(target) in pixels
+        if left[0]:
+            return real_replace(source, target)
+        if is_renamed:
+            real_replace(source, target)
+        os.kill(os.getpid(), signal_number)
+        return None
+
+    def work() -> int:
+        os.replace = replace
+        return cli.main(arguments)
+
+    assert ended(forked(work)) == code
+    assert {path: frames(path) for path in pixels} == pixels
+    embedded = sum(b"captioner " in path.read_bytes() for path in pixels)
+    assert embedded == (number if is_renamed else number - 1)
+    if signal_number == signal.SIGINT:
+        assert [name for name in hidden(photos) if name.startswith(".captioner-")] == []
+    run("photos", "--output", "out.jsonl", "--embed")
     found = records("out.jsonl")
     assert {found[path.relative_to(photos).as_posix()]["embed_error"] for path in pixels} == {None}
     assert {path: frames(path) for path in pixels} == pixels

@@ -12,9 +12,8 @@ import pytest
 import torch
 
 import captioner
-from captioner.captioning.fill import FILL_WRITERS, fill_images
+from captioner.captioning.fill import fill_images
 from captioner.cli import entry as cli
-from captioner.cli.fill import FILL_ARGUMENTS, FORMATS
 from captioner.decoding import blanks
 from captioner.decoding.blanks import Fillings, result_of, search_fillings
 from captioner.decoding.options import FillOptions
@@ -216,9 +215,6 @@ def test_options_are_checked() -> None:
         FillOptions(top=0)
     with pytest.raises(ValueError, match="beam_size='5': give a whole number"):
         FillOptions(beam_size="5")  # type: ignore[arg-type]
-    stated = {name: text.partition("(default: ")[2][:-1] for name, _, _, text in FILL_ARGUMENTS}
-    assert stated == {"top": str(FillOptions().top), "beam_size": str(FillOptions().beam_size)}
-    assert tuple(FILL_WRITERS) == FORMATS
 
 
 # --- the model and the command line --------------------------------------------------------
@@ -327,10 +323,9 @@ def test_what_was_not_looked_at_is_said(
     [
         (["a dog"], "there is no blank in it"),
         (["a ___ zebra"], "the word 'zebra' is not in the model's vocabulary of 14 words"),
-        (["a ___", "--top", "0"], "search options: top=0: give a whole number"),
     ],
 )
-def test_bad_sentences_and_options_are_refused(
+def test_bad_sentences_are_refused(
     capsys: pytest.CaptureFixture[str],
     model_file: Path,
     photo_folder: Path,

@@ -133,7 +133,9 @@ def test_partial_images_are_marked_in_json_and_jsonl(photos: Path, run, cut: Pat
         assert Path(output).read_bytes() == before
     records = [json.loads(text) for text in Path("p.jsonl").read_text("utf-8").splitlines()]
     assert [each["file_name"] for each in records if "partial" in each] == ["d.png"]
-    assert list(records[2]) == ["file_name", "text", "confidence", "partial", "error"]
+    assert list(records[2]) == [
+        *("file_name", "text", "confidence", "calibrated", "partial", "error")
+    ]
     assert records[2]["partial"] is True
     assert [each.get("partial") for each in json.loads(Path("p.json").read_bytes())] == [
         *(None, None, True, None, None, None),

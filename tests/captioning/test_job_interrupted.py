@@ -30,7 +30,8 @@ from captioner.captioning.job import CaptionJob
 from captioner.captioning.run import open_caption_job
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
-from captioner.files.journal import Journal
+from captioner.files.journal import CAPTIONS, Journal
+from captioner.files.store import Store
 from captioner.model.caption_model import CaptionModel
 from helpers.images import draw, noise
 from helpers.jobs import (
@@ -41,6 +42,7 @@ from helpers.jobs import (
     forked,
     hidden,
     into,
+    known_in,
     names_in,
     tree,
 )
@@ -170,14 +172,14 @@ def test_killed_at_20_random_moments_500_images_end_with_the_bytes_of_an_undistu
         child = forked(lambda: cli.main(arguments))
         wanted = finished + dice.randint(0, 12)
         while finished < wanted and os.waitpid(child, os.WNOHANG) == (0, 0):
-            finished = state.read_bytes().count(b"\n") - 1 if state.exists() else 0
+            finished = max(finished, known_in(state))
         time.sleep(dice.uniform(0, 0.05))
         os.kill(child, signal.SIGKILL)
         assert ended(child) == -signal.SIGKILL, "it was over before it could be killed"
         if output.exists():
             lines = output.read_bytes().split(b"\n")[:-1]
             names = {json.loads(line)["file_name"] for line in lines}
-            assert len(names) == len(lines) <= state.read_bytes().count(b"\n") - 1
+            assert len(names) == len(lines) <= known_in(state)
     assert 100 < finished < 500
     assert run(*options, "--output", "killed.jsonl")[0] == 1
     assert output.read_bytes() == Path("calm.jsonl").read_bytes()
@@ -254,15 +256,19 @@ def test_a_torn_end_is_repaired(photos: Path, run, output: str) -> None:
         path.write_bytes(torn)
         assert "6 finished before" in run(str(photos), "--output", output)[1]
         assert path.read_bytes() == whole
-    # Its journal too: its last line is the mark that all is complete, the one before an image.
-    for torn in (known[:-5], known[: known[:-1].rfind(b"\n") - 20]):
-        state.write_bytes(torn)
+    # Its journal too: without the mark that all is complete, and without the last image.
+    for count in (7, 6):
+        state.write_bytes(known)
+        with Store(state, CAPTIONS) as store:
+            store.arrange(range(1, count + 1))
         path.write_bytes(whole[:-1])
         assert run(str(photos), "--output", output)[0] == 1
         assert path.read_bytes() == whole
-        assert Journal(state).is_complete
+        with Journal(state) as journal:
+            assert journal.is_complete
     # Half a line of another kind, at the end of an interrupted run.
-    state.write_bytes(known[:-5])
+    with Store(state, CAPTIONS) as store:
+        store.mark(complete=None)
     path.write_bytes(whole + b"half a li")
     assert run(str(photos), "--output", output)[0] == 1
     assert path.read_bytes() == whole
@@ -271,14 +277,14 @@ def test_a_torn_end_is_repaired(photos: Path, run, output: str) -> None:
 def test_a_damaged_journal_is_named(photos: Path, run) -> None:
     assert run(str(photos), "--output", "out.jsonl")[0] == 1
     state = Path(".out.jsonl.captioner")
-    whole, before = state.read_bytes().splitlines(keepends=True), tree(Path("out.jsonl"))
-    damages = {1: [], 3: [*whole[:2], b'{"record": 1}\n', *whole[2:]]}
-    damages |= {2: [whole[0], b"[\n", *whole[1:]]}
-    for line, damaged in damages.items():
-        state.write_bytes(b"".join(damaged))
+    whole, before = state.read_bytes(), tree(Path("out.jsonl"))
+    with Store(state, CAPTIONS) as store:
+        store.add([("a.png", {"record": 1})])
+    for damaged in (state.read_bytes(), b"", whole[:-5000], b"not what SQLite writes\n"):
+        state.write_bytes(damaged)
         code, errors = run(str(photos), "--output", "out.jsonl")
         assert code == 2
-        assert f"{state.absolute()}: line {line} is damaged; start over with --overwrite" in errors
+        assert f"{state.absolute()} is damaged; start over with --overwrite" in errors
         assert tree(Path("out.jsonl")) == before
     # Nobody knows any more what captioner has written.
     code, errors = run(str(photos), "--output", "out.jsonl", "--overwrite")

@@ -10,10 +10,12 @@ import sys
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 import captioner
 from captioner.cli import entry as cli
 from captioner.decoding.options import DecodingOptions
+from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel
 
 
@@ -104,6 +106,20 @@ def test_a_bad_image_is_named_the_rest_captioned_and_the_exit_code_is_1(run, pho
     )
 
 
+def test_damaged_metadata_is_no_matter_for_the_user(
+    run, photos: Path, recwarn: pytest.WarningsRecorder
+) -> None:
+    exif = Image.Exif()
+    exif[0x010E] = "x" * 50
+    Image.open(photos / "a.png").save(photos / "b.jpg", exif=exif.tobytes()[:40])
+    with pytest.warns(UserWarning, match="Tag data larger"):
+        read_image(photos / "b.jpg")
+    recwarn.clear()
+    code, _, err = run("caption", "photos/b.jpg")
+    assert (code, err) == (0, "captioner: 1 captioned, 0 failed\n")
+    assert recwarn.list == []
+
+
 def test_quiet_leaves_the_errors_only(run, photos: Path) -> None:
     assert run("caption", "photos", "--quiet")[2] == ""
     (photos / "b.jpg").write_bytes(b"")
@@ -173,14 +189,14 @@ def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--beam-size", "0"], "beam_size=0: give a whole number of at least 1"),
-        (["--beam-size", "two"], "argument --beam-size: invalid int value: 'two'"),
+        (["--beam-size", "0"], "argument --beam-size: '0': give a whole number of at least 1"),
+        (["--beam-size", "two"], "argument --beam-size: 'two': give a whole number of at least 1"),
         (
             ["--num-captions", "4", "--beam-size", "3"],
-            "num_captions=4: beam search gives at most beam_size=3",
+            "--num-captions 4: beam search gives at most --beam-size 3",
         ),
-        (["--temperature", "0.5"], "temperature=0.5 works on sampling only"),
-        (["--length-penalty", "nan"], "length_penalty=nan: give a number"),
+        (["--temperature", "0.5"], "--temperature 0.5 works on sampling only: set --sample"),
+        (["--length-penalty", "nan"], "argument --length-penalty: 'nan': give a number from 0"),
         (["--batch-size", "0"], "argument --batch-size: '0': give a whole number of at least 1"),
         (["--workers", "-1"], "argument --workers: '-1': give a whole number of at least 0"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
@@ -226,7 +242,8 @@ def test_tags_go_into_jsonl(
     records = [json.loads(line) for line in output.read_text("utf-8").splitlines()]
     assert [record["file_name"] for record in records] == ["a.png", "b.jpg", "sub/a.png"]
     for record in records:
-        assert list(record) == ["file_name", "text", "confidence", "tags", "error"]
+        assert list(record) == [*("file_name", "text", "confidence", "calibrated", "tags", "error")]
+        assert record["calibrated"] is False
         confidences = [tag["confidence"] for tag in record["tags"]]
         assert confidences == sorted(confidences, reverse=True)
         assert {tag["type"] for tag in record["tags"]} <= {"noun", "verb", "adjective"}

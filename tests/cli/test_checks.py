@@ -46,7 +46,10 @@ MISTAKES = (
         "mps (Apple)); use auto, cpu, cuda or mps",
     ),
     (["caption", "cat.jpg", "--model", "no.safetensors"], "model no.safetensors: no such file"),
-    (["caption", "cat.jpg", "--beam-size", "0"], "beam_size=0: give a whole number"),
+    (
+        ["caption", "cat.jpg", "--num-captions", "4", "--beam-size", "3"],
+        "--num-captions 4: beam search gives at most --beam-size 3",
+    ),
     (
         ["fill", "cat.jpg", "a", "___", "cat"],
         "the sentence 'a ___ cat' is one argument: put it in quotes, as in `captioner fill cat.jpg "

@@ -165,3 +165,60 @@ def test_karpathy_broken_records_are_named(
     write_json(tmp_path / "dataset.json", {"images": [image]})
     with pytest.raises(CaptionerError, match=message):
         load_caption_data(tmp_path)
+
+
+def test_coco_names_that_have_the_folder_in_them(tmp_path: Path) -> None:
+    photos(tmp_path, "val2014/a.jpg", "val2014/val2014/b.jpg", "images/c.jpg", "c/d.jpg", "d.jpg")
+    names = ("val2014/a.jpg", "val2014/b.jpg", "val2014/c.jpg", "c/d.jpg")
+    notes = coco(*((n, name, "A dog.") for n, name in enumerate(names)))
+    write_json(tmp_path / "annotations/captions_val2014.json", notes)
+    data = load_caption_data(tmp_path)
+    assert [(e.image_id, e.path.relative_to(tmp_path).as_posix()) for e in data.examples] == [
+        ("val2014/a.jpg", "val2014/a.jpg"),
+        ("val2014/val2014/b.jpg", "val2014/val2014/b.jpg"),
+        ("val2014/val2014/c.jpg", "images/c.jpg"),
+        ("c/d.jpg", "c/d.jpg"),
+    ]
+    assert load_caption_data(tmp_path / "annotations").examples == data.examples
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (("train.json", "val.json"), ("images", "images")),
+        (("my-train.json", "my_validation.json"), ("train", "validation")),
+        (("annotations/train.json", "annotations/val.json"), ("train", "val")),
+        (("captions_train.json", "captions_val.json"), ("train", "val")),
+    ],
+)
+def test_coco_files_named_as_splits(
+    tmp_path: Path, names: tuple[str, str], folders: tuple[str, str]
+) -> None:
+    for number, (name, folder) in enumerate(zip(names, folders, strict=True)):
+        photo(tmp_path / folder / f"{number}.jpg")
+        write_json(tmp_path / name, coco((number, f"{number}.jpg", f"From {name}.")))
+    data = load_caption_data(tmp_path)
+    assert (data.format, data.splits) == ("coco", {"train": 1, "dev": 1})
+    assert [example.captions for example in data.examples] == [(f"From {n}.",) for n in names]
+
+
+def test_coco_ids_of_two_images(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg")
+    file = write_json(tmp_path / "captions.json", coco((7, "a.jpg", "A dog."), (7, "a.jpg", "")))
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A dog.",)}
+    write_json(file, coco((7, "a.jpg", "A dog."), ("7", "b.jpg", "A cat.")))  # type: ignore[arg-type]
+    with pytest.raises(CaptionerError, match=r"images\[1\]: the id '7' is 'a.jpg' and 'b.jpg'"):
+        load_caption_data(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["captions.json", "dataset.json"])
+def test_results_and_lists_are_not_coco(tmp_path: Path, name: str) -> None:
+    photo(tmp_path / "a.jpg")
+    file = write_json(tmp_path / name, [{"image_id": "a.jpg", "caption": "By a model."}])
+    with pytest.raises(CaptionerError, match="no captions found"):
+        load_caption_data(tmp_path)
+    write_json(file, [{"image_id": 1, "caption": "By a model.", "file_name": "a.jpg"}])
+    with pytest.raises(CaptionerError, match="no captions found"):
+        load_caption_data(tmp_path)
+    write_json(file, [{"image": "a.jpg", "caption": "A dog."}])
+    assert load_caption_data(tmp_path).format == "lavis"

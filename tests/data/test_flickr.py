@@ -165,3 +165,33 @@ def test_flickr30k_with_commas(tmp_path: Path) -> None:
     write(file, "image_name,comment_number,comment\na.jpg,0\n")
     with pytest.raises(CaptionerError, match=r"flickr30k.csv, line 2: 'a.jpg,0' is not image_na"):
         load_caption_data(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("header", "row"),
+    [
+        ("image_name,comment_number,comment", 'a.jpg,0,"A dog , ""wet"" , runs ."'),
+        ("image_name, comment_number, comment", 'a.jpg, 0, "A dog , ""wet"" , runs ."'),
+        ("image_name, comment_number, comment", 'a.jpg, 0, A dog , "wet" , runs .'),
+        ('"image_name","comment_number","comment"', '"a.jpg","0","A dog , ""wet"" , runs ."'),
+        (",image_name,comment_number,comment", '7,a.jpg,0,"A dog , ""wet"" , runs ."'),
+        ("image_name;comment_number;comment", 'a.jpg;0;"A dog , ""wet"" , runs ."'),
+        ("image_name\tcomment_number\tcomment", 'a.jpg\t0\t"A dog , ""wet"" , runs ."'),
+        ("image_name| comment_number| comment", 'a.jpg| 0| A dog , "wet" , runs .'),
+        ("Image_Name|Comment_Number|Comment", 'a.jpg|0|A dog , "wet" , runs .'),
+    ],
+)
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-be"])
+def test_flickr30k_tables(tmp_path: Path, header: str, row: str, encoding: str) -> None:
+    photos(tmp_path / "flickr30k-images", "a.jpg")
+    write(tmp_path / "captions.txt", f"{header}\r\n{row}\r\n".encode(encoding))
+    data = load_caption_data(tmp_path)
+    assert (data.format, data.warnings) == ("flickr", ())
+    assert captions(data) == {"a.jpg": ('A dog , "wet" , runs .',)}
+
+
+@pytest.mark.parametrize("name", ["captions_all.txt", "results_20130124.txt", "results.txt"])
+def test_flickr30k_tables_under_other_names(tmp_path: Path, name: str) -> None:
+    photos(tmp_path / "images", "a.jpg")
+    write(tmp_path / name, "image_name| comment_number| comment\na.jpg| 0| A dog .\n")
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A dog .",)}

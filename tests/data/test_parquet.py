@@ -56,6 +56,14 @@ def test_images_by_name(root: Path) -> None:
         ("data/train-00000-of-00001.parquet", "data/test-00000-of-00001.parquet"),
         ("train.parquet", "test.parquet"),
         ("train/0000.parquet", "test/0000.parquet"),
+        ("data/train/0000.parquet", "data/test/0000.parquet"),
+        ("default/train/0.parquet", "default/test/0.parquet"),
+        ("default/partial-train/0.parquet", "default/partial-test/0.parquet"),
+        ("split=train/lang=en/0.parquet", "split=test/lang=en/0.parquet"),
+        (
+            "snapshots/0a1b/data/train-00000-of-00002-5f.parquet",
+            "snapshots/0a1b/data/eval-0.parquet",
+        ),
     ],
 )
 def test_images_inside_as_on_the_hub(root: Path, tmp_path: Path, train: str, test: str) -> None:
@@ -102,6 +110,90 @@ def test_structs_with_a_path_alone(root: Path) -> None:
     photo(root / "a.jpg")
     table(root / "x.parquet", [{"image": {"bytes": None, "path": "a.jpg"}, "text": "A dog."}])
     assert load_caption_data(root).examples[0].path == root / "a.jpg"
+
+
+def bare(folder: Path) -> dict[str, Any]:
+    return {"bytes": image_bytes(folder, "1.png", 7), "path": None}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"captions": ["A dog.", "A pet."]},
+        {"caption": ["A dog.", "A pet."]},
+        {"Caption": '["A dog.", "A pet."]'},
+        {"text": "['A dog.', 'A pet.']"},
+        {"sentences": [{"raw": "A dog.", "tokens": ["a"]}, {"raw": "A pet.", "tokens": ["a"]}]},
+        {"sentences": {"raw": ["A dog.", "A pet."], "sentid": [1, 2]}},
+        {"sentences": ["A dog.", "A pet."], "sentences_raw": ["Not read."]},
+        {"sentences_raw": ["A dog.", "A pet."]},
+        {"sentences.raw": ["A dog.", "A pet."]},
+        {"caption_1": "A dog.", "caption_0": "A pet.", "raw": "Not read."},
+        {"raw": '["A dog.", "A pet."]'},
+    ],
+)
+@pytest.mark.parametrize("column", ["image", "Image", "img", "jpg"])
+def test_columns_of_captions_and_images(
+    root: Path, tmp_path: Path, fields: dict[str, Any], column: str
+) -> None:
+    row = {column: bare(tmp_path / "made"), "filename": "a.png", **fields}
+    table(root / "data.parquet", [row])
+    data = load_caption_data(root)
+    assert (captions(data), data.warnings) == ({"a.png": ("A dog.", "A pet.")}, ())
+
+
+def test_columns_of_other_storage(root: Path, tmp_path: Path) -> None:
+    pictures = [image_bytes(tmp_path / "made", f"{w}.png", w) for w in (7, 9)]
+    columns = {
+        "image": pyarrow.array(pictures, pyarrow.large_binary()),
+        "filename": pyarrow.array(["a.png", "b.png"]).dictionary_encode(),
+        "text": pyarrow.array(["A dog.", "A dog."], pyarrow.large_string()).dictionary_encode(),
+    }
+    root.mkdir()
+    write_table(pyarrow.table(columns), root / "x.parquet")
+    assert captions(load_caption_data(root)) == {"a.png": ("A dog.",), "b.png": ("A dog.",)}
+
+
+def test_rows_without_an_image_are_counted(root: Path, tmp_path: Path) -> None:
+    image = {**bare(tmp_path / "made"), "path": "1.png"}
+    empty: list[Any] = [{"bytes": None, "path": None}, {"bytes": b"", "path": "2.png"}, None]
+    file = table(root / "x.parquet", [{"image": each, "text": "A."} for each in (image, *empty)])
+    data = load_caption_data(root)
+    assert captions(data) == {"1.png": ("A.",)}
+    assert data.warnings == (
+        f"2 rows without an image left out (first: {file}, row 2)",
+        "1 image not found (first: 2.png)",
+    )
+
+
+def test_karpathys_columns_without_images(root: Path) -> None:
+    photos(root, "val2014/a.jpg", "b.jpg")
+    rows = [
+        {
+            "filepath": "val2014",
+            "filename": n,
+            "sentences": ["A dog."],
+            "split": "restval",
+            "cocoid": i,
+        }
+        for i, n in enumerate(("a.jpg", "b.jpg"))
+    ]
+    table(root / "train.parquet", rows)
+    data = load_caption_data(root)
+    assert [(e.image_id, e.split, e.given_id) for e in data.examples] == [
+        ("val2014/a.jpg", "train", 0),
+        ("b.jpg", "train", 1),
+    ]
+
+
+@pytest.mark.parametrize("places", [("", "train/", "val/"), ("train/", "", ""), ("val/", "", "")])
+def test_metadata_beside_images(root: Path, places: tuple[str, ...]) -> None:
+    where, *names = places
+    photos(root / where, *(f"{name}{n}.jpg" for n, name in enumerate(names)))
+    rows = [{"file_name": f"{name}{n}.jpg", "text": "A dog."} for n, name in enumerate(names)]
+    table(root / where / "metadata.parquet", rows)
+    found = list(splits(load_caption_data(root)).values())
+    assert found == [{"": None, "train/": "train", "val/": "dev"}[where or name] for name in names]
 
 
 def test_tables_without_captions_are_not_read(root: Path) -> None:

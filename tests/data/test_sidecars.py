@@ -68,6 +68,25 @@ def test_sidecar_in_another_unicode_form(tmp_path: Path, image: str, text: str) 
     assert captions(data) == {names[0]: ("A café.",), names[1]: ("A man.",)}
 
 
+def test_sidecars_in_folders_of_splits(tmp_path: Path) -> None:
+    places = ("data/train/a", "images/validation/sub/b", "train/c", "other/train/d")
+    for place in places:
+        photo(tmp_path / f"{place}.jpg")
+        write(tmp_path / f"{place}.txt", "A dog.")
+    data = load_caption_data(tmp_path)
+    assert {name[:-4]: split for name, split in splits(data).items()} == dict(
+        zip(places, ("train", "dev", "train", None), strict=True)
+    )
+
+
+def test_sidecars_with_a_suffix_in_capitals(tmp_path: Path) -> None:
+    photos(tmp_path, "a.jpg", "b.jpg", "c.JPG")
+    for name in ("a.TXT", "b.TXT", "b.txt", "c.JPG.Txt"):
+        write(tmp_path / name, f"From {name}.")
+    expected = {"a.jpg": ("From a.TXT.",), "b.jpg": ("From b.txt.",), "c.JPG": ("From c.JPG.Txt.",)}
+    assert captions(load_caption_data(tmp_path)) == expected
+
+
 @pytest.mark.parametrize(
     ("names", "suffix", "expected"),
     [

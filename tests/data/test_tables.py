@@ -142,10 +142,35 @@ def test_csv(tmp_path: Path, delimiter: str) -> None:
     assert splits(data) == {"a.jpg": "train", "b.jpg": "dev"}
 
 
-def test_csv_with_a_json_list_in_its_captions_column(tmp_path: Path) -> None:
+@pytest.mark.parametrize("heading", ["captions", "caption", "text", "sentences", "raw"])
+@pytest.mark.parametrize(
+    ("cell", "expected"),
+    [
+        ('"[""A dog."", ""A, pet.""]"', ("A dog.", "A, pet.")),
+        ('"[\'A dog.\', ""It\'s a, pet.""]"', ("A dog.", "It's a, pet.")),
+        ("[sic] a dog", ("[sic] a dog",)),
+        ('"[\'tis] a, dog"', ("['tis] a, dog",)),
+        ("['a dog' it says]", ("['a dog' it says]",)),
+    ],
+)
+def test_csv_with_a_list_in_its_captions(
+    tmp_path: Path, heading: str, cell: str, expected: tuple[str, ...]
+) -> None:
     photo(tmp_path / "a.jpg")
-    write(tmp_path / "c.csv", 'image,captions\na.jpg,"[""A dog."", ""A pet.""]"\n')
-    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A dog.", "A pet.")}
+    write(tmp_path / "c.csv", f"image_name,{heading}\na.jpg,{cell}\n")
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": expected}
+
+
+def test_csv_whose_first_line_names_the_separator(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    write(tmp_path / "c.csv", "\ufeffsep=;\r\nfile_name;text\r\na.jpg;A dog, wet.\r\n")
+    assert captions(load_caption_data(tmp_path)) == {"a.jpg": ("A dog, wet.",)}
+
+
+def test_csv_with_tabs_under_its_own_suffix(tmp_path: Path) -> None:
+    photo(tmp_path / "a.jpg")
+    file = write(tmp_path / "c.tsv", "file_name\ttext\na.jpg\tA dog.\n")
+    assert captions(load_caption_data(file)) == {"a.jpg": ("A dog.",)}
 
 
 @pytest.mark.parametrize(
@@ -209,7 +234,15 @@ def test_csv_of_others_keeps_its_quotes(tmp_path: Path) -> None:
     }
 
 
-@pytest.mark.parametrize("places", [("train", "validation"), ("data/train", "data/validation")])
+@pytest.mark.parametrize(
+    "places",
+    [
+        ("train", "validation"),
+        ("data/train", "data/validation"),
+        ("default/train", "default/validation"),
+        ("images/train", "images/val"),
+    ],
+)
 def test_tables_in_folders_of_splits_as_on_the_hub(tmp_path: Path, places: tuple[str, ...]) -> None:
     for place in places:
         photo(tmp_path / place / "1.jpg")
@@ -226,12 +259,28 @@ def test_tables_in_the_folder_data(tmp_path: Path) -> None:
     assert splits(load_caption_data(tmp_path)) == {"data/b.jpg": "test", "data/a.jpg": "train"}
 
 
-def test_splits_in_the_paths_of_one_table(tmp_path: Path) -> None:
-    names = ("train/a.jpg", "data/validation/b.jpg", "test/sub/c.jpg", "other/train/d.jpg", "e.jpg")
+def test_one_table_in_each_folder_of_a_split(tmp_path: Path) -> None:
+    for place in ("train", "eval"):
+        photo(tmp_path / place / "1.jpg")
+        write(tmp_path / place / "mine.csv", "file_name,text\n1.jpg,A dog.\n")
+    found = {"train/1.jpg": "train", "eval/1.jpg": "test"}
+    assert splits(load_caption_data(tmp_path)) == found
+    write(tmp_path / "eval/other.csv", "file_name,text\n1.jpg,A cat.\n")
+    with pytest.raises(CaptionerError, match="no captions found"):
+        load_caption_data(tmp_path)
+
+
+@pytest.mark.parametrize("mark", ["/", "\\"])
+def test_splits_in_the_paths_of_one_table(tmp_path: Path, mark: str) -> None:
+    names = (
+        *("train/a.jpg", "data/validation/b.jpg", "test/sub/c.jpg", "images/Valid/f.jpg"),
+        *("other/train/d.jpg", "images/e.jpg", "e.jpg"),
+    )
     photos(tmp_path, *names)
-    write(tmp_path / "metadata.csv", "file_name,text\n" + "".join(f"{n},A dog.\n" for n in names))
+    rows = "".join(f"{n},A dog.\r\n" for n in names).replace("/", mark)
+    write(tmp_path / "metadata.csv", "file_name,text\r\n" + rows)
     data = load_caption_data(tmp_path)
-    assert list(splits(data).values()) == ["train", "dev", "test", None, None]
+    assert list(splits(data).values()) == ["train", "dev", "test", "dev", None, None, None]
     # A column for it says all.
     rows = "".join(f"{n},A dog.,\n" for n in names)
     write(tmp_path / "metadata.csv", "file_name,text,split\n" + rows)
@@ -272,6 +321,23 @@ def test_lavis_lists(tmp_path: Path) -> None:
             Example("val2014/b.jpg", paths[1], ("A cat.", "A pet."), "dev", 7),
         ),
     )
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        {"image": "a.jpg", "caption": ["A dog.", "A pet."]},
+        {"file_name": "a.jpg", "captions": ["A dog.", "A pet."]},
+        {"image_id": 3, "image_path": "a.jpg", "text": ["A dog.", "A pet."]},
+        {"filename": "a.jpg", "sentences": [{"raw": "A dog."}, {"raw": "A pet."}]},
+        {"note": "x" * 100_000, "image": "a.jpg", "caption": ["A dog.", "A pet."]},
+    ],
+)
+def test_lavis_lists_with_other_fields(tmp_path: Path, record: dict[str, object]) -> None:
+    photo(tmp_path / "a.jpg")
+    write_json(tmp_path / "list.json", [record])
+    data = load_caption_data(tmp_path)
+    assert (data.format, captions(data)) == ("lavis", {"a.jpg": ("A dog.", "A pet.")})
 
 
 @pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])

@@ -1,10 +1,13 @@
 from __future__ import annotations
 
+import gzip
 import io
 import json
+import random
 import tarfile
 from pathlib import Path
 
+import pyarrow
 import pytest
 from PIL import Image
 
@@ -25,9 +28,9 @@ def png(width: int) -> bytes:
     return stream.getvalue()
 
 
-def tar(path: Path, files: dict[str, bytes]) -> Path:
+def tar(path: Path, files: dict[str, bytes], compression: str = "") -> Path:
     path.parent.mkdir(parents=True, exist_ok=True)
-    with tarfile.open(path, "w") as archive:
+    with tarfile.open(path, f"w:{compression}") as archive:  # type: ignore[call-overload]
         for name, data in files.items():
             member = tarfile.TarInfo(name)
             member.size = len(data)
@@ -41,6 +44,7 @@ def tar(path: Path, files: dict[str, bytes]) -> Path:
         ("train-000000.tar", "validation-000000.tar"),
         ("data/cc3m-train-0000.tar", "data/cc3m-val-0000.tar"),
         ("train/00000.tar", "val/00000.tar"),
+        ("cc3m/train/00000.tar", "cc3m/val/00000.tar"),
     ],
 )
 def test_shards_with_their_splits(root: Path, train: str, dev: str) -> None:
@@ -69,6 +73,59 @@ def test_shards_with_their_splits(root: Path, train: str, dev: str) -> None:
             assert image.size == (width, 6)
 
 
+@pytest.mark.parametrize(
+    ("name", "compression"),
+    [
+        ("train-0000.tar.gz", "gz"),
+        ("train-0000.TGZ", "gz"),
+        ("train-0000.tar.bz2", "bz2"),
+        ("a.b/train/0000.tar.xz", "xz"),
+        ("train.tar", "gz"),  # by its content
+        ("train.tgz", ""),
+    ],
+)
+def test_compressed_archives(root: Path, name: str, compression: str) -> None:
+    samples = {
+        f"{n}.{kind}": png(7 + n) if kind == "png" else f"Dog {n}.".encode()
+        for n in range(3)
+        for kind in ("png", "txt")
+    }
+    file = tar(root / name, samples, compression)
+    expected = {f"{n}.png": (f"Dog {n}.",) for n in range(3)}
+    for path in (root, file):
+        data = load_caption_data(path)
+        assert (data.format, captions(data)) == ("webdataset", expected)
+    assert load_caption_data(root).splits == {"train": 3}
+
+
+def zst(path: Path) -> Path:
+    file = tar(path.with_suffix(""), {"a.png": png(7), "a.txt": b"A dog."})
+    with pyarrow.CompressedOutputStream(str(path), "zstd") as stream:
+        stream.write(file.read_bytes())
+    file.unlink()
+    return path
+
+
+def test_archives_compressed_with_zstd(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = zst(root / "x.tar.zst")
+    assert captions(load_caption_data(root)) == {"a.png": ("A dog.",)}
+    if "zst" in tarfile.TarFile.OPEN_METH:
+        return
+    monkeypatch.setattr("captioner.data.webdataset.find_spec", lambda name: None)
+    with pytest.raises(CaptionerError, match=r"x.tar.zst: .*zstd need pyarrow.*\[parquet\]"):
+        load_caption_data(file)
+
+
+def test_a_small_archive_with_a_huge_file_is_refused(root: Path) -> None:
+    file = root / "x.tar.gz"
+    root.mkdir()
+    member = tarfile.TarInfo("a.png")
+    member.size = 600_000_000
+    file.write_bytes(gzip.compress(member.tobuf()))
+    with pytest.raises(CaptionerError, match=r"x.tar.gz, a.png: 600000000 bytes are too many"):
+        load_caption_data(root)
+
+
 def test_samples_that_lack_a_part_are_counted(root: Path) -> None:
     files = {"a.png": png(7), "a.txt": b"A dog.", "b.png": png(8), "c.txt": b"A cat.", "d.png": b""}
     file = tar(root / "x.tar", files)
@@ -92,6 +149,27 @@ def test_samples_that_lack_a_part_are_counted(root: Path) -> None:
 def test_broken_samples_are_named(root: Path, files: dict[str, bytes], message: str) -> None:
     tar(root / "x.tar", files)
     with pytest.raises(CaptionerError, match=message):
+        load_caption_data(root)
+
+
+@pytest.mark.parametrize("compression", ["gz", "bz2", "xz"])
+def test_a_broken_compressed_archive_is_named(root: Path, compression: str) -> None:
+    noise = random.Random(0).randbytes(9000)
+    file = tar(root / f"x.tar.{compression}", {"a.png": noise, "a.txt": b"A dog."}, compression)
+    whole = file.read_bytes()
+    for data in (whole[:4000], whole[:4000] + bytes(400) + whole[4400:]):
+        file.write_bytes(data)
+        with pytest.raises(CaptionerError, match="x.tar.*: cannot be read as a tar archive: "):
+            load_caption_data(root)
+
+
+def test_a_header_that_is_broken_is_not_the_end(root: Path) -> None:
+    samples = {f"{n}.{kind}": b"A dog." for n in range(3) for kind in ("png", "txt")}
+    file = tar(root / "x.tar", samples)
+    data = bytearray(file.read_bytes())
+    data[2 * 1024 + 148] ^= 1  # in the checksum of the third header
+    file.write_bytes(data)
+    with pytest.raises(CaptionerError, match=r"x.tar: cannot .* tar archive: a header is broken"):
         load_caption_data(root)
 
 

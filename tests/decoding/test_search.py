@@ -527,7 +527,7 @@ def test_no_images_give_no_captions() -> None:
         ({"length_penalty": "1"}, "length_penalty='1': give a number from 0 to 10"),
         (
             {"sample": True, "temperature": 0.0},
-            "temperature=0.0: give a number above 0, say 0.7",
+            "temperature=0.0: give a number above 0 and at most 1e+06",
         ),
         (
             {"temperature": 0.7},

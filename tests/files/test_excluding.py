@@ -29,6 +29,7 @@ NAS = [
     "Network Trash Folder/a.jpg",
     "appdata_oc1a2b3c/preview/a.jpg",
     "work.cocatalog/Cache/Thumbnails/a.jpg",
+    "@__thumb/s100a.jpg",
 ]
 OWN = ["2023/b.jpg", "a.jpg", "eaDir/c.jpg", "recycle/d.jpg"]
 
@@ -52,6 +53,21 @@ def test_thumbnails_and_waste_bins_are_left_out(nas: Path) -> None:
     assert names("nas/**") == OWN
     hidden = [name for name in NAS if "/." in f"/{name}"]
     assert sorted(names("nas", exclude=None)) == sorted({*NAS, *OWN} - {*hidden})
+
+
+def test_of_a_library_of_photos_its_photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    own = ["My.photoslibrary/originals/0/a.jpg", "Old.photolibrary/Masters/a.jpg"]
+    own += ["Previews/a.jpg", "resources/a.jpg"]  # in no library
+    made = ["My.photoslibrary/resources/derivatives/a.jpg", "Old.photolibrary/Previews/a.jpg"]
+    made += ["Old.photolibrary/Thumbnails/a.jpg"]
+    for name in [*own, *made]:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert names(str(tmp_path)) == own
+    assert names(str(tmp_path / "My.photoslibrary")) == ["originals/0/a.jpg"]
+    monkeypatch.chdir(tmp_path / "Old.photolibrary")
+    assert names(".") == ["Masters/a.jpg"]
+    assert names("Previews") == ["a.jpg"]
 
 
 def test_what_is_named_itself_is_never_left_out(nas: Path) -> None:

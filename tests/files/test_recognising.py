@@ -53,6 +53,13 @@ HEADS = {
     "a.dat": (b"\x1a\x45\xdf\xa3", "video"),
     "a.txt": (b"just words", None),
     "a.xml": (b"<?xml version='1.0'?><x:xmpmeta/>", None),
+    "a.eps": (b"%!PS-Adobe-3.0 EPSF", "PostScript"),
+    "a.dds": (b"DDS |", "DDS"),
+    "a.dcm": (bytes(128) + b"DICM", "DICOM"),
+    "a.pdf": (b"%PDF-1.7", "PDF"),
+    "a.zip": (b"PK\3\4", "archive"),
+    "b.htm": (b" <!DOCTYPE html>\n<html>", "web page"),
+    "c.htm": (b"<HTML lang=en>", "web page"),
     "a.m4a": (box(b"M4A "), "sound"),
     "empty": (b"", None),
 }
@@ -84,6 +91,9 @@ def test_any_bytes_are_something_or_nothing() -> None:
             "a pointer of Git LFS and not the image: `git lfs pull` fetches it",
         ),
         (box(b"isom") + bytes(99), "a video and not an image: `captioner tag` reads videos"),
+        (b"<!DOCTYPE html><html>", "a web page and not the image: download it again"),
+        (b"PK\3\4" + bytes(99), "an archive and not an image: unpack it"),
+        (b"%PDF-1.7", "PDF is not supported: convert it to JPEG"),
         (b"\xff\xd8\xff" + bytes(9), "not an image Pillow can read"),
         (b"words", "not an image Pillow can read"),
     ],
@@ -138,8 +148,9 @@ def test_what_a_folder_holds_besides_is_counted_by_kind_in_one_line(
         ["phone"], images_to_find(raw), ["*.rmvb"], notes_on_others(raw), wanted=True
     )
     assert capsys.readouterr().err == (
-        f"captioner: passed over in folders: 1 JPEG 2000 (.jp2), {jxl}1 Photoshop "
-        "(.psd), 2 SVG (.svg), 1 iCloud placeholder (.icloud), 5 raw photos "
+        "captioner: passed over in folders: 1 DDS (.dds), 1 DICOM (.dcm), 1 JPEG 2000 (.jp2), "
+        f"{jxl}1 Photoshop (.psd), 1 PostScript (.eps), 2 SVG (.svg), 1 iCloud placeholder "
+        "(.icloud), 5 raw photos "
         f"(.cr2 .cr3 .dng .nef .raf; {raw_photos}), 1 sound (.m4a), 11 videos "
         "(.dat .h264 .hevc .insv .lrv .m2v .mod .mp4 .qt .tod .tp)\n"
     )

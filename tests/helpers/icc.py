@@ -82,15 +82,19 @@ def profile(
 
 
 def rgb_profile(
-    primaries: tuple, gamma: float | None, white: tuple[float, float] = D65_XY, **more
+    primaries: tuple,
+    gamma: float | None,
+    white: tuple[float, float] = D65_XY,
+    others: dict[bytes, bytes] | None = None,
+    **more,
 ) -> bytes:
-    """Three primaries and one curve; None for sRGB's."""
+    """Three primaries and one curve, None for sRGB's; and other tags."""
     columns = to_d50(primaries, white).T
     curve = srgb_tag() if gamma is None else gamma_tag(gamma)
     tags = {b"wtpt": _xyz_tag(D50)}
     tags |= {b"rgb"[i : i + 1] + b"XYZ": _xyz_tag(columns[i]) for i in range(3)}
     tags |= {name + b"TRC": curve for name in (b"r", b"g", b"b")}
-    return profile(b"RGB ", tags, **more)
+    return profile(b"RGB ", tags | (others or {}), **more)
 
 
 def grey_profile(gamma: float) -> bytes:

@@ -5,16 +5,22 @@ from __future__ import annotations
 import csv
 import json
 import os
+import resource
 import shutil
 import signal
+import sqlite3
 import sys
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from captioner.captioning import file_output
 from captioner.captioning import run as caption_run
 from captioner.cli import entry as cli
-from captioner.files import journal
+from captioner.errors import CaptionerError
+from captioner.files import store
+from captioner.files.journal import CAPTIONS
+from captioner.files.store import Store
 
 OUTPUTS = ["out.jsonl", "out.csv", "out.tsv", "out.json", "texts", "xmps"]
 SIDECARS = {"texts": "txt", "xmps": "xmp"}
@@ -47,7 +53,8 @@ def forked(work: Callable[[], int]) -> int:
 
 def ended(child: int) -> int:
     """The exit code of a process, or minus the signal that ended it."""
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    return -signal.SIGKILL if code == -signal.SIGXFSZ else code  # see `commit_half`
 
 
 def tree(place: Path) -> dict[str, bytes]:
@@ -85,7 +92,7 @@ def die_at(moment: int, half: bool) -> None:
         moment: which one, from 1.
         half: whether half of what is to be written is written first; a renaming is then over.
     """
-    write_at, rename = journal.write_at, os.replace
+    write_at, commit, rename = file_output.write_at, store.commit, os.replace
     moments = 0
 
     def is_over() -> bool:
@@ -100,6 +107,13 @@ def die_at(moment: int, half: bool) -> None:
             os.kill(os.getpid(), signal.SIGKILL)
         write_at(file, offset, data, named)
 
+    def deadly_commit(db):
+        if is_over():
+            if half:
+                commit_half(db, commit)
+            os.kill(os.getpid(), signal.SIGKILL)
+        commit(db)
+
     def deadly_rename(here, there):
         if is_over():
             if half:
@@ -108,8 +122,34 @@ def die_at(moment: int, half: bool) -> None:
         rename(here, there)
 
     caption_run.SYNC_S = 0.0  # every batch is written at once
-    journal.write_at = file_output.write_at = deadly_write
+    file_output.write_at = deadly_write
+    store.commit = deadly_commit
     os.replace = deadly_rename
+
+
+def commit_half(db: sqlite3.Connection, commit: Callable[[sqlite3.Connection], None]) -> None:
+    """Let this process be killed while SQLite writes, in the middle of a page.
+
+    A transaction that adds no page ends as a whole.
+    """
+    size = Path(db.execute("PRAGMA database_list").fetchone()[2]).stat().st_size
+    signal.signal(signal.SIGXFSZ, signal.SIG_DFL)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size + 2000, size + 2000))
+    commit(db)
+
+
+def known_in(state: Path) -> int:
+    """How many records a journal holds, of which another process may just be writing."""
+    with tempfile.TemporaryDirectory() as folder:
+        for path in (state, state.with_name(f"{state.name}-journal")):
+            if path.exists():
+                shutil.copy(path, folder)
+        try:
+            with Store(Path(folder) / state.name, CAPTIONS) as copy:
+                return copy.last
+        except CaptionerError:
+            return 0
 
 
 def killed_at_each_write(folder: Path, start: Path, arguments: Sequence[str]) -> Iterator[int]:

@@ -1,7 +1,9 @@
-"""What PNG and HEIC say of colours by numbers: the colours of files made by plain arithmetic."""
+"""Colours that PNG, HEIC, AVIF and profiles say by numbers, of files made by plain arithmetic."""
 
 from __future__ import annotations
 
+import io
+import re
 import struct
 from pathlib import Path
 
@@ -10,10 +12,11 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
+from captioner.images.avif_colours import avif_numbers
 from captioner.images.colour_spaces import profile_of_numbers, profile_of_png
 from captioner.images.reading import read_image
 from helpers.heic import heic, nclx
-from helpers.icc import P3, SRGB, rgb_profile, srgb_linear, to_d50
+from helpers.icc import P3, SRGB, SWAPPED, rgb_profile, srgb_linear, to_d50
 from helpers.images import noise
 
 SHIRT = (200, 20, 20)
@@ -90,15 +93,66 @@ def test_a_png_by_its_chunks(tmp_path: Path, space: str) -> None:
     assert shirt_in(png(tmp_path / "x.png", stored, *chunks))
 
 
-@pytest.mark.parametrize(
-    ("numbers", "curve", "primaries"),
-    [((12, 13), srgb, P3), ((9, 16), pq, BT2020), ((9, 18), hlg, BT2020)],
-)
-def test_heic_by_its_numbers(
+def avif(path: Path, colour: tuple[int, ...], numbers: tuple[int, int], **options) -> Path:
+    """An image of one colour with these numbers in the places of those that Pillow writes."""
+    options |= {"quality": 100, "subsampling": "4:4:4"}
+    Image.new("RGB", (64, 64), colour).save(path, **options)
+    data, says = path.read_bytes(), b"nclx" + struct.pack(">HH", *numbers)
+    assert b"colrnclx" in data
+    path.write_bytes(re.sub(b"nclx(?s:....)", lambda _: says, data))
+    return path
+
+
+NUMBERS = [((12, 13), srgb, P3), ((9, 16), pq, BT2020), ((9, 18), hlg, BT2020)]
+
+
+@pytest.mark.parametrize(("numbers", "curve", "primaries"), NUMBERS)
+def test_heic_avif_and_profiles_by_their_numbers(
     tmp_path: Path, numbers: tuple[int, int], curve, primaries: tuple
 ) -> None:
-    pixels = np.full((16, 16, 3), levels(primaries, curve), np.uint8)
+    stored = levels(primaries, curve)
+    pixels = np.full((16, 16, 3), stored, np.uint8)
     assert shirt_in(heic(tmp_path / "x.heic", pixels, [nclx(*numbers)]))
+    assert shirt_in(avif(tmp_path / "x.avif", stored, numbers))
+    several = {"save_all": True, "append_images": [noise(0, 64, 64)]}
+    assert shirt_in(avif(tmp_path / "moving.avif", stored, numbers, **several))
+    if curve is not srgb:  # of others the profile itself says more
+        tag = {b"cicp": b"cicp" + bytes(4) + bytes([*numbers, 0, 1])}
+        stamp = rgb_profile(SWAPPED, 2.2, others=tag)
+        assert shirt_in(png(tmp_path / "x.png", stored, icc_profile=stamp))
+
+
+def test_the_profile_of_avif_counts_more_than_its_numbers(tmp_path: Path) -> None:
+    options = {"icc_profile": rgb_profile(P3, None)}
+    assert shirt_in(avif(tmp_path / "x.avif", levels(P3, srgb), (9, 16), **options))
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (b"nclx", b"free"),
+        (b"pitm", b"free"),
+        (b"iprp", b"free"),
+        (b"ipma", b"free"),
+        (b"ipma\0\0\0\0\0\0\0\1", b"ipma\0\0\0\0\0\0\0\0"),  # of no image
+        (b"ipma\0\0\0\0\0\0\0\1\0\1", b"ipma\0\0\0\0\0\0\0\1\0\2"),  # of another one
+        (b"ipma\0\0\0\0\0\0\0\1\0\1\4", b"ipma\0\0\0\0\0\0\0\1\0\1\xff"),  # without end
+        (b"\0\0\0\x13colr", b"\0\0\0\7colr"),
+        (b"\0\0\0\x13colr", b"\xff\0\0\0colr"),
+    ],
+)
+def test_an_avif_without_its_numbers(tmp_path: Path, before: bytes, after: bytes) -> None:
+    data = avif(tmp_path / "x.avif", SHIRT, (12, 13)).read_bytes()
+    assert avif_numbers(io.BytesIO(data)) == (12, 13)
+    assert before in data
+    assert avif_numbers(io.BytesIO(data.replace(before, after))) is None
+
+
+def test_an_avif_that_ends_early_has_no_numbers_or_those_it_has(tmp_path: Path) -> None:
+    data = avif(tmp_path / "x.avif", SHIRT, (12, 13)).read_bytes()
+    found = [avif_numbers(io.BytesIO(data[:size])) for size in range(len(data))]
+    assert found == sorted(found, key=bool)
+    assert set(found) == {None, (12, 13)}
 
 
 @pytest.mark.parametrize(
@@ -129,7 +183,7 @@ def test_what_says_srgb_or_nonsense_changes_no_pixel(tmp_path: Path, chunks: lis
 def test_a_profile_counts_more_than_gama_and_less_than_cicp(tmp_path: Path) -> None:
     stored, stamp = levels(P3, srgb), rgb_profile(P3, None)
     assert shirt_in(png(tmp_path / "x.png", stored, gama(100_000), icc_profile=stamp))
-    swapped = rgb_profile((SRGB[1], SRGB[0], SRGB[2]), None)
+    swapped = rgb_profile(SWAPPED, None)
     assert shirt_in(png(tmp_path / "y.png", stored, cicp(12, 13), icc_profile=swapped))
 
 

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
-import pillow_jxl  # noqa: F401  # writes JPEG XL
+import pillow_jxl  # also writes JPEG XL
 import pytest
 from PIL import Image
 
@@ -95,6 +95,30 @@ def test_colours_of_a_phone(tmp_path: Path) -> None:
 def test_jpeg_xl_gives_its_pixels(tmp_path: Path, use_container: bool) -> None:
     path = jxl(tmp_path / "x.jxl", Image.fromarray(UPRIGHT), use_container=use_container)
     assert distance(path, UPRIGHT) == 0
+
+
+# 8 x 8 pixels of (200, 0, 0), then of (0, 0, 200), by libjxl.
+MOVING = bytes.fromhex(
+    "ff0a41044d002026080401003c004b188b15805dd4ff00223053aa0924"
+    "080405003c004b188b15805dd4ff002203abaa0924"
+)
+
+
+@pytest.mark.parametrize("is_in_boxes", [False, True])
+def test_an_animated_jpeg_xl_is_not_taken_for_its_last_frame(
+    tmp_path: Path, is_in_boxes: bool
+) -> None:
+    # The reason: its decoder gives no pixels before it has had all frames.
+    decoder = pillow_jxl.Decoder(num_threads=0)
+    assert decoder(MOVING)[2][:3] == bytes([0, 0, 200])
+    for size in range(len(MOVING)):
+        with pytest.raises(RuntimeError):
+            decoder(MOVING[:size])
+    boxes = b"\0\0\0\x0cJXL \r\n\x87\n\0\0\0\x14ftypjxl \0\0\0\0jxl \0\0\0\0jxlc"
+    (tmp_path / "x.jxl").write_bytes(boxes + MOVING if is_in_boxes else MOVING)
+    assert reason_of(tmp_path / "x.jxl") == (
+        "an animated JPEG XL, whose first frame cannot be read: convert that to PNG or JPEG"
+    )
 
 
 def test_jpeg_xl_of_grey_of_16_bits_and_with_alpha(tmp_path: Path) -> None:
@@ -194,6 +218,7 @@ def test_without_its_extra_a_file_says_which_one(
         ("x.jxl", b"\0\0\0\x0cJXL \r\n\x87\n", "truncated JPEG XL"),
         ("x.jxl", b"\xff\x0a\xfa\x1f\x41\x91\x08", "damaged JPEG XL ("),
         ("x.cr2", b"II*\0\x10\0\0\0CR\2\0", "damaged raw photo ("),
+        ("y.cr2", b"II*\0\x10\0\0\0CR\2\0" + bytes(50), "damaged raw photo (Input/output"),
         ("x.cr3", b"\0\0\0\x14ftypcrx \0\0\0\0isom", "damaged raw photo ("),
         ("x.nef", b"MM\0*\0\0\0\x08", "damaged raw photo ("),
     ],

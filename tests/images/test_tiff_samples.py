@@ -170,6 +170,26 @@ def test_inks_of_16_bits_in_planes(tmp_path: Path) -> None:
     assert pixels(path)[0].tolist() == [[0, 255, 255], [0, 0, 0], [255, 255, 255]]
 
 
+def test_alpha_of_signed_numbers(tmp_path: Path) -> None:
+    values = np.array([[[0, 127], [127, 127], [0, 0], [0, 64]]], np.int8)
+    path = write(
+        tmp_path / "x.tif", values.tobytes(), size=(4, 1), t258=(8, 8), t277=2, t338=2, t339=(2, 2)
+    )
+    assert pixels(path)[0, :, 0].tolist() == [0, 127, 255, 126]
+
+
+def test_the_long_form_of_big_endian_files(tmp_path: Path) -> None:
+    entries = {256: 3, 257: 1, 258: 16, 259: 1, 262: 1, 273: 16, 277: 1, 278: 1, 279: 6}
+    fields = b"".join(
+        struct.pack(">HHQHxxxxxx", tag, 3, 1, value) for tag, value in entries.items()
+    )
+    head = struct.pack(">2sHHHQ", b"MM", 43, 8, 0, 24)
+    levels = struct.pack(">3H", 0, 128 * 257, 65535)
+    path = tmp_path / "x.tif"
+    path.write_bytes(head + levels + bytes(2) + struct.pack(">Q", len(entries)) + fields + bytes(8))
+    assert pixels(path)[0, :, 0].tolist() == [0, 128, 255]
+
+
 def test_signed_bytes_and_32_bits(tmp_path: Path) -> None:
     values = np.array([[-128, -1, 127]], np.int8)
     path = write(tmp_path / "x.tif", values.tobytes(), size=(3, 1), t258=8, t339=2)

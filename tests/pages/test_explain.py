@@ -52,7 +52,6 @@ def test_the_command_writes_a_figure(
         (["broken.jpg"], "broken.jpg: not an image Pillow can read"),
         (["photo.jpg", "--output", "out.jpg"], "output out.jpg: the image is a PNG"),
         (["photo.jpg", "--output", "folder.png"], "output folder.png is a folder"),
-        (["photo.jpg", "--beam-size", "0"], "beam_size=0"),
     ],
 )
 def test_what_cannot_be_explained_is_named(

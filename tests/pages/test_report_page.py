@@ -93,6 +93,7 @@ def test_a_card_for_every_record(open_page: OpenPage, report: Path) -> None:
         assert shown.locator("img").get_attribute("alt") == record["text"]
         assert shown.locator("img").get_attribute("loading") == "lazy"
         assert shown.locator(".number").text_content() == percent(record["confidence"])
+        assert shown.locator(".sure abbr").count() == (not record["calibrated"])
         assert shown.get_by_role("meter").get_attribute("aria-valuenow") == str(
             math.floor(100 * record["confidence"] + 0.5)
         )

@@ -392,6 +392,18 @@ def test_a_thousand_segments(open_page: OpenPage, tmp_path: Path) -> None:
     assert page.evaluate(f"Math.min(...{widths})") >= 3
 
 
+@pytest.mark.parametrize("calibrated", [True, False])
+def test_what_is_not_calibrated_is_called_so(
+    open_page: OpenPage, tmp_path: Path, calibrated: bool
+) -> None:
+    record = many_segments(4)
+    record["model"] = {"calibrated": calibrated}
+    path = tmp_path / "a.html"
+    path.write_text(render(page_data(record)))
+    title = open_page(path).locator(".segments .track button").first.get_attribute("title")
+    assert ("sure (not calibrated)" in title) is not calibrated
+
+
 def test_neighbours_with_one_caption_share_a_row(open_page: OpenPage, tmp_path: Path) -> None:
     record = many_segments(4)
     first, second, third, _ = record["segments"]

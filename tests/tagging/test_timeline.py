@@ -348,7 +348,7 @@ def test_a_video_of_no_length_still_has_its_tags() -> None:
         ({"min_confidence": math.nan}, "min_confidence=nan: give a number from 0 to 1"),
         ({"min_coverage": -0.1}, "min_coverage=-0.1: give a number from 0 to 1"),
         ({"min_coverage": "half"}, "min_coverage='half': give a number from 0 to 1"),
-        ({"max_gap_s": -1}, "max_gap_s=-1: give a number at least 0"),
+        ({"max_gap_s": -1}, "max_gap_s=-1: give a number of at least 0"),
         ({"max_tags": -1}, "max_tags=-1: give a whole number of at least 0"),
         ({"max_tags": 2.5}, "max_tags=2.5: give a whole number of at least 0"),
     ],

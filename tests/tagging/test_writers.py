@@ -101,7 +101,7 @@ def record(**changes: Any) -> dict[str, Any]:
             video_tag(RIDE, 0.5739, (3.0, 7.04)),
             video_tag(DOG, 0.9858, (0.0, 3.0), (3.1, 7.04)),
         ],
-        "model": {"encoder": "lite0"},
+        "model": {"encoder": "lite0", "calibrated": True},
         "settings": {"sampling": {"fps": 1.0}},
         **changes,
     }
@@ -193,6 +193,7 @@ WRONG: list[tuple[tuple[str | int, ...], Any]] = [
     (("tags", 0, "segments"), []),
     (("tags", 0, "segments", 0, "end"), None),
     (("model",), None),
+    (("model", "calibrated"), None),
 ]
 
 
@@ -600,6 +601,7 @@ def test_summary_line() -> None:
         },
         "duration_s": 7.04,
         "segments": 2,
+        "calibrated": True,
         "tags": [
             {"name": "ride", "type": "verb", "confidence": 0.5012, "coverage": 0.5739},
             {"name": "dog", "type": "noun", "confidence": 0.9, "coverage": 0.9858},

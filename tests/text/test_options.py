@@ -10,8 +10,8 @@ from captioner.text.options import ScoringOptions
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"tokenizer": "java"}, "tokenizer='java' .* captioner, ptb"),
-        ({"metrics": ("METEOR", "meteor")}, "'meteor' .* METEOR, METEOR-stem, SPICE"),
+        ({"tokenizer": "java"}, "tokenizer='java': .* captioner, ptb"),
+        ({"metrics": ("METEOR", "meteor")}, "'meteor'.: .* METEOR, METEOR-stem, SPICE"),
     ],
 )
 def test_unknown_names_are_refused(options, message: str) -> None:

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -157,10 +158,10 @@ def test_every_shipped_configuration_trains(
         options += [f"--model.init_from={request.getfixturevalue('start')}"]
     assert cli.main(["fit", "--config", str(path), *options]) == 0
     model = load_checkpoint(tmp_path / "run" / "checkpoints" / "best.ckpt")
-    for name in ("cell", "attention", "layers", "heads", "dropout", "tied"):
-        assert getattr(model.decoder.config, name) == config["model"]["decoder"][name]
-    for name in ("trainable", "resize"):
-        assert getattr(model.encoder.config, name) == config["model"]["encoder"][name]
+    for part, named in (("encoder", model.encoder.config), ("decoder", model.decoder.config)):
+        for name, value in config["model"].get(part, {}).items():
+            if not any(option.startswith(f"--model.{part}.{name}=") for option in TINY):
+                assert getattr(named, name) == value
     assert model.provenance["data"]["images"] == {"train": 32, "dev": 4, "test": 4}
     assert len(scores(tmp_path / "run")) == 1
 
@@ -276,11 +277,14 @@ def test_a_checkpoint_is_scored_and_the_scores_are_printed(
     config = ["--config", str(finished / "config.yaml")]
     assert cli.main([command, *config, "--ckpt_path=last"]) == 0
     printed = capsys.readouterr().out
-    for name in ("bleu_1", "bleu_4", "rouge_l", "cider_d", "loss"):
-        assert f"{prefix}/{name}" in printed
     versions = sorted((finished / "metrics").iterdir())
     newest = int(versions[-1].name.removeprefix("version_"))
     (loss,) = scores(finished, newest, f"{prefix}/loss")
+    (cider_d,) = scores(finished, newest, f"{prefix}/cider_d")
+    lines = [line.split() for line in printed.splitlines()]
+    assert ["CIDEr-D", f"{100 * cider_d:.2f}"] in lines
+    assert ["loss", f"{loss:.2f}"] in lines
+    assert f"{prefix}/" not in printed
     if command == "validate":
         assert loss == pytest.approx(scores(finished, 0, "val/loss")[-1], abs=1e-6)
     assert {path.name for path in finished.iterdir()} == before  # its curves are left alone
@@ -318,7 +322,7 @@ def test_a_few_batches_can_be_learnt_by_heart(fit: Callable[..., int], tmp_path:
     [
         (
             ["--model.hiden=3"],
-            r"unrecognized arguments: --model\.hiden=3\n\(`captioner fit --help`",
+            r"unrecognized arguments: --model\.hiden=3\n\(`captioner fit --help-all`",
         ),
         (
             ["--model.decoder.cell=lstmm"],
@@ -358,13 +362,20 @@ def test_mistakes_end_with_one_clear_message(
     options: list[str],
     message: str,
 ) -> None:
-    import re
-
     assert fit(tmp_path / "run", *options) == 2
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert "Traceback" not in error
-    assert not list(tmp_path.rglob("*.ckpt"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_failed_run_leaves_only_what_was_there(fit: Callable[..., int], tmp_path: Path) -> None:
+    (tmp_path / "runs").mkdir()
+    (tmp_path / "runs/notes.txt").write_text("mine")
+    for run in ("runs/new/deep", "runs"):
+        assert fit(tmp_path / run, "--data.min_count=1000") == 2
+    assert (tmp_path / "runs/notes.txt").read_text() == "mine"
+    assert not (tmp_path / "runs/new").exists()
 
 
 @pytest.mark.parametrize(
@@ -398,7 +409,7 @@ def test_no_options_at_all(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["fit"]) == 2
     assert capsys.readouterr().err == (
         "captioner: error: the following arguments are required: fit.data.root\n"
-        "(give them in a file with --config; `captioner fit --help` lists all options)\n"
+        "(give them in a file with --config; `captioner fit --help-all` lists all options)\n"
     )
 
 
@@ -462,9 +473,29 @@ def test_a_checkpoint_of_other_data_or_another_network_is_refused(
         assert message in capsys.readouterr().err
 
 
-def test_help_shows_the_options(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_short_help_states_what_options_do_by_default(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert cli.main(["fit", "--help"]) == 0
+    text = capsys.readouterr().out
+    assert len(text.splitlines()) <= 45
+    assert text.count("\n  --") in range(20, 27)
+    assert text.count("\n  captioner fit ") == 4
+    with pytest.raises(SystemExit):
+        cli.main(["fit", "--data.root=x", "--print_config"])
+    config = yaml.safe_load(capsys.readouterr().out)
+    defaults = re.findall(r"--([a-z_.]+) [^-]*?\(default: ([^)]+)\)", text)
+    assert len(defaults) >= 15
+    for name, value in defaults:
+        found = config
+        for part in name.split("."):
+            found = found[part]
+        assert str(found).lower() == value, name
+
+
+def test_the_long_help_shows_all_options(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        cli.main(["fit", "--help"])
+        cli.main(["fit", "--help-all"])
     assert end.value.code == 0
     printed = capsys.readouterr().out
     assert printed.startswith("usage: captioner [options] fit")
@@ -489,9 +520,10 @@ def test_a_real_process_says_only_what_matters(shapes: Path, tmp_path: Path) -> 
         env=environment,
     )
     assert done.returncode == 0, done.stderr
-    assert (
-        done.stdout
-        == f"best val/cider_d: {scores(tmp_path / 'run')[0]:.4f}, run/checkpoints/best.ckpt\n"
+    score = f"{100 * scores(tmp_path / 'run')[0]:.2f}"
+    assert done.stdout == (
+        f"best validation CIDEr-D: {score}, run/checkpoints/best.ckpt\n"
+        "next: captioner export --checkpoint run/checkpoints/best.ckpt --output run.safetensors\n"
     )
     said = [line for line in done.stderr.splitlines() if "computed once" not in line]
     with contextlib.suppress(ValueError):
@@ -501,7 +533,9 @@ def test_a_real_process_says_only_what_matters(shapes: Path, tmp_path: Path) -> 
         said[1],
         f"{shapes}: jsonl data, images: train 32, dev 4, test 4",
         "`Trainer.fit` stopped: `max_epochs=1` reached.",
+        said[-1],
     ]
+    assert said[-1].startswith(f"captioner: the validation CIDEr-D stayed near zero ({score}): ")
     assert said[1].startswith("GPU available: ")
 
 

@@ -204,7 +204,14 @@ def test_control_c_ends_with_130_and_the_run_can_go_on(
         return fit(tmp_path / "run")
 
     assert in_child(begin, tmp_path / "log") == 130
-    assert "captioner: interrupted" in (tmp_path / "log").read_text()
+    assert (
+        (tmp_path / "log")
+        .read_text()
+        .endswith(
+            f"captioner: {tmp_path}/run/checkpoints/last.ckpt was saved: run the same command with "
+            "--ckpt_path last to resume\ncaptioner: interrupted\n"
+        )
+    )
     assert read(tmp_path / "run")["epoch"] == 0
     assert fit(tmp_path / "run", "--ckpt_path=last") == 0
     assert read(tmp_path / "run")["epoch"] == 3

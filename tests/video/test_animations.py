@@ -58,7 +58,7 @@ def test_images_that_move_are_read(tmp_path: Path, reader: str, suffix: str) -> 
 @pytest.mark.parametrize("suffix", SUFFIXES)
 def test_their_length_can_be_measured(tmp_path: Path, suffix: str) -> None:
     with open_video(moving(tmp_path / f"a.{suffix}")) as video:
-        assert video.measured_s() == pytest.approx(1.0)
+        assert video.lengths().video_s == pytest.approx(1.0)
 
 
 def test_the_content_counts_and_not_the_suffix(tmp_path: Path) -> None:
@@ -124,9 +124,23 @@ def test_a_still_that_is_named(tmp_path: Path) -> None:
     for name in ("a.gif", "a.webp"):
         with open_video(still(tmp_path / name)) as video:
             assert [number_of(frame.rgb()) for frame in video] == [0]
-    with pytest.raises(VideoError) as caught:
-        open_video(still(tmp_path / "a.png"))
-    assert caught.value.code == "not_a_video"
+
+
+@readers
+def test_a_still_that_is_no_animation_is_called_what_it_is(tmp_path: Path, reader: str) -> None:
+    for name, kind in (("a.png", "PNG"), ("a.jpg", "JPEG"), ("a.tif", "TIFF")):
+        with pytest.raises(VideoError) as caught:
+            open_video(still(tmp_path / name), reader)
+        assert caught.value.code == "not_a_video"
+        advice = "`captioner caption` reads images"
+        assert caught.value.reason == f"an image ({kind}) and not a video: {advice}"
+
+
+def test_of_animated_avif_it_is_not_the_still_image_that_is_read(tmp_path: Path) -> None:
+    path = moving(tmp_path / "a.avif", quality=90)
+    with open_video(path) as video:
+        assert [number_of(frame.rgb()) for frame in video] == [0, 1, 2, 3]
+        assert video.info.announced_s == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("suffix", SUFFIXES)

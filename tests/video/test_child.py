@@ -150,6 +150,18 @@ def test_the_last_slide_stays_to_the_end(tmp_path: Path, name: str) -> None:
     assert (end.duration_s, end.partial) == (pytest.approx(40.0, abs=0.01), None)
 
 
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.ts"])
+@pytest.mark.parametrize("start_ms", [0, 7000])
+def test_the_last_slide_stays_while_there_is_sound(
+    tmp_path: Path, name: str, start_ms: int
+) -> None:
+    pts = [start_ms + each for each in (0, 2000, 4000, 6000)]
+    sound_s = 30 + start_ms / 1000
+    path = write_video(tmp_path / name, map(numbered, range(4)), pts, sound_s=sound_s)
+    end = end_of(path)
+    assert (end.duration_s, end.partial) == (pytest.approx(30.0, abs=0.15), None)
+
+
 @readers
 def test_a_file_that_is_cut_off_is_partial(tmp_path: Path, reader: str) -> None:
     options = {"container_options": {"movflags": "+faststart"}}
@@ -173,12 +185,23 @@ def test_damage_is_counted_and_does_not_make_the_rate_vary(tmp_path: Path) -> No
     assert end.partial == f"it ends after {end.duration_s:.2f} s, and 4.00 s were announced"
 
 
-def test_only_opencv_takes_longer_sound_for_a_missing_image(tmp_path: Path) -> None:
-    path = numbered_video(tmp_path / "a.mkv", sound_s=3.0)
-    assert end_of(path).partial is None
-    assert (
-        end_of(path, reader="opencv").partial == "it ends after 0.80 s, and 3.08 s were announced"
-    )
+@readers
+@pytest.mark.parametrize("name", ["a.mkv", "a.ts", "a.flv", "a.mp4"])
+def test_longer_sound_is_no_missing_image(tmp_path: Path, reader: str, name: str) -> None:
+    path = numbered_video(tmp_path / name, sound_s=3.0)
+    end = end_of(path, reader=reader)
+    assert (end.duration_s, end.partial) == (pytest.approx(0.8, abs=0.001), None)
+
+
+@pytest.mark.parametrize(("name", "announced"), [("a.flv", "4.10"), ("a.mp4", "4.00")])
+def test_images_and_sound_that_are_cut_off_are_missing(
+    tmp_path: Path, name: str, announced: str
+) -> None:
+    options = {"container_options": {"movflags": "+faststart"}} if name == "a.mp4" else {}
+    path = numbered_video(tmp_path / name, 100, sound_s=4.0, **options)
+    end = end_of(cut_off(path, 0.6))
+    reason = f"it ends after {end.duration_s:.2f} s, and {announced} s were announced"
+    assert end.partial == reason
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@
       name: record.file_name,
       text: typeof record.text === "string" ? record.text : null,
       sure: share(record.confidence),
+      calibrated: record.calibrated !== false,
       error: typeof record.error === "string" ? record.error : null,
       tags: list(record.tags).filter((tag) => tag && typeof tag.name === "string"),
       others: (same ? candidates.slice(1) : candidates).map((c) => ({
@@ -57,7 +58,7 @@
   for (const item of items) if (edits.get(item.key) === item.text) edits.delete(item.key);
 
   const isUnsure = (item) => item.text !== null && !edits.has(item.key) &&
-    item.sure !== null && item.sure < data.unsure_below && item.record.calibrated !== false;
+    item.sure !== null && item.sure < data.unsure_below && item.calibrated;
   const textOf = (item) => (edits.has(item.key) ? edits.get(item.key) : item.text);
   function edit(item, text) {
     const clean = text.replace(/\s+/g, " ").trim();
@@ -275,6 +276,11 @@
         className: "meter", role: "meter", "aria-label": "Confidence", "aria-valuemin": 0,
         "aria-valuemax": 100, "aria-valuenow": Math.round(100 * item.sure),
       }, bar), make("span", {className: "number", title: "Confidence"}, percent(item.sure)));
+      if (!item.calibrated) {
+        line.append(make("abbr", {
+          title: "Not calibrated: the geometric mean of the words' probabilities",
+        }, "*"));
+      }
     }
     if (isUnsure(item)) line.append(make("span", {className: "doubt"}, "unsure"));
     if (edits.has(item.key)) line.append(make("span", {className: "edited"}, "edited"));

@@ -38,7 +38,8 @@
   const said = (part) => (part.text === null ? "Nothing to see" : part.text);
   const kindOf = (part) => (part.text === null ? "nothing" : isUnsure(part) ? "unsure" : "");
   const range = (part) => `${clock(part.start)} to ${clock(part.end)}`;
-  const sure = (part) => `${percent(part.confidence)} sure`;
+  const meaning = data.calibrated === false ? " (not calibrated)" : "";
+  const sure = (part) => `${percent(part.confidence)} sure${meaning}`;
   const aside = (part) => (part.text === null ? "" : ` · ${sure(part)}`) + (isUnsure(part) ? " · unsure" : "");
 
   /* The last part that starts no later, if it has not ended; parts are in the order of time. */

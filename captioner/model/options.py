@@ -1,0 +1,56 @@
+"""Which model is loaded, where it computes and on how many images at once. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captioner.networks.precisions import PRECISIONS
+from captioner.options import check_options, option
+
+SHIPPED = ("default", "flickr8k")
+"""Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
+
+
+@dataclass(frozen=True)
+class ModelOptions:
+    """See `captioner.model.shipped.load_model`.
+
+    Attributes:
+        model: one of :data:`SHIPPED`, or a model file.
+        device: a torch device; ``auto``: see `captioner.model.device.find_device`.
+        precision: of the CNN; ``auto``: see `captioner.model.device.find_precision`.
+    """
+
+    model: str = option(
+        SHIPPED[0],
+        "model file; or flickr8k, the shipped model that knows only people and dogs",
+        metavar="FILE",
+        default_text="the shipped model that knows more",
+    )
+    device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
+    precision: str = option(
+        "auto",
+        "of the CNN; auto is bf16 on GPUs that support it, else fp32",
+        choices=("auto", *PRECISIONS),
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """How a command goes through many images.
+
+    Attributes:
+        batch_size: images that the model sees at once.
+        workers: threads that read images while the model works; 0 reads between the batches.
+    """
+
+    batch_size: int = option(32, "images at once", metavar="B", minimum=1)
+    workers: int = option(
+        2, "threads that read images while the model works", metavar="N", minimum=0
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)

@@ -1,0 +1,118 @@
+"""What a training takes from the model that it starts from: settings, words, what still holds."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import Any
+
+from pytorch_lightning.utilities import rank_zero_info
+
+from captioner.errors import CaptionerError
+from captioner.model.caption_model import CaptionModel
+from captioner.model.checkpoints import load_any
+from captioner.model.new_words import add_words, find_new_words
+from captioner.text.lexicon import Lexicon
+from captioner.text.lexicon_builder import build_lexicon, load_tagger
+
+ENCODER_SETTINGS = ("name", "image_size", "resize")
+DECODER_SETTINGS = (
+    "cell",
+    "attention",
+    "layers",
+    "hidden_size",
+    "embed_size",
+    "heads",
+    "dropout",
+    "tied",
+)
+SETTINGS = (
+    *(f"model.encoder.{name}" for name in ENCODER_SETTINGS),
+    *(f"model.decoder.{name}" for name in DECODER_SETTINGS),
+)
+"""What the weights depend on, and the dropout; the networks' other options are a training's own."""
+FREE = ("model.decoder.dropout",)
+"""Settings that need not be the model's."""
+SHOWN_WORDS = 10  # in the line that names new words
+
+
+def settings_of_start(
+    init_from: str, given: Collection[str], value_of: Callable[[str], Any]
+) -> Mapping[str, Any]:
+    """The settings of the networks that the model to start from has.
+
+    Args:
+        init_from: a shipped model's name, a model file or a checkpoint.
+        given: those of :data:`SETTINGS` that the user named.
+        value_of: the value of a setting in the configuration.
+
+    Returns:
+        A value for each of :data:`SETTINGS` that is to be taken from the model.
+
+    Raises:
+        CaptionerError: the model cannot be read, or a setting that was given is not the model's.
+    """
+    model = load_any(init_from)
+    parts = {"encoder": model.encoder.config, "decoder": model.decoder.config}
+    found = {}
+    for setting in SETTINGS:
+        _, part, name = setting.split(".")
+        value = getattr(parts[part], name)
+        if setting not in given:
+            found[setting] = value
+        elif setting not in FREE and value_of(setting) != value:
+            raise CaptionerError(
+                f"{setting}={value_of(setting)}: the model of init_from={init_from} has "
+                f"{'null' if value is None else value}; leave {setting} out, or start from "
+                "another model"
+            )
+    return found
+
+
+def load_start(init_from: str, *, frozen: bool) -> CaptionModel:
+    """The model to start from, without what its training makes untrue.
+
+    The calibration measured what the old weights say. Familiarity and tag classifier know the
+    features alone: they hold as long as the encoder is frozen.
+
+    Raises:
+        CaptionerError: it cannot be read.
+    """
+    model = load_any(init_from)
+    model.tag_calibration = None
+    if not frozen:
+        model.familiarity = model.tag_head = None
+    return model
+
+
+def teach_new_words(
+    model: CaptionModel, captions_by_image: Sequence[Sequence[str]], min_count: int
+) -> None:
+    """Extend a model's vocabulary and lexicon by the words that occur often enough.
+
+    Args:
+        model: changed in place.
+        captions_by_image: for every training image its captions.
+        min_count: how often that is.
+    """
+    new = find_new_words(model.tokenizer, _all(captions_by_image), min_count)
+    if not new:
+        return
+    some = ", ".join(new[:SHOWN_WORDS]) + (", ..." if len(new) > SHOWN_WORDS else "")
+    rank_zero_info(f"words that are new to the model: {len(new)} ({some})")
+    add_words(model, new)
+    if model.lexicon is not None:
+        words = model.tokenizer.words
+        model.lexicon = model.lexicon.extended(words, _lexicon(words, captions_by_image))
+
+
+def _lexicon(words: Sequence[str], captions_by_image: Sequence[Sequence[str]]) -> Lexicon | None:
+    try:
+        load_tagger()
+    except CaptionerError as error:
+        rank_zero_info(f"the new words make no tags: {error}")
+        return None
+    return build_lexicon(words, captions_by_image)
+
+
+def _all(captions_by_image: Iterable[Sequence[str]]) -> Iterable[str]:
+    return (text for captions in captions_by_image for text in captions)
