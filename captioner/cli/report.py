@@ -102,5 +102,6 @@ def run_report(job: ReportJob, model: CaptionModel | None, quiet: bool) -> int:
         for note in summary.notes:
             say(f"captioner: {note}")
         gone = f", {len(summary.unseen)} not found or not read" if summary.unseen else ""
-        say(f"captioner: {shown(job.output)}: {summary.images} images{gone}")
+        plural = "" if summary.images == 1 else "s"
+        say(f"captioner: {shown(job.output)}: {summary.images} image{plural}{gone}")
     return 1 if summary.unseen else 0

@@ -24,6 +24,7 @@ from captioner.model.tags import UNSURE, unsure_below
 from captioner.pages.render import render_page
 from captioner.pages.report_images import Look, Lookout, ReportImage
 from captioner.pages.report_job import ReportJob, check_report, generator_of
+from captioner.pages.video_page import href
 from captioner.text.tokenizer import tokenize
 from captioner.version import __version__
 
@@ -237,13 +238,15 @@ def _said_probs(record: Record) -> list[float]:
         return []
 
 
-def _item(record: Record, image: ReportImage, look: Look) -> dict[str, Any]:
+def _item(job: ReportJob, record: Record, image: ReportImage, look: Look) -> dict[str, Any]:
     """An image as the page's script reads it; see ``itemOf`` there."""
     item: dict[str, Any] = {"record": record}
     if _has_large(record):
         item["around_text"] = _around_text(record)
     if look.thumbnail is not None:
         item["thumbnail"] = look.thumbnail
+        if image.path is not None:
+            item["file"] = href(image.path, job.output.parent)
     else:
         item["problem"] = look.problem
     if look.attention is not None:
@@ -271,6 +274,16 @@ def _around_text(record: Record) -> tuple[str, str]:
     return before, behind
 
 
+def _title(job: ReportJob, images: Sequence[ReportImage]) -> str:
+    """The name of the deepest folder that holds the images; the page's own where none does."""
+    folders = {os.path.abspath(image.path.parent) for image in images if image.path is not None}
+    try:
+        name = Path(os.path.commonpath(folders)).name
+    except ValueError:  # none, or on several drives
+        name = ""
+    return shown(name or job.output.stem)
+
+
 def _page(
     job: ReportJob,
     model: CaptionModel | None,
@@ -280,13 +293,15 @@ def _page(
     notes: Sequence[str],
 ) -> str:
     failed = sum(record.get("error") is not None for record in records)
-    about = [f"{len(records):,} images"] + ([f"{failed:,} could not be read"] if failed else [])
+    about = [f"{len(records):,} image{'' if len(records) == 1 else 's'}"] + (
+        [f"{failed:,} could not be read"] if failed else []
+    )
     about.append(f"captioner {__version__}")
     if model is not None:
         about.append(f"model {model.sha256[:12]}")
     return render_page(
         "report.html",
-        title=f"Captions: {shown(job.output.stem)}",
+        title=_title(job, images),
         about=" · ".join(about),
         notes=notes,
         generator=generator_of(job),
@@ -296,6 +311,6 @@ def _page(
             "name": shown(job.captions.stem),
             "thumbnails": f"{quote(os.fsencode(job.folder.name))}/thumbnails/",
             "grid": None if model is None else list(model.encoder.grid_shape),
-            "items": [_item(*each) for each in zip(records, images, looks, strict=True)],
+            "items": [_item(job, *each) for each in zip(records, images, looks, strict=True)],
         },
     )

@@ -38,8 +38,11 @@ if TYPE_CHECKING:
     from captioner.model.attention import CaptionAttention
     from captioner.model.caption_model import CaptionModel
 
-LONG_SIDE = 320
-"""Most pixels of a thumbnail's longer side: two device pixels for each one of a card."""
+LONG_SIDE = 800
+"""Most pixels of an image's longer side: what the details show."""
+
+SHORT_SIDE = LONG_SIDE * 3 // 4
+"""Pixels of the shorter side that are read for it: those of a photo of 4 by 3."""
 
 _OURS = re.compile(r"[0-9a-f]{32}\.thumb")
 
@@ -208,32 +211,35 @@ def _read(
     try:
         seen = item.path.stat()
         said = f"{item.path.absolute()}\n{seen.st_size}\n{seen.st_mtime_ns}"
-        name = f"{_hash(said)}.thumb"
+        name = f"{_hash(f'{said} {LONG_SIDE}')}.thumb"
         wanted = model is not None and bool(item.words)
-        key = _hash(f"{name} {model.sha256} {' '.join(item.words)}") if model and wanted else ""
+        key = ""
+        if model is not None and wanted:
+            key = _hash(f"{_hash(said)}.thumb {model.sha256} {' '.join(item.words)}")
         is_there = (folder / name).exists()
-        if is_there and (not wanted or key in known):
-            return _Read(item, Look(name, attention=known.get(key)), key)
-        # As the model reads it, so that the words get the probabilities they had.
-        side = LONG_SIDE if model is None else model.transform.min_side
-        image = read_image(item.path, min_side=side, may_be_partial=item.partial)
+        image, pixels, size = None, None, (1, 1)
+        if model is not None and wanted and key not in known:
+            # As the model reads it, so that the words get the probabilities they had.
+            side = model.transform.min_side
+            image = read_image(item.path, min_side=side, may_be_partial=item.partial)
+            pixels, size = model.transform(image), image.size
+        if not is_there:
+            if image is None or max(image.size) < LONG_SIDE:
+                image = read_image(item.path, min_side=SHORT_SIDE, may_be_partial=item.partial)
+            _write_thumbnail(folder / name, image)
     except ImageError as error:
         return _Read(item, Look(None, error.reason))
     except OSError as error:
         gone = isinstance(error, FileNotFoundError)
         reason = "file not found" if gone else (error.strerror or str(error)).lower()
         return _Read(item, Look(None, reason))
-    pixels = model.transform(image) if model and wanted and key not in known else None
-    size = image.size
-    if not is_there:
-        _write_thumbnail(folder / name, image)
     return _Read(item, Look(name, attention=known.get(key)), key, pixels, size)
 
 
 def _write_thumbnail(path: Path, image: Image.Image) -> None:
     data = io.BytesIO()
     image.thumbnail((LONG_SIDE, LONG_SIDE))
-    image.save(data, "JPEG", quality=80)
+    image.save(data, "JPEG", quality=75)
     temporary = temporary_of(path)
     try:
         # Not waiting for the disk, as other files do: it can be made again, and there are many.

@@ -74,7 +74,7 @@ def render(data: Mapping[str, Any]) -> str:
     video, error = data["video"], data["error"]
     about = [_clock(video["duration_s"])]
     if video["width"] is not None:
-        about.append(f"{video['width']} × {video['height']}")
+        about.append(f"{video['width']}\u00a0×\u00a0{video['height']}")
     about += [_counted(len(data[key]), key[:-1]) for key in ("shots", "segments", "tags")]
     about.append(f"captioner {data['version']}")
     if data["model"]:

@@ -64,7 +64,7 @@ def card(page: Any, name: str) -> Any:
 
 
 def percent(share: float) -> str:
-    return f"{math.floor(100 * share + 0.5)} %"
+    return f"{math.floor(100 * share + 0.5)}%"
 
 
 def saved(page: Any, button: str) -> tuple[str, bytes]:
@@ -215,7 +215,7 @@ def test_search_filters_and_order(open_page: OpenPage, report: Path) -> None:
     assert choose(page, least=str(floor)) == expected(
         lambda r: r["confidence"] is not None and r["confidence"] >= floor / 100
     )
-    assert page.locator("#least-shown").text_content() == f"{floor} %"
+    assert page.locator("#least-shown").text_content() == f"{floor}%"
     choose(page, least="0")
 
 

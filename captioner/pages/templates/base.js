@@ -58,7 +58,7 @@ const page = (() => {
     return true;
   }
 
-  const percent = (share) => `${Math.round(100 * share)} %`;
+  const percent = (share) => `${Math.round(100 * share)}%`;
 
   const root = document.documentElement, button = document.getElementById("theme");
   function light(theme) {

@@ -11,6 +11,18 @@
   const share = (value) => (typeof value === "number" && value >= 0 && value <= 1 ? value : null);
   const list = (value) => (Array.isArray(value) ? value : []);
 
+  /* Not a caption that another one before it begins or ends with, nor one that begins or ends so. */
+  function saysMore(text) {
+    const before = typeof text === "string" ? [text] : [];
+    return (candidate) => {
+      const own = candidate.text;
+      const isNew = !before.some((each) => each.startsWith(own) || each.endsWith(own) ||
+        own.startsWith(each) || own.endsWith(each));
+      if (isNew) before.push(own);
+      return isNew;
+    };
+  }
+
   function itemOf(given, place) {
     const record = given.record;
     const candidates = list(record.candidates).filter((c) => c && typeof c.text === "string");
@@ -25,7 +37,7 @@
       calibrated: record.calibrated !== false,
       error: typeof record.error === "string" ? record.error : null,
       tags: list(record.tags).filter((tag) => tag && typeof tag.name === "string"),
-      others: (same ? candidates.slice(1) : candidates).map((c) => ({
+      others: (same ? candidates.slice(1) : candidates).filter(saysMore(record.text)).map((c) => ({
         text: c.text,
         perWord: typeof c.avg_logprob === "number" ? share(Math.exp(c.avg_logprob)) : null,
       })),
@@ -35,6 +47,7 @@
       window: given.window || [0, 0, 1, 1],
       thumbnail: given.thumbnail || null,
       problem: given.problem || null,
+      file: given.file || null,
     };
   }
   const items = data.items.map(itemOf);
@@ -120,17 +133,18 @@
       (floor === 0 || (item.sure !== null && item.sure >= floor)) &&
       terms.every((term) => hay(item).includes(term)));
     shown.sort(orders[sort.value]);
-    $("least-shown").textContent = `${least.value} %`;
+    $("least-shown").textContent = `${least.value}%`;
     $("nothing").hidden = shown.length > 0;
     $("clear").hidden = !(search.value || tag.value || floor || hider.checked || show.value !== "all");
     if (!shown.includes(active)) active = shown[0] || null;
     for (const card of cards.values()) card.remove();
     cards.clear();
     layout();
-    const all = number.format(items.length), some = number.format(shown.length);
+    const all = `${number.format(items.length)} image${items.length === 1 ? "" : "s"}`;
+    const some = number.format(shown.length);
     count.textContent = shown.length > most
-      ? `${some} of ${all} images, the first ${number.format(most)} are shown`
-      : shown.length === items.length ? `${all} images` : `${some} of ${all} images`;
+      ? `${some} of ${all}, the first ${number.format(most)} are shown`
+      : shown.length === items.length ? all : `${some} of ${all}`;
   }
   for (const field of [search, sort, tag, show, least, hider]) field.addEventListener("input", filter);
   $("clear").addEventListener("click", () => {
@@ -444,8 +458,9 @@
       }
     }
     context.putImageData(pixels, 0, 0);
-    /* Over the image itself, which is fitted into its box. */
-    const scale = Math.min(
+    /* Over the image itself, which is fitted into its box, or fills it. */
+    const fills = getComputedStyle(image).objectFit === "cover";
+    const scale = (fills ? Math.max : Math.min)(
       box.clientWidth / image.naturalWidth, box.clientHeight / image.naturalHeight);
     const w = image.naturalWidth * scale, h = image.naturalHeight * scale;
     canvas.style.left = `${(box.clientWidth - w) / 2}px`;
@@ -514,7 +529,8 @@
       make("div", {className: "details-head"}, make("h2", {id: "details-name"}, item.name),
         button("Previous", () => step(-1)), button("Next", () => step(1)),
         button("Close", () => details.close(), {className: "main"})),
-      make("div", {className: "columns"}, make("figure", null, box, note), right));
+      make("div", {className: "columns"}, make("figure", null, box, note,
+        item.file ? make("a", {href: item.file}, "Open the file") : null), right));
   }
 
   function openDetails(item) {

@@ -167,7 +167,8 @@
       type: "button", tabIndex: -1, className: kindOf(each),
       title: `${range(each)}${aside(each)}\n${said(each)}`,
       "aria-label": `${range(each)}: ${said(each)}`,
-    }, imageOf(each), make("span", {className: "what", "aria-hidden": "true"}, said(each))), each);
+    }, imageOf(each), make("span", {className: "what", "aria-hidden": "true"},
+      make("span", null, said(each)))), each);
     each.block.addEventListener("click", () => seek(each.start));
     blocks.append(each.block);
   }
@@ -177,8 +178,9 @@
     const label = make("button", {
       type: "button", className: "label", title: `${tag.name}, ${tag.type}: ${sure(tag)}, ` +
         `${percent(tag.coverage)} of the time; a click shows where it begins`,
-      "aria-label": `${tag.name}, ${tag.type}, ${percent(tag.coverage)} of the time`,
-    }, make("span", null, tag.name), make("span", {className: "share"}, percent(tag.coverage)));
+    }, make("span", null, tag.name, make("span", {className: "unseen"}, `, ${tag.type}, `)),
+    make("span", {className: "share"}, percent(tag.coverage),
+      make("span", {className: "unseen"}, " of the time")));
     label.addEventListener("click", () => seek(tag.segments[0].start));
     const strip = lane("tag-lane", label, `${tag.name}, ${tag.type}`);
     tag.lane = strip.parentNode;
@@ -250,7 +252,9 @@
     const step = steps.find((each) => each >= least) || 86400 * Math.ceil(least / 86400);
     const ticks = [];
     for (let time = 0; time < end; time += step) {
-      const tick = make("span", {className: "tick"}, clock(time).replace(/\.\d$/, ""));
+      /* No text where the end would cut it off. */
+      const fits = width * (end - time) / end > 60 || time === 0;
+      const tick = make("span", {className: "tick"}, fits ? clock(time).replace(/\.\d$/, "") : "");
       tick.style.left = share(time);
       ticks.push(tick);
     }
