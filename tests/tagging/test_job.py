@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import errno
 import json
 import os
 import random
@@ -15,6 +16,7 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
+from typing import Any
 
 import jsonschema
 import pytest
@@ -25,8 +27,10 @@ from PIL import Image
 
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
+from captioner.files.store import Store
 from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
+from captioner.tagging.ledger import STATE, TAGS
 from captioner.video.frames import READING
 from helpers.videos import (
     cut_off,
@@ -97,12 +101,22 @@ def test_long_names_cost_nothing_but_themselves(
 
 
 def tree(folder: Path) -> dict[str, bytes]:
-    """All files of a folder with what they hold, but the lock."""
-    return {
+    """All files of a folder with what they hold, but the lock; of the store, its records."""
+    found = {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
         if path.is_file() and path.name != ".captioner.lock"
     }
+    if STATE in found:
+        with Store(folder / STATE, TAGS) as store:
+            found[STATE] = json.dumps([store.about, *store.rows()]).encode()
+    return found
+
+
+def about_of(output: Path) -> dict[str, Any]:
+    """The model and the settings of a batch."""
+    with Store(output / STATE, TAGS) as store:
+        return store.about
 
 
 def lines(output: Path) -> list[dict]:
@@ -131,7 +145,7 @@ def test_a_folder_becomes_a_folder(
     expected = {f"{stem}.{format}" for stem in stems for format in FORMATS}
     posters = {name for name in tree(output) if re.fullmatch(r"index_files/[0-9a-f]+\.thumb", name)}
     assert len(posters) == 4
-    about = {".captioner-tag.json", "tags.jsonl", "index.html"}
+    about = {".tags.captioner", "tags.jsonl", "index.html"}
     assert set(tree(output)) == expected | posters | about
     found = [(line["file_name"], line["status"]) for line in lines(output)]
     assert found == [
@@ -178,8 +192,8 @@ def test_every_format_is_what_strict_readers_take(
     assert record["model"]["tag_confidence"] == "raw"
     assert record["model"].pop("calibrated") is False
     assert lines(output)[0]["calibrated"] is False
-    settings = json.loads((output / ".captioner-tag.json").read_text("utf-8"))
-    assert (record["model"], record["settings"]) == (settings["model"], settings["settings"])
+    about = about_of(output)
+    assert (record["model"], record["settings"]) == (about["model"], about["settings"])
     for text in texts:
         assert text in (output / "a.txt").read_text("utf-8")
 
@@ -187,7 +201,7 @@ def test_every_format_is_what_strict_readers_take(
 def test_only_the_formats_asked_for(folder: Path, tmp_path: Path, options: list[str]) -> None:
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
     assert cli.main([*arguments, "--format", "json, vtt"]) == 0
-    assert set(tree(tmp_path / "out")) == {"a.json", "a.vtt", ".captioner-tag.json", "tags.jsonl"}
+    assert set(tree(tmp_path / "out")) == {"a.json", "a.vtt", ".tags.captioner", "tags.jsonl"}
     # Another format of a finished video: it is done again, and the others stay what they are.
     before = tree(tmp_path / "out")
     assert cli.main([*arguments, "--format", "srt,json"]) == 0
@@ -333,22 +347,52 @@ def test_a_torn_line_is_repaired_and_a_wrong_one_is_named(
     assert cli.main(arguments) == 1
     before = tree(output)
     ledger = output / "tags.jsonl"
-    ledger.write_bytes(before["tags.jsonl"][:-40])
+    whole = before["tags.jsonl"]
+    for torn in (whole[:-40], whole + whole[:40], whole + bytes(4096), b""):
+        ledger.write_bytes(torn)
+        assert cli.main(arguments) == 1
+        assert tree(output) == before
+    ledger.unlink()
     assert cli.main(arguments) == 1
     assert tree(output) == before
-    ledger.write_bytes(b'{"file_name": "x"}\n' + before["tags.jsonl"])
+    # What somebody has written into it is not lost.
+    changed = b'{"file_name": "x"}\n' + whole
+    ledger.write_bytes(changed)
     capsys.readouterr()
     assert cli.main(arguments) == 2
-    assert f"{ledger}: line 1 is damaged; remove it" in capsys.readouterr().err
-    ledger.write_bytes(before["tags.jsonl"])
-    (output / ".captioner-tag.json").write_text("{")
+    assert f"{ledger}: line 1 was changed since captioner wrote it; " in capsys.readouterr().err
+    assert ledger.read_bytes() == changed
+    ledger.write_bytes(whole)
+    state = (output / STATE).read_bytes()
+    (output / STATE).write_bytes(state[:5000])
     assert cli.main(arguments) == 2
-    assert "captioner-tag.json is damaged" in capsys.readouterr().err
-    (output / ".captioner-tag.json").unlink()
+    assert f"{output / STATE} is damaged; choose another --output-dir" in capsys.readouterr().err
+    (output / STATE).unlink()
     assert cli.main(arguments) == 2
-    assert "but no .captioner-tag.json that says how it was made" in capsys.readouterr().err
+    assert "but no .tags.captioner that says how it was made" in capsys.readouterr().err
     assert cli.main([*arguments, "--overwrite"]) == 1
     assert tree(output) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_the_batch_is_done_and_a_line_says_so(
+    folder: Path,
+    tmp_path: Path,
+    options: list[str],
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
+    for counts in ("1 tagged, 0 failed", "0 tagged, 1 finished before, 0 failed"):
+        assert cli.main(arguments) == 0
+        first, *_, last = capsys.readouterr().err.splitlines()
+        assert f"has no file locks ({os.strerror(number).lower()}); continuing without" in first
+        assert last == f"captioner: {counts}"
 
 
 def test_the_second_of_two_processes_is_refused(
@@ -539,9 +583,9 @@ def test_a_folder_whose_videos_were_read_in_another_way_is_refused(
     out = tmp_path / "out"
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(out), *options, "--quiet"]
     assert cli.main(arguments) == 0
-    settings = json.loads((out / ".captioner-tag.json").read_text())
-    assert settings["settings"].pop("reading") == READING
-    (out / ".captioner-tag.json").write_text(json.dumps(settings))
+    about = about_of(out)
+    assert about["settings"].pop("reading") == READING
+    Store.create(out / STATE, TAGS, about).close()
     assert cli.main(arguments) == 2
     assert f"(settings.reading: None there, {READING} now)" in capsys.readouterr().err
 
@@ -563,8 +607,7 @@ def test_images_that_move_are_found_and_what_is_excluded_is_not(
 def test_a_beam_of_one(folder: Path, tmp_path: Path, options: list[str]) -> None:
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
     assert cli.main([*arguments, "--beam-size", "1", "--quiet"]) == 0
-    settings = json.loads((tmp_path / "out" / ".captioner-tag.json").read_text())["settings"]
-    assert settings["decoding"]["beam_size"] == 1
+    assert about_of(tmp_path / "out")["settings"]["decoding"]["beam_size"] == 1
 
 
 def test_a_job_is_checked_when_it_is_made(tmp_path: Path) -> None:
