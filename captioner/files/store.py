@@ -54,10 +54,13 @@ class StoreKind:
     Attributes:
         schema: says in the file what its records mean.
         remedy: what to do about a damaged one, in the words of the command line.
+        is_cache: whether all of it can be made again: nothing waits for the disk then, and a power
+            cut may damage it.
     """
 
     schema: str
     remedy: str
+    is_cache: bool = False
 
 
 class DamagedStore(CaptionerError):
@@ -150,9 +153,10 @@ class Store:
         # The file may be a stranger's.
         for setting in ("trusted_schema=OFF", "cell_size_check=ON"):
             db.execute(f"PRAGMA {setting}")
-        # Each transaction waits for the disk. Nobody else comes in between, so that the second
-        # file may stay until the end, which saves making and removing it for each.
-        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=FULL"):
+        # Nobody else comes in between, so that the second file may stay until the end, which saves
+        # making and removing it for each transaction.
+        safety = "OFF" if self._kind.is_cache else "FULL"
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", f"synchronous={safety}"):
             db.execute(f"PRAGMA {setting}")
         if _second(self.path).exists():
             _undo_unfinished(db)
@@ -295,8 +299,9 @@ def _build(
             values = {"schema": kind.schema, "about": about, **_named(marks)}
             db.executemany(_SET, _pairs(values))
             commit(db)
-        with unfinished.open("r+b") as file:
-            sync_file(file, path)
+        if not kind.is_cache:
+            with unfinished.open("r+b") as file:
+                sync_file(file, path)
     except BaseException as error:
         is_refused = isinstance(error, sqlite3.Error)
         reason = _why_not_written(path, error) if is_refused else error
