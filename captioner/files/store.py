@@ -114,7 +114,7 @@ class Store:
         Raises:
             CaptionerError: it cannot be written; what was there is as it was.
         """
-        _build(path, kind, about, rows, {} if marks is None else marks)
+        _build(path, kind, about, _numbered(rows, 1), {} if marks is None else marks)
         _put_in_place(path)
         return cls(path, kind)
 
@@ -179,8 +179,12 @@ class Store:
 
     def row(self, number: int) -> Row:
         """The name and the record of a number that `names` gave."""
+        name, record = self._texts(number)
+        return self._decoded(name), self._decoded(record)
+
+    def _texts(self, number: int) -> tuple[str, str]:
         for name, record in self._select("name, record FROM records WHERE id=?", number):
-            return self._decoded(name), self._decoded(record)
+            return name, record
         raise self.damaged()
 
     def _select(self, what: str, *values: object) -> Iterator[tuple[Any, ...]]:
@@ -225,7 +229,8 @@ class Store:
         Raises:
             CaptionerError: it cannot be written; all is as it was.
         """
-        _build(self.path, self._kind, self.about, map(self.row, numbers), marks)
+        numbered = ((new, *self._texts(old)) for new, old in enumerate(numbers, start=1))
+        _build(self.path, self._kind, self.about, numbered, marks)
         self.close()  # Not everywhere can an open file be replaced.
         _put_in_place(self.path)
         self._open()
@@ -280,7 +285,7 @@ def _build(
     path: Path,
     kind: StoreKind,
     about: Mapping[str, Any],
-    rows: Iterable[Row],
+    numbered: Iterable[tuple[int, str, str]],
     marks: Mapping[str, Any],
 ) -> None:
     """Write a whole store under its temporary name."""
@@ -295,7 +300,7 @@ def _build(
                 db.execute(f"PRAGMA {setting}")
             db.executescript(_TABLES)
             db.execute("BEGIN")
-            db.executemany(_ADD, _numbered(rows, 1))
+            db.executemany(_ADD, numbered)
             values = {"schema": kind.schema, "about": about, **_named(marks)}
             db.executemany(_SET, _pairs(values))
             commit(db)
