@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import errno
 import json
 import os
 import random
@@ -16,7 +15,6 @@ import time
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any
 
 import jsonschema
 import pytest
@@ -32,6 +30,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
 from captioner.tagging.ledger import STATE, TAGS
 from captioner.video.frames import READING
+from helpers.batches import about_of, lines, tree
 from helpers.videos import (
     cut_off,
     numbered,
@@ -98,29 +97,6 @@ def test_long_names_cost_nothing_but_themselves(
     assert found[too_long]["status"] == "failed"
     assert found[too_long]["error"] == {"code": "name_too_long", "message": reason}
     assert list(output.glob(".*.part")) == []
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    """All files of a folder with what they hold, but the lock; of the store, its records."""
-    found = {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".captioner.lock"
-    }
-    if STATE in found:
-        with Store(folder / STATE, TAGS) as store:
-            found[STATE] = json.dumps([store.about, *store.rows()]).encode()
-    return found
-
-
-def about_of(output: Path) -> dict[str, Any]:
-    """The model and the settings of a batch."""
-    with Store(output / STATE, TAGS) as store:
-        return store.about
-
-
-def lines(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "tags.jsonl").read_text("utf-8").splitlines()]
 
 
 # --- what is written -----------------------------------------------------------------------
@@ -337,62 +313,6 @@ def test_a_video_of_the_same_name_elsewhere_is_not_mistaken(
     shutil.copy2(folder / "a.avi", moved)
     assert cli.main(["tag", str(moved), "--output-dir", str(output), *options]) == 0
     assert "1 finished before" in capsys.readouterr().err
-
-
-def test_a_torn_line_is_repaired_and_a_wrong_one_is_named(
-    folder: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    arguments = ["tag", f"{folder}/trips", "--output-dir", str(output), *options]
-    assert cli.main(arguments) == 1
-    before = tree(output)
-    ledger = output / "tags.jsonl"
-    whole = before["tags.jsonl"]
-    for torn in (whole[:-40], whole + whole[:40], whole + bytes(4096), b""):
-        ledger.write_bytes(torn)
-        assert cli.main(arguments) == 1
-        assert tree(output) == before
-    ledger.unlink()
-    assert cli.main(arguments) == 1
-    assert tree(output) == before
-    # What somebody has written into it is not lost.
-    changed = b'{"file_name": "x"}\n' + whole
-    ledger.write_bytes(changed)
-    capsys.readouterr()
-    assert cli.main(arguments) == 2
-    assert f"{ledger}: line 1 was changed since captioner wrote it; " in capsys.readouterr().err
-    assert ledger.read_bytes() == changed
-    ledger.write_bytes(whole)
-    state = (output / STATE).read_bytes()
-    (output / STATE).write_bytes(state[:5000])
-    assert cli.main(arguments) == 2
-    assert f"{output / STATE} is damaged; choose another --output-dir" in capsys.readouterr().err
-    (output / STATE).unlink()
-    assert cli.main(arguments) == 2
-    assert "but no .tags.captioner that says how it was made" in capsys.readouterr().err
-    assert cli.main([*arguments, "--overwrite"]) == 1
-    assert tree(output) == before
-
-
-@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
-def test_without_locks_the_batch_is_done_and_a_line_says_so(
-    folder: Path,
-    tmp_path: Path,
-    options: list[str],
-    number: int,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    def flock(*_: object) -> None:
-        raise OSError(number, os.strerror(number))
-
-    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
-    arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
-    for counts in ("1 tagged, 0 failed", "0 tagged, 1 finished before, 0 failed"):
-        assert cli.main(arguments) == 0
-        first, *_, last = capsys.readouterr().err.splitlines()
-        assert f"has no file locks ({os.strerror(number).lower()}); continuing without" in first
-        assert last == f"captioner: {counts}"
 
 
 def test_the_second_of_two_processes_is_refused(

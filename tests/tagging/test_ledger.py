@@ -1,10 +1,11 @@
-"""What a batch remembers: of an earlier version, and with lines that are not in its order."""
+"""What a batch remembers: torn, changed by hand, of an earlier version, without locks."""
 
 from __future__ import annotations
 
+import errno
 import json
+import os
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,9 +13,9 @@ from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
-from captioner.files.store import Store
 from captioner.model.caption_model import CaptionModel
-from captioner.tagging.ledger import EARLIER, LINES, STATE, TAGS, Ledger
+from captioner.tagging.ledger import EARLIER, LINES, STATE, Ledger
+from helpers.batches import about_of, tree
 from helpers.videos import numbered_video
 
 FILES = Path(__file__).parent / "earlier"
@@ -44,11 +45,6 @@ def batch(
     assert cli.main(command) == 1
     capsys.readouterr()
     return command
-
-
-def about_of(output: Path) -> dict[str, Any]:
-    with Store(output / STATE, TAGS) as store:
-        return store.about
 
 
 def put(output: Path, order: str) -> list[bytes]:
@@ -127,3 +123,54 @@ def test_lines_in_another_order_than_the_store_are_its_own(batch: list[str], out
     (output / LINES).write_bytes(lines[0].replace(b"null", b"true"))
     with pytest.raises(CaptionerError, match="tags.jsonl: line 1 was changed since"):
         Ledger.find(output, about_of(output))
+
+
+def test_a_torn_line_is_repaired_and_a_wrong_one_is_named(
+    batch: list[str], output: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before, ledger = tree(output), output / LINES
+    whole = before[LINES]
+    for torn in (whole[:-40], whole + whole[:40], whole + bytes(4096), b""):
+        ledger.write_bytes(torn)
+        assert cli.main(batch) == 1
+        assert tree(output) == before
+    ledger.unlink()
+    assert cli.main(batch) == 1
+    assert tree(output) == before
+    # What somebody has written into it is not lost.
+    changed = b'{"file_name": "x"}\n' + whole
+    ledger.write_bytes(changed)
+    capsys.readouterr()
+    assert cli.main(batch) == 2
+    assert f"{ledger}: line 1 was changed since captioner wrote it; " in capsys.readouterr().err
+    assert ledger.read_bytes() == changed
+    ledger.write_bytes(whole)
+    state = (output / STATE).read_bytes()
+    (output / STATE).write_bytes(state[:5000])
+    assert cli.main(batch) == 2
+    assert f"{output / STATE} is damaged; choose another --output-dir" in capsys.readouterr().err
+    (output / STATE).unlink()
+    assert cli.main(batch) == 2
+    assert "but no .tags.captioner that says how it was made" in capsys.readouterr().err
+    assert cli.main([*batch, "--overwrite"]) == 1
+    assert tree(output) == before
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.ENOSYS])
+def test_without_locks_the_batch_is_done_and_a_line_says_so(
+    batch: list[str],
+    output: Path,
+    number: int,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def flock(*_: object) -> None:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(pytest.importorskip("fcntl"), "flock", flock)
+    (output / "a.txt").unlink()
+    for counts in ("1 tagged, 1 finished before", "0 tagged, 2 finished before"):
+        assert cli.main(batch) == 1
+        first, *_, last = capsys.readouterr().err.splitlines()
+        assert f"has no file locks ({os.strerror(number).lower()}); continuing without" in first
+        assert last == f"captioner: {counts}, 1 failed"
