@@ -308,3 +308,66 @@ def test_a_base_install_is_refused_before_any_work(
     assert 'scikit-learn, which is not installed; pip install "captioner[train]"' in (
         capsys.readouterr().err
     )
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """The same images, and no split."""
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    lines = [json.loads(line) for line in (own / "metadata.jsonl").read_text().splitlines()]
+    texts = (json.dumps({**line, "split": None}) + "\n" for line in lines)
+    (own / "metadata.jsonl").write_text("".join(texts))
+    return own
+
+
+def test_data_without_splits_is_divided_as_in_training(
+    model_file: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.safetensors"
+    options = ["--data", own, "--output", output, "--dev-fraction", "0.5"]
+    assert run("--model", model_file, *options) == 0
+    data = load_caption_data(own).with_random_split(0.5)
+    dev = len(data.split("dev"))
+    line = f"{own}: there is no dev split; {dev} of 12 images are held out, the same as in capti"
+    assert line in capsys.readouterr().err
+    model = CaptionModel.load(output, device="cpu")
+    assert model.tag_calibration is not None
+    assert model.tag_calibration.fitted_on["images"] == dev
+    texts = [example.captions for example in data.split("train")]
+    assert model.lexicon == build_lexicon(model.tokenizer.words, texts)
+    assert model.tag_head is not None
+
+
+def test_images_of_others_replace_no_tag_classifier(
+    calibrated: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.safetensors"
+    options = ["--data", own, "--output", output, "--overwrite"]
+    old = CaptionModel.load(calibrated, device="cpu")
+    for more, images in ((["--split", "all"], 12), (["--dev-fraction", "0.5"], None)):
+        assert run("--model", calibrated, *options, *more) == 0
+        kept = "tag classifier and familiarity stay as they are: the model file does not name own"
+        assert (kept in capsys.readouterr().err) == (images is None)
+        new = CaptionModel.load(output, device="cpu")
+        assert old.tag_head is not None
+        assert new.tag_head is not None
+        assert all(
+            torch.equal(tensor, new.tag_head.state_dict()[name])
+            for name, tensor in old.tag_head.state_dict().items()
+        )
+        assert new.tag_calibration is not None
+        assert images in (None, new.tag_calibration.fitted_on["images"])
+    # A model that names them learns from the rest.
+    old.provenance = {"averaged": [{"data": {"sources": [{"name": "x"}, {"name": "own"}]}}]}
+    old.save(tmp_path / "named.safetensors")
+    assert run("--model", tmp_path / "named.safetensors", *options, "--dev-fraction", "0.5") == 0
+    assert kept not in capsys.readouterr().err
+
+
+def test_all_images_are_refused_where_some_are_for_training(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", model_file, "--data", folder, "--output", tmp_path / "m.safetensors"]
+    assert run(*options, "--split", "all") == 2
+    assert "'train', which is part of 'all', would trust" in capsys.readouterr().err
