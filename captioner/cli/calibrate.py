@@ -69,11 +69,12 @@ def _calibrate(args: argparse.Namespace) -> int:
 
     check_installed()
     model = model_of(args)
-    if held_out and (kept := without_training_images(model, data)) is not None:
-        data = kept
+    if held_out and model.tag_head is not None and model.lexicon is not None:
+        # It was fitted to more images than these, or to these.
+        data = without_training_images(data)
         say(
-            "captioner: the model's tag classifier and familiarity stay as they are: the model "
-            f"file does not name {' or '.join(each.name for each in sets)} as its training data"
+            "captioner: the model's tag classifier and familiarity stay as they are; a split train "
+            "in the data would replace them"
         )
     total = images_to_read(data, chosen.split, chosen.limit)
     if model.lexicon is None and not args.quiet:

@@ -7,7 +7,7 @@ are cross-validated by image: no image is judged by weights that were fitted on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -85,9 +85,9 @@ def calibrate(
     if model.lexicon is None:
         captions = (example.captions for example in data.split("train"))
         model.lexicon = build_lexicon(model.tokenizer.words, captions)
-    lexicon = model.lexicon
     reading = _Reading(model, batch_size, workers, on_image)
     seen = _learn_images(reading, data.split("train"), examples) if "train" in data.splits else None
+    lexicon = model.lexicon  # in the order that the classifier has it
     decoding = decoding_for_tags(model)
     captioned = caption_examples(
         model,
@@ -125,35 +125,9 @@ def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
     return 2 * asked + len(data.split("train"))
 
 
-def without_training_images(model: CaptionModel, data: CaptionData) -> CaptionData | None:
-    """The data without its training images where they are not known to be the model's.
-
-    Images that no split divides are the training images of a model that was trained on them. For
-    another model they are not, and must not replace the tag classifier that it has.
-
-    Args:
-        model: the captioner.
-        data: a dev split and, for the rest of the images, a train split.
-
-    Returns:
-        None where the model names the data, or has no classifier or no lexicon.
-    """
-    names = set(data.name.split(" + "))
-    if model.tag_head is None or model.lexicon is None or names & _trained_on(model.provenance):
-        return None
+def without_training_images(data: CaptionData) -> CaptionData:
+    """The data without its split `train`: nothing of the model is fitted to these images."""
     return replace(data, examples=tuple(e for e in data.examples if e.split != "train"))
-
-
-def _trained_on(provenance: object) -> set[str]:
-    """The names of all data sets in what a model file says of its training."""
-    if isinstance(provenance, list):
-        return set().union(*map(_trained_on, provenance))
-    if not isinstance(provenance, Mapping):
-        return set()
-    found = {str(provenance["name"])} if "name" in provenance else set()
-    return found.union(
-        *(_trained_on(provenance.get(key)) for key in ("data", "sources", "averaged"))
-    )
 
 
 def save_calibrated(model: CaptionModel, path: Path) -> None:
