@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captioner.data.datasets import CaptionData, Example, canonical_split
+from captioner.data.datasets import ALL, CaptionData, Example, canonical_split
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.calibration_fit import (
@@ -61,30 +61,33 @@ def calibrate(
         model: the captioner; its ``lexicon`` and ``tag_calibration`` are set, and where the data
             has a training split its ``familiarity`` and ``tag_head`` too.
         data: described images; without a lexicon in the model, its split ``train`` makes one.
-        split: images that the model was not trained on.
+        split: images that the model was not trained on; ``all``: every image of data that has no
+            training split.
         limit: only the first of them, this many.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         on_image: called after each of :func:`images_to_read` images.
 
     Raises:
-        CaptionerError: scikit-learn is not installed, the split is the training split or does not
-            exist, an image cannot be read, the captions hold no lemma, or the lexicon cannot be
-            built.
+        CaptionerError: scikit-learn is not installed, the split does not exist, or has images
+            to train on, an image cannot be read, the captions hold no lemma, or the lexicon
+            cannot be built.
     """
     check_installed()
-    if canonical_split(split) == "train":
+    wanted = canonical_split(split)
+    if wanted == "train" or (wanted == ALL and "train" in data.splits):
+        what = f"'train', which is part of {ALL!r}," if wanted == ALL else "'train'"
         raise CaptionerError(
-            "calibration on the split 'train' would trust what the model learnt by heart; give "
+            f"calibration on the split {what} would trust what the model learnt by heart; give "
             "images that it was not trained on (--split dev)"
         )
     examples = data.split(split)[:limit]
     if model.lexicon is None:
         captions = (example.captions for example in data.split("train"))
         model.lexicon = build_lexicon(model.tokenizer.words, captions)
-    lexicon = model.lexicon
     reading = _Reading(model, batch_size, workers, on_image)
     seen = _learn_images(reading, data.split("train"), examples) if "train" in data.splits else None
+    lexicon = model.lexicon  # in the order that the classifier has it
     decoding = decoding_for_tags(model)
     captioned = caption_examples(
         model,
@@ -96,7 +99,7 @@ def calibrate(
         on_image=on_image,
     )
     results = [(result, example.captions) for example, result in captioned]
-    fitted_on = _describe(data, examples, decoding)
+    fitted_on = _describe(data, wanted, examples, decoding)
     calibration, scores = fit_calibration(collect_observations(results, lexicon), fitted_on)
     model.tag_calibration = calibration
     coverage = coverage_curve(results, lexicon, calibration)
@@ -120,6 +123,11 @@ def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
     if "train" not in data.splits:
         return asked
     return 2 * asked + len(data.split("train"))
+
+
+def without_training_images(data: CaptionData) -> CaptionData:
+    """The data without its split `train`: nothing of the model is fitted to these images."""
+    return replace(data, examples=tuple(e for e in data.examples if e.split != "train"))
 
 
 def save_calibrated(model: CaptionModel, path: Path) -> None:
@@ -200,7 +208,7 @@ def _named(examples: Sequence[Example], lexicon: Lexicon, count: int) -> torch.T
 
 
 def _describe(
-    data: CaptionData, examples: Sequence[Example], decoding: DecodingOptions
+    data: CaptionData, split: str, examples: Sequence[Example], decoding: DecodingOptions
 ) -> dict[str, Any]:
     """What the calibration is fitted on, as the model file keeps it."""
     references = [len(example.captions) for example in examples]
@@ -208,7 +216,7 @@ def _describe(
     return {
         "data": data.name,
         "format": data.format,
-        "split": examples[0].split,
+        "split": split,
         "images": len(examples),
         "captions_per_image": round(sum(references) / len(references), 2),
         "decoding": {name: getattr(decoding, name) for name in names},

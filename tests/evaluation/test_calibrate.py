@@ -308,3 +308,63 @@ def test_a_base_install_is_refused_before_any_work(
     assert 'scikit-learn, which is not installed; pip install "captioner[train]"' in (
         capsys.readouterr().err
     )
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """The same images, and no split."""
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    lines = [json.loads(line) for line in (own / "metadata.jsonl").read_text().splitlines()]
+    texts = (json.dumps({**line, "split": None}) + "\n" for line in lines)
+    (own / "metadata.jsonl").write_text("".join(texts))
+    return own
+
+
+def test_data_without_splits_is_divided_as_in_training(
+    model_file: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.safetensors"
+    options = ["--data", own, "--output", output, "--dev-fraction", "0.5"]
+    assert run("--model", model_file, *options) == 0
+    data = load_caption_data(own).with_random_split(0.5)
+    dev = len(data.split("dev"))
+    line = f"{own}: there is no dev split; {dev} of 12 images are held out, the same as in capti"
+    assert line in capsys.readouterr().err
+    model = CaptionModel.load(output, device="cpu")
+    assert model.tag_calibration is not None
+    assert model.tag_calibration.fitted_on["images"] == dev
+    texts = [example.captions for example in data.split("train")]
+    assert model.lexicon == build_lexicon(model.tokenizer.words, texts)
+    assert model.tag_head is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "images"), [(["--split", "all"], 12), (["--dev-fraction", "0.5"], 5)]
+)
+def test_own_images_replace_no_tag_classifier(
+    calibrated: Path,
+    own: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    images: int,
+) -> None:
+    output = tmp_path / "m.safetensors"
+    assert run("--model", calibrated, "--data", own, "--output", output, *more) == 0
+    kept = "tag classifier and familiarity stay as they are"
+    assert (kept in capsys.readouterr().err) == (images != 12)
+    old, new = (CaptionModel.load(path, device="cpu") for path in (calibrated, output))
+    before, after = old.state_dict(), new.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert new.tag_calibration is not None
+    assert new.tag_calibration.fitted_on["images"] == images
+
+
+def test_all_images_are_refused_where_some_are_for_training(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", model_file, "--data", folder, "--output", tmp_path / "m.safetensors"]
+    assert run(*options, "--split", "all") == 2
+    assert "'train', which is part of 'all', would trust" in capsys.readouterr().err
