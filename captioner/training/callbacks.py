@@ -1,4 +1,11 @@
-"""An exponential moving average of the weights, validated and kept instead of the last weights."""
+"""An exponential moving average of the weights, validated and kept instead of the last weights.
+
+Lightning has `EMAWeightAveraging` (2.6) for that, with the same scores, and it is not used: it
+averages the frozen weights as well, as ``decay * w + (1 - decay) * w``, whose rounding moves them
+away from those that cached features come from, so that a run with a frozen CNN cannot be resumed.
+Its average is made before the model is on its device, so that on a GPU every step copies all
+weights to the CPU; and its checkpoints hold the frozen CNN twice.
+"""
 
 from __future__ import annotations
 

@@ -105,7 +105,7 @@ class RunFolder(SaveConfigCallback):
         """Write ``config.yaml`` when a run starts; a resumed run keeps the one it has."""
         path = Path(trainer.default_root_dir) / self.config_filename
         if stage == "fit" and not (self.config.ckpt_path and path.is_file()):
-            self.parser.save(self.config, path, skip_none=False, multifile=False, overwrite=True)
+            self.parser.save(self.config, path, skip_unset=False, multifile=False, overwrite=True)
 
     def on_load_checkpoint(
         self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]

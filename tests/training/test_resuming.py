@@ -239,4 +239,4 @@ def test_a_finished_run_is_not_trained_any_further(
     assert fit(run, "--trainer.max_epochs=2", "--ckpt_path=last") == 0
     assert {path.name: path.read_bytes() for path in (run / "checkpoints").iterdir()} == before
     best = max(scores(finished))
-    assert capsys.readouterr().out.startswith(f"best val/cider_d: {best:.4f}, ")
+    assert capsys.readouterr().out.startswith(f"best validation CIDEr-D: {100 * best:.2f}, ")
