@@ -86,7 +86,7 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
         metavar="P",
         help="captions with less confidence, from 0 to 1, get no subtitle in srt and vtt and over "
         "the video of a page; all else shows them (default: 0.25, below which fewer than one word "
-        "in four is right; 0 for a model that is not calibrated)",
+        "in four is expected to be right; 0 for a model that is not calibrated)",
     )
     again = output.add_mutually_exclusive_group()
     again.add_argument(

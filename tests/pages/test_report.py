@@ -105,7 +105,7 @@ def test_captions_and_their_page_at_once(
             assert item["problem"] == "not an image Pillow can read" and "thumbnail" not in item
             continue
         with Image.open(files / "thumbnails" / item["thumbnail"]) as image:
-            assert image.format == "JPEG" and max(image.size) == LONG_SIDE
+            assert image.format == "JPEG" and 100 < max(image.size) <= LONG_SIDE
         words = [word for word, _ in item["record"]["candidates"][0]["words"] if word is not None]
         said = [prob for word, prob in item["record"]["candidates"][0]["words"] if word is not None]
         assert item["word_probs"] == pytest.approx(said, abs=2e-4)

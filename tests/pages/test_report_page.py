@@ -100,9 +100,6 @@ def test_a_card_for_every_record(open_page: OpenPage, report: Path) -> None:
         assert shown.locator(".tag").all_text_contents() == [
             f"{tag['name']} {percent(tag['confidence'])}" for tag in record["tags"]
         ]
-        assert shown.locator(".others li").all_text_contents() == [
-            other["text"] for other in record["candidates"][1:3]
-        ]
     wait_until(page, "[...document.images].every((each) => each.naturalWidth > 0)")
     assert page.evaluate("document.images.length") == 7
 
@@ -432,7 +429,14 @@ def test_words_of_a_card_show_it_too(open_page: OpenPage, report: Path) -> None:
     wait_until(page, "[...document.images].every((each) => each.naturalWidth > 0)")
     word = shown.locator(".caption .word").nth(1)
     word.click()
-    assert shown.locator(".heat").count() == 1
+    # It lies over the image, which fills its box and is cut off more below than above.
+    box, heat = (shown.locator(each).bounding_box() for each in (".picture", ".heat"))
+    width = max(box["width"], box["height"] * 400 / 300)
+    expected = (
+        box["x"] + (box["width"] - width) / 2,
+        box["y"] + (box["height"] - width * 0.75) / 4,
+    )
+    assert (heat["x"], heat["y"], heat["width"]) == pytest.approx((*expected, width), abs=1.5)
     record = next(r for r in records_of(report) if r["file_name"] == "a1.png")
     said, prob = record["candidates"][0]["words"][1]
     assert word.get_attribute("title") == f"“{said}”: {percent(prob)}"

@@ -68,7 +68,7 @@ def test_a_card_shows_what_differs_and_the_details_lead_to_the_file(
     open_page: OpenPage, report: Path
 ) -> None:
     page = open_page(report)
-    assert page.locator(".card .others").all_text_contents() == ["the cat"]
+    assert page.locator(".card .others li").all_text_contents() == ["the cat", "the cat sits"]
     card = page.locator(".card").first
     actions = card.locator(".actions")
     page.mouse.move(0, 0)

@@ -11,16 +11,12 @@
   const share = (value) => (typeof value === "number" && value >= 0 && value <= 1 ? value : null);
   const list = (value) => (Array.isArray(value) ? value : []);
 
-  /* Not a caption that another one before it begins or ends with, nor one that begins or ends so. */
-  function saysMore(text) {
-    const before = typeof text === "string" ? [text] : [];
-    return (candidate) => {
-      const own = candidate.text;
-      const isNew = !before.some((each) => each.startsWith(own) || each.endsWith(own) ||
-        own.startsWith(each) || own.endsWith(each));
-      if (isNew) before.push(own);
-      return isNew;
-    };
+  /* Whether a caption says something else than another: not the same with other words at its end. */
+  function differs(text, other) {
+    if (text === null || text.endsWith(other) || other.endsWith(text)) return text === null;
+    const words = other.split(" "), own = text.split(" ");
+    const at = words.findIndex((word, place) => word !== own[place]);
+    return at >= 0 && at < words.length / 2;
   }
 
   function itemOf(given, place) {
@@ -37,7 +33,7 @@
       calibrated: record.calibrated !== false,
       error: typeof record.error === "string" ? record.error : null,
       tags: list(record.tags).filter((tag) => tag && typeof tag.name === "string"),
-      others: (same ? candidates.slice(1) : candidates).filter(saysMore(record.text)).map((c) => ({
+      others: (same ? candidates.slice(1) : candidates).map((c) => ({
         text: c.text,
         perWord: typeof c.avg_logprob === "number" ? share(Math.exp(c.avg_logprob)) : null,
       })),
@@ -320,12 +316,13 @@
     const caption = captionOf(item, box);
     caption.id = id;
     const others = make("ol", {className: "others", "aria-label": "Other captions"});
-    for (const each of item.others.slice(0, 2)) {
+    const different = item.others.filter((each) => differs(textOf(item), each.text));
+    for (const each of different.slice(0, 2)) {
       others.append(make("li", null, make("q", {title: each.text}, each.text)));
     }
     const body = make("div", {className: "body"},
       make("p", {className: "name", title: item.name}, item.name), caption, meterOf(item),
-      item.tags.length ? tagsOf(item) : null, item.others.length ? others : null);
+      item.tags.length ? tagsOf(item) : null, different.length ? others : null);
     const actions = make("div", {className: "actions"},
       button("Details", () => openDetails(item)));
     if (item.error === null) {
@@ -464,7 +461,7 @@
       box.clientWidth / image.naturalWidth, box.clientHeight / image.naturalHeight);
     const w = image.naturalWidth * scale, h = image.naturalHeight * scale;
     canvas.style.left = `${(box.clientWidth - w) / 2}px`;
-    canvas.style.top = `${(box.clientHeight - h) / 2}px`;
+    canvas.style.top = `${(box.clientHeight - h) * (fills ? 0.25 : 0.5)}px`;
     canvas.style.width = `${w}px`;
     canvas.style.height = `${h}px`;
     box.append(canvas);

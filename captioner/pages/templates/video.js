@@ -178,7 +178,7 @@
     const label = make("button", {
       type: "button", className: "label", title: `${tag.name}, ${tag.type}: ${sure(tag)}, ` +
         `${percent(tag.coverage)} of the time; a click shows where it begins`,
-    }, make("span", null, tag.name, make("span", {className: "unseen"}, `, ${tag.type}, `)),
+    }, make("span", null, tag.name), make("span", {className: "unseen"}, `, ${tag.type}, `),
     make("span", {className: "share"}, percent(tag.coverage),
       make("span", {className: "unseen"}, " of the time")));
     label.addEventListener("click", () => seek(tag.segments[0].start));
