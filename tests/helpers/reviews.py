@@ -1,0 +1,69 @@
+"""Captions under review, made and read without the code that is tested."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+from captioner.review.run import ReviewJob
+
+Place = Callable[[str], Path]
+Caption = Callable[..., tuple[int, str]]
+
+NAMES = ["a.png", "b.jpg", "c über.png", "sub/a.png", "z.jpg"]
+"""The photos that can be read."""
+
+OUTPUTS = {
+    "jsonl": ["--output", "{folder}/captions.jsonl", "--tags", "0.05"],
+    "csv": ["--output", "{folder}/captions.csv"],
+    "bom": ["--output", "{folder}/captions.csv", "--csv-bom"],
+    "txt": ["--format", "txt"],
+    "xmp": ["--format", "xmp"],
+    "apart": ["--format", "txt", "--output", "{folder}/texts"],
+}
+"""Where captions live -> the options that put them there."""
+
+_PATHS = {"jsonl": "captions.jsonl", "csv": "captions.csv", "bom": "captions.csv"}
+
+
+def job_of(output: str) -> ReviewJob:
+    """The review of one of `OUTPUTS`, in the folder of the test."""
+    return ReviewJob(Path(_PATHS.get(output, "texts" if output == "apart" else "photos")))
+
+
+def texts_of(output: str) -> dict[str, str | None]:
+    """The captions of the photos that can be read, as their files hold them."""
+    if output == "jsonl":
+        lines = Path("captions.jsonl").read_text("utf-8").splitlines()
+        rows = {row["file_name"]: row["text"] for row in map(json.loads, lines)}
+    elif output in ("csv", "bom"):
+        with open("captions.csv", encoding="utf-8-sig", newline="") as file:
+            rows = {row["file_name"]: row["text"] or None for row in csv.DictReader(file)}
+    else:
+        rows = {name: _text_of(output, name) for name in NAMES}
+    return {name: rows[name] for name in NAMES}
+
+
+def _text_of(output: str, name: str) -> str | None:
+    if output == "xmp":
+        path = Path("photos", f"{name}.xmp")
+        found = (
+            re.search("<rdf:li[^>]*>(.*?)</rdf:li>", path.read_text("utf-8"))
+            if path.exists()
+            else None
+        )
+        return found[1] if found else None
+    path = Path("texts" if output == "apart" else "photos", name).with_suffix(".txt")
+    return path.read_text("utf-8").removesuffix("\n") if path.exists() else None
+
+
+def verdicts_in(folder: Path) -> list[tuple[str, str, str | None, str | None, str]]:
+    """Image, verdict, text before and after, and state of each row."""
+    with sqlite3.connect(folder / ".captioner-review.sqlite") as database:
+        return database.execute(
+            "SELECT image, verdict, before, after, state FROM verdicts ORDER BY id"
+        ).fetchall()
