@@ -178,6 +178,7 @@ def _as_json(reviewed: Reviewed) -> Answer:
         "sure": item.confidence,
         "tags": item.tags,
         "problem": item.problem,
+        "hasView": item.path is not None,
         "verdict": None if verdict is None else verdict.verdict,
         "before": None if verdict is None else verdict.before,
         "version": reviewed.version,

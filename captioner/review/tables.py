@@ -190,7 +190,7 @@ class Table(Captions):
     def _item(self, row: _Row) -> Item:
         error = row.values.get("error")
         problem = error if isinstance(error, str) and error else None
-        path = self._path(row.name)
+        path = None if problem else self._path(row.name)
         if path is None and problem is None:
             problem = "its name leads out of the folder of the images, or no file can have it"
         return Item(

@@ -131,7 +131,7 @@ class TextCaptions(Captions):
         except CaptionerError as problem:
             return replace(item, problem=str(problem))
         if item.text is None and isinstance(error, str):
-            return replace(item, problem=error)
+            return replace(item, path=None, problem=error)
         if item.text is not None and item.text == record.get("text"):
             item = replace(item, confidence=share_of(record.get("confidence")))
         return item

@@ -5,11 +5,18 @@ from __future__ import annotations
 import csv
 import json
 import re
+import signal
 import sqlite3
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from captioner.review.run import ReviewJob
+
+_HEAD = "captioner: review at "
 
 Place = Callable[[str], Path]
 Caption = Callable[..., tuple[int, str]]
@@ -67,3 +74,52 @@ def verdicts_in(folder: Path) -> list[tuple[str, str, str | None, str | None, st
         return database.execute(
             "SELECT image, verdict, before, after, state FROM verdicts ORDER BY id"
         ).fetchall()
+
+
+class Server:
+    """`captioner review` in a process of its own.
+
+    Attributes:
+        address: of the page.
+    """
+
+    def __init__(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "captioner", "review", *arguments, "--no-browser"]
+        self._process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        assert self._process.stderr is not None
+        line = self._process.stderr.readline()
+        assert line.startswith(_HEAD), line
+        self.address = line.removeprefix(_HEAD).split()[0]
+
+    @property
+    def port(self) -> int:
+        port = urlsplit(self.address).port
+        assert port is not None
+        return port
+
+    @property
+    def path(self) -> str:
+        """Of the page, with the token."""
+        return urlsplit(self.address).path
+
+    def interrupt(self) -> tuple[int, str]:
+        """Ctrl-C; the exit code, and what it says."""
+        self._process.send_signal(signal.SIGINT)
+        _, said = self._process.communicate(timeout=30)
+        return self._process.returncode, said
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.wait()
+        if self._process.stderr is not None:
+            self._process.stderr.close()
+
+
+@contextmanager
+def serving(*arguments: str) -> Iterator[Server]:
+    """The command, until the end of the context."""
+    server = Server(*arguments)
+    try:
+        yield server
+    finally:
+        server.kill()

@@ -106,7 +106,7 @@
     document.querySelector(".desk").hidden = !shown.length;
     progress();
     $("rows").style.height = `${shown.length * rowHeight()}px`;
-    $("rows").replaceChildren();
+    for (const row of [...$("rows").children]) drop(row);
     draw();
   }
   const hay = (item) => [item.text || "", item.name, ...item.tags].join("\n").toLowerCase();
@@ -130,7 +130,7 @@
 
   function rowOf(item, place) {
     const thumb = make("div", {className: "thumb"});
-    if (!item.problem || item.text !== null) {
+    if (item.hasView) {
       const image = make("img", {alt: "", decoding: "async"});
       image.dataset.src = viewOf(item);
       thumb.append(image);
@@ -154,13 +154,18 @@
     return row;
   }
 
+  function drop(row) {
+    const image = row.querySelector("img");
+    if (image && !image.complete) image.removeAttribute("src");  /* Or it would still be asked for. */
+    row.remove();
+  }
   let settled = 0;
   function draw() {
     const height = rowHeight();
     const first = Math.max(0, Math.floor(list.scrollTop / height) - 3);
     const end = Math.min(shown.length, Math.ceil((list.scrollTop + list.clientHeight) / height) + 3);
     const there = new Map([...$("rows").children].map((row) => [Number(row.dataset.place), row]));
-    for (const [place, row] of there) if (place < first || place >= end) row.remove();
+    for (const [place, row] of there) if (place < first || place >= end) drop(row);
     for (let place = first; place < end; place++) {
       if (!there.has(place)) $("rows").append(rowOf(shown[place], place));
     }
@@ -171,7 +176,7 @@
         image.src = image.dataset.src;
         delete image.dataset.src;
       }
-    }, 50);
+    }, 80);
   }
   list.addEventListener("scroll", draw, {passive: true});
   new ResizeObserver(draw).observe(list);
@@ -191,10 +196,8 @@
 
   const text = $("text");
   const current = () => items.get(active) || null;
-  const isDirty = () => {
-    const item = current();
-    return item !== null && !text.disabled && text.value.trim() !== (item.text || "");
-  };
+  let filled = "";  /* what the field held before anything was typed */
+  const isDirty = () => current() !== null && !text.disabled && text.value.trim() !== filled;
   const textChanged = () => { $("save").disabled = !isDirty() || !text.value.trim(); };
   text.addEventListener("input", textChanged);
 
@@ -211,7 +214,9 @@
     if (place >= 0) {
       reveal(place);
       list.setAttribute("aria-activedescendant", `row-${place}`);
-      for (const next of shown.slice(place + 1, place + 3)) new Image().src = viewOf(next, true);
+      for (const next of shown.slice(place + 1, place + 3)) {
+        if (next.hasView) new Image().src = viewOf(next, true);
+      }
     }
   }
 
@@ -228,14 +233,14 @@
     if (!item) return;
     if ($("large").dataset.name !== item.name) {
       $("large").dataset.name = item.name;
-      $("large").hidden = false;
-      $("large").src = viewOf(item, true);
+      $("large").hidden = !item.hasView;
+      if (item.hasView) $("large").src = viewOf(item, true);
     }
     $("large").alt = item.text || item.name;
     $("why").textContent = item.problem || "";
     $("why").hidden = !item.problem;
     $("name").textContent = item.name;
-    text.value = item.text || "";
+    text.value = filled = item.text || "";
     text.disabled = $("reject").disabled = $("again").disabled = item.problem !== null;
     $("accept").disabled = item.problem !== null || item.text === null;
     $("reject").disabled ||= item.verdict === "rejected";
@@ -323,13 +328,13 @@
     const item = current(), written = text.value.replace(/\s+/g, " ").trim();
     if (!item || item.problem || !written) { fill(); return; }
     const verdict = written === item.text ? "accepted" : "corrected";
-    text.value = written;
+    text.value = filled = written;
     change("correct", item, {text: written}, {text: written, verdict, before: item.text});
   }
   function reject() {
     const item = current();
     if (!item || item.problem || item.verdict === "rejected") return;
-    text.value = item.text || "";
+    text.value = filled;
     nextAfter(() => change("reject", item, {}, {text: null, verdict: "rejected", before: item.text}));
   }
   function undo() {
