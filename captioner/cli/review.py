@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import shlex
 from pathlib import Path
-from typing import TYPE_CHECKING
 
-from captioner.cli.options import add_model, at_least, say
+from captioner.cli.options import add_model, add_options, model_of, options_of, say
 from captioner.errors import CaptionerError
-
-if TYPE_CHECKING:
-    from captioner.model.caption_model import CaptionModel
+from captioner.files.escaping import shown
+from captioner.review.options import ReviewOptions
 
 REVIEW_EXAMPLES = """\
 examples:
@@ -22,8 +21,10 @@ examples:
 A page opens in the browser: look at the captions, accept, correct or reject them, or have an image
 captioned again from words of your own, all by keyboard (? lists the keys). Each change is saved at
 once where the captions live and can be undone, also after a restart. What you said of each caption
-is kept beside them in .captioner-review.sqlite. Only this machine reaches the page, and only under
-the address that is printed. Ctrl-C ends it. It needs the extra: pip install "captioner[review]"
+is kept beside them in .captioner-review.sqlite: `captioner fit --config configs/corrections.yaml
+--data.root FOLDER` teaches the shipped model with it. Only this machine reaches the page, and only
+under the address that is printed. Ctrl-C ends it. It needs the extra: pip install
+"captioner[review]"
 """
 
 
@@ -33,29 +34,16 @@ def add_review(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "path", type=Path, metavar="CAPTIONS", help="JSONL or CSV file, or a folder with captions"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="folder of the images")
-    parser.add_argument(
-        "--sidecar-suffix",
-        metavar="SUFFIX",
-        help="review the files for each image that end in this, such as .txt or .xmp (default: "
-        "those in the folder, if they are of one kind)",
-    )
-    parser.add_argument(
-        "--port",
-        type=at_least(0),
-        default=0,
-        metavar="N",
-        help="serve the page on this port (default: any free one)",
-    )
+    add_options(parser, ReviewOptions)
     parser.add_argument(
         "--no-browser", action="store_true", help="print the address, and open no browser"
     )
-    add_model(parser, batch_size=None, workers=False)
+    add_model(parser)
 
 
 def _review(args: argparse.Namespace) -> int:
     try:
-        from captioner.review.run import ReviewJob, serve
+        from captioner.review.run import serve
     except ModuleNotFoundError as error:
         if error.name is None or error.name.partition(".")[0] not in ("starlette", "uvicorn"):
             raise
@@ -64,11 +52,6 @@ def _review(args: argparse.Namespace) -> int:
             'pip install "captioner[review]"'
         ) from None
 
-    def load() -> CaptionModel:
-        from captioner.model.shipped import load_model
-
-        return load_model(args.model, device=args.device, precision=args.precision)
-
     def on_ready(address: str) -> None:
         say(f"captioner: review at {address} (Ctrl-C ends it)")
         if not args.no_browser:
@@ -76,12 +59,14 @@ def _review(args: argparse.Namespace) -> int:
 
             webbrowser.open(address)
 
-    try:
-        job = ReviewJob(args.path, args.images, args.sidecar_suffix, args.port)
-    except ValueError as error:
-        raise CaptionerError(str(error)) from error
-    counts = serve(job, load, on_ready)
+    options = options_of(ReviewOptions, args)
+    counts = serve(args.path, options, lambda: model_of(args), on_ready)
     if counts:
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
+        folder = args.path if args.path.is_dir() else args.path.parent
         say(f"captioner: {said}")
+        say(
+            "captioner: to teach a model with them: captioner fit --config "
+            f"configs/corrections.yaml --data.root {shown(shlex.quote(str(folder)))}"
+        )
     return 0

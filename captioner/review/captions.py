@@ -20,7 +20,7 @@ class Item:
 
     Attributes:
         name: what the captions call the image; each name occurs once.
-        path: where the image is; None where that is not known, or it cannot or may not be looked at.
+        path: where the image is; None where it cannot, or may not, be looked at.
         text: the caption; None if there is none.
         confidence: of the caption that captioner made, in [0, 1]; None where it is not known.
         tags: names of the tags, surest first.

@@ -57,9 +57,7 @@ class JobMemory:
         self._close_journal()
         if not self.state.exists():
             return
-        if self._output is not None:
-            self._output.settle()
-        journal = Journal(self.state)
+        journal = Journal(self.state) if self._output is None else self._output.open_journal()
         if self._output is not None and not _is_in_step(self._output, journal):
             journal.close()  # Somebody has changed the file: it is theirs until a job looks at it.
             return
@@ -115,7 +113,6 @@ class JobMemory:
             with suppress(CaptionerError):
                 journal.add([entry])
             raise
-        self.reopen()
 
     def note(self, file: SourceFile, text: str | None) -> None:
         """Remember the caption of an image that has a file of its own, which is changed."""

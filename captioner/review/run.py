@@ -6,7 +6,6 @@ import secrets
 import socket
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from captioner.files.escaping import shown
 from captioner.files.resume import locked
 from captioner.files.verdicts import FILE_NAME, VerdictStore
 from captioner.review.opening import open_captions
+from captioner.review.options import ReviewOptions
 from captioner.review.proposals import Proposer
 from captioner.review.server import make_app
 from captioner.review.session import Session
@@ -27,36 +27,22 @@ if TYPE_CHECKING:
 HOST = "127.0.0.1"
 """The loopback: no other machine reaches it."""
 
-
-@dataclass(frozen=True)
-class ReviewJob:
-    """What is to be reviewed. Checked when made; ValueError names what is wrong.
-
-    Attributes:
-        path: a file of captions or a folder; see `captioner.review.opening.open_captions`.
-        images: the folder of the images, where they do not lie beside the captions.
-        sidecar_suffix: of the files for each image, where a folder could mean several things.
-        port: that the page is served on; 0 takes any free one.
-    """
-
-    path: Path
-    images: Path | None = None
-    sidecar_suffix: str | None = None
-    port: int = 0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.port <= 65535:
-            raise ValueError(f"port={self.port}: give a number from 0 to 65535")
+STANDARD = ReviewOptions()
 
 
 @contextmanager
-def open_session(job: ReviewJob) -> Iterator[Session]:
+def open_session(path: Path, options: ReviewOptions = STANDARD) -> Iterator[Session]:
     """The captions and their verdicts, which no other captioner changes meanwhile.
+
+    Args:
+        path: a file of captions or a folder; see `captioner.review.opening.open_captions`.
+        options: how they are found.
 
     Raises:
         CaptionerError: there are none, or another captioner works on them.
     """
-    captions = open_captions(job.path, job.images, job.sidecar_suffix)
+    images = None if options.images is None else Path(options.images)
+    captions = open_captions(path, images, options.sidecar_suffix)
     try:
         in_use = (
             f"{shown(captions.folder)} is being reviewed by another `captioner review`: use that "
@@ -73,12 +59,16 @@ def open_session(job: ReviewJob) -> Iterator[Session]:
 
 
 def serve(
-    job: ReviewJob, load: Callable[[], CaptionModel], on_ready: Callable[[str], object]
+    path: Path,
+    options: ReviewOptions,
+    load: Callable[[], CaptionModel],
+    on_ready: Callable[[str], object],
 ) -> Mapping[str, int]:
     """Serve the page until the process is interrupted.
 
     Args:
-        job: what is to be reviewed.
+        path: what is to be reviewed; see `open_session`.
+        options: how it is found and served.
         load: gives the model that captions again, when it is first wanted.
         on_ready: called with the page's address.
 
@@ -88,7 +78,7 @@ def serve(
     Raises:
         CaptionerError: the captions cannot be reviewed, or the port is taken.
     """
-    with open_session(job) as session, _listening(job.port) as listener:
+    with open_session(path, options) as session, _listening(options.port) as listener:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)
         app = make_app(session, Proposer(load, session.captions.affixes), token, port)

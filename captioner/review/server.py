@@ -8,6 +8,7 @@ one after the other; images are read, and captioned again, in others.
 from __future__ import annotations
 
 import json
+import shlex
 from collections.abc import Callable, Coroutine
 from typing import Any
 
@@ -19,6 +20,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
 from captioner.images.reading import ImageError
 from captioner.pages.render import render_page
 from captioner.review.guard import Guard
@@ -78,6 +80,7 @@ class _Server:
             package="captioner.review",
             asks_server=True,
             title=f"Review: {title}",
+            folder=shown(shlex.quote(str(self._session.captions.folder))),
             data={"title": title},
         )
         return HTMLResponse(text)

@@ -21,7 +21,7 @@ from captioner.captioning.file_output import LinesOutput
 from captioner.captioning.formats import make_writer
 from captioner.captioning.writers import CsvWriter, LineWriter
 from captioner.data.entries import IMAGE_FOLDERS
-from captioner.data.tables import NAME_FIELDS, TEXT_FIELDS
+from captioner.data.fields import NAME_FIELDS, TEXT_FIELDS
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, plain_cell, safe_cell, shown
 from captioner.files.writing import cannot_read, part_beside, replace_bytes

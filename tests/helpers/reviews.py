@@ -14,8 +14,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from captioner.review.run import ReviewJob
-
 _HEAD = "captioner: review at "
 
 Place = Callable[[str], Path]
@@ -37,9 +35,9 @@ OUTPUTS = {
 _PATHS = {"jsonl": "captions.jsonl", "csv": "captions.csv", "bom": "captions.csv"}
 
 
-def job_of(output: str) -> ReviewJob:
-    """The review of one of `OUTPUTS`, in the folder of the test."""
-    return ReviewJob(Path(_PATHS.get(output, "texts" if output == "apart" else "photos")))
+def path_of(output: str) -> Path:
+    """What is reviewed of one of `OUTPUTS`, in the folder of the test."""
+    return Path(_PATHS.get(output, "texts" if output == "apart" else "photos"))
 
 
 def texts_of(output: str) -> dict[str, str | None]:

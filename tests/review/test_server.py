@@ -151,7 +151,11 @@ def test_ctrl_c_ends_it_and_says_what_was_done(server: Server) -> None:
     assert ask(server, "POST", f"{server.path}reject", JSON, body)[0] == 200
     code, said = server.interrupt()
     assert code == 0
-    assert said.splitlines()[0] == "captioner: 1 rejected"
+    assert said.splitlines() == [
+        "captioner: 1 rejected",
+        "captioner: to teach a model with them: captioner fit --config configs/corrections.yaml "
+        "--data.root .",
+    ]
     assert sorted(path.name for path in Path().glob(".*")) == [
         ".captioner-review.sqlite",
         ".captions.jsonl.captioner",

@@ -15,7 +15,7 @@ from captioner.files.verdicts import VerdictStore
 from captioner.review.run import open_session
 from captioner.review.session import Conflict, Session
 from helpers.jobs import ended, forked, tree
-from helpers.reviews import NAMES, OUTPUTS, Caption, Place, job_of, texts_of, verdicts_in
+from helpers.reviews import NAMES, OUTPUTS, Caption, Place, path_of, texts_of, verdicts_in
 
 WRITTEN = "=two “dogs”, <wet> & happy"
 RESUMED = "captioner: 0 captioned, 5 finished before, 1 failed"
@@ -52,7 +52,7 @@ def test_captions_change_where_they_live_and_the_job_resumes(
     place(output)
     before = texts_of(output)
     assert None not in before.values()
-    with open_session(job_of(output)) as session:
+    with open_session(path_of(output)) as session:
         assert [each.item.text for each in session.reviewed() if each.item.name in NAMES] == [
             before[name] for name in sorted(NAMES)
         ]
@@ -74,10 +74,10 @@ def test_undo_goes_back_to_the_bytes_that_were_there(
 ) -> None:
     folder = place(output)
     start, before = tree(folder), texts_of(output)
-    with open_session(job_of(output)) as session:
+    with open_session(path_of(output)) as session:
         review(session, before)
         session.correct("b.jpg", WRITTEN, "a cat")
-    with open_session(job_of(output)) as session:  # also after a restart
+    with open_session(path_of(output)) as session:  # also after a restart
         undone = [session.undo() for _ in range(5)]
         assert session.counts() == {}
     assert [each and (each.item.name, each.item.text) for each in undone] == [
@@ -124,7 +124,7 @@ def test_a_kill_leaves_the_caption_and_its_verdict_of_one_mind(
     folder = place(output)
     before = texts_of(output)
     if undo:
-        with open_session(job_of(output)) as session:
+        with open_session(path_of(output)) as session:
             session.correct("b.jpg", before["b.jpg"], "a cat")
     start = tmp_path / "start"
     shutil.copytree(folder, start)
@@ -137,7 +137,7 @@ def test_a_kill_leaves_the_caption_and_its_verdict_of_one_mind(
 
         def work(moment: int = moment) -> int:
             deadly(moment)
-            with open_session(job_of(output)) as session:
+            with open_session(path_of(output)) as session:
                 if undo:
                     session.undo()
                 else:
@@ -145,7 +145,7 @@ def test_a_kill_leaves_the_caption_and_its_verdict_of_one_mind(
             return 0
 
         code = ended(forked(work))
-        with open_session(job_of(output)) as session:
+        with open_session(path_of(output)) as session:
             now = texts_of(output)
             assert now in ({**before, "b.jpg": "a cat"}, before), moment
             shown = next(each for each in session.reviewed() if each.item.name == "b.jpg")
@@ -162,7 +162,7 @@ def test_a_kill_leaves_the_caption_and_its_verdict_of_one_mind(
 def test_a_caption_that_was_changed_elsewhere_is_not_overwritten(place: Place) -> None:
     place("txt")
     before = texts_of("txt")
-    with open_session(job_of("txt")) as session:
+    with open_session(path_of("txt")) as session:
         session.correct("a.png", before["a.png"], "a dog")
         with pytest.raises(Conflict):
             session.reject("a.png", before["a.png"])
@@ -177,7 +177,7 @@ def test_a_caption_that_was_changed_elsewhere_is_not_overwritten(place: Place) -
 def test_a_file_that_was_changed_elsewhere_is_read_again(place: Place) -> None:
     place("csv")
     before = texts_of("csv")
-    with open_session(job_of("csv")) as session:
+    with open_session(path_of("csv")) as session:
         text = Path("captions.csv").read_text("utf-8")
         Path("captions.csv").write_text(text.replace(str(before["a.png"]), "by hand", 1), "utf-8")
         session.correct("b.jpg", before["b.jpg"], "a cat")
@@ -191,7 +191,7 @@ def test_a_file_that_was_changed_elsewhere_is_read_again(place: Place) -> None:
 def test_what_is_not_a_caption_is_refused(place: Place, text: str, reason: str) -> None:
     folder = place("jsonl")
     before = texts_of("jsonl")
-    with open_session(job_of("jsonl")) as session:
+    with open_session(path_of("jsonl")) as session:
         with pytest.raises(CaptionerError, match=reason):
             session.correct("a.png", before["a.png"], text)
         with pytest.raises(CaptionerError, match="not an image"):
@@ -209,7 +209,7 @@ def test_a_caption_that_cannot_be_written_has_no_verdict(
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
-    with open_session(job_of("txt")) as session:
+    with open_session(path_of("txt")) as session:
         monkeypatch.setattr(writing, "sync_file", full)
         with pytest.raises(CaptionerError, match="no space left"):
             session.correct("a.png", before["a.png"], "a dog")
@@ -222,12 +222,12 @@ def test_a_caption_that_cannot_be_written_has_no_verdict(
 
 def test_no_job_and_no_other_review_runs_meanwhile(place: Place, caption: Caption) -> None:
     place("jsonl")
-    with open_session(job_of("jsonl")):
+    with open_session(path_of("jsonl")):
         code, line = caption("jsonl")
         assert code == 2 and "captions.jsonl is in use" in line
         with (
             pytest.raises(CaptionerError, match="in use by another"),
-            open_session(job_of("jsonl")),
+            open_session(path_of("jsonl")),
         ):
             pass
     assert caption("jsonl") == (1, RESUMED)
@@ -237,7 +237,7 @@ def test_an_image_without_a_caption_gets_one(place: Place, caption: Caption) -> 
     place("txt")
     before = texts_of("txt")
     shutil.copy("photos/a.png", "photos/new.png")
-    with open_session(job_of("txt")) as session:
+    with open_session(path_of("txt")) as session:
         session.correct("new.png", None, "a new dog")
     assert Path("photos/new.txt").read_text() == "a new dog\n"
     assert caption("txt") == (1, "captioner: 0 captioned, 6 finished before, 1 failed")
@@ -249,7 +249,7 @@ def test_the_sidecar_of_another_program_stays(place: Place) -> None:
     path = Path("photos/a.png.xmp")
     foreign = path.read_bytes().replace(b"captioner", b"darktable")
     path.write_bytes(foreign)
-    with open_session(job_of("xmp")) as session:
+    with open_session(path_of("xmp")) as session:
         item = session.item("a.png")
         assert item is not None and item.text is None
         assert "never replaced" in str(item.problem)
