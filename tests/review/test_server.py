@@ -166,7 +166,7 @@ def test_without_the_extra_it_is_named(
     place: Place, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     place("jsonl")
-    monkeypatch.delitem(sys.modules, "captioner.review.run")
+    monkeypatch.delitem(sys.modules, "captioner.review.run", raising=False)
     monkeypatch.setitem(sys.modules, "uvicorn", None)
     assert cli.main(["review", "captions.jsonl"]) == 2
     assert capsys.readouterr().err == (

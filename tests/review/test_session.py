@@ -66,6 +66,11 @@ def test_captions_change_where_they_live_and_the_job_resumes(
     ]
     assert caption(output) == (1, RESUMED)
     assert texts_of(output) == as_held(output, reviewed(before))
+    code, line = caption(output, "--overwrite")
+    assert code == 2 and "that people have reviewed (3); nothing is changed" in line
+    assert texts_of(output) == as_held(output, reviewed(before))
+    assert caption(output, "--overwrite", "--yes")[0] == 1
+    assert texts_of(output) == before
 
 
 @pytest.mark.parametrize("output", OUTPUTS)
