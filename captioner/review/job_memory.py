@@ -16,8 +16,10 @@ from captioner.captioning.file_output import LinesOutput
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
-from captioner.files.journal import Checksum, Entry, Journal
+from captioner.files.journal import Checksum, Entry, Journal, key_of
 from captioner.files.resume import Fingerprint, locked
+
+Write = Callable[[Mapping[str, Any] | None], None]
 
 CORRECTED_SINCE = "its caption was corrected since: run captioner caption --embed again"
 
@@ -87,28 +89,39 @@ class JobMemory:
         """Of all images, in the order in which they were made."""
         return [] if self._journal is None else list(self._journal.live(self._journal.keys))
 
-    def change_file(self, name: str, text: str | None, write: Callable[[], None]) -> None:
+    def change_file(self, name: str, text: str | None, rows: int, write: Write) -> None:
         """Change a caption in the one file and in the memory.
 
         Args:
             name: of the image.
             text: its caption.
-            write: changes the file, where the memory does not make it.
+            rows: how many the file has.
+            write: changes the file; it gets the record that a job would write, None where the
+                image is not one of a job's.
         """
         journal, entry = self._journal, self.entry(name)
-        if journal is None or journal.kept is not None or entry is None:
-            write()
-            if journal is not None and journal.kept is not None:
-                if entry is not None:
-                    journal.add([_with_text(entry, text)])
-                assert self._output is not None
-                journal.mark_kept(Checksum.of(self._output.path))
+        if journal is None or (entry is None and journal.kept is None):
+            write(None)
             return
         assert self._output is not None
+        changed = None if entry is None else _with_text(entry, text)
+        if journal.kept is not None:
+            write(None if changed is None else changed.record)
+            journal.add([] if changed is None else [changed])
+            journal.mark_kept(Checksum.of(self._output.path))
+            return
+        assert entry is not None and changed is not None
+        # A file that lacks rows, or has old ones, is put into order at the same time.
+        is_in_order = len(journal) == rows and not journal.has_redone
         # The memory first: if this is as far as it comes, the next run completes the file.
-        journal.add([_with_text(entry, text)])
+        journal.add([changed])
         try:
-            self._output.finish(journal, journal.keys)
+            if is_in_order:
+                journal.prepare(journal.keys)
+                write(changed.record)
+                journal.fold(key_of(name))
+            else:
+                self._output.finish(journal, journal.keys)
         except CaptionerError:
             with suppress(CaptionerError):
                 journal.add([entry])

@@ -12,9 +12,9 @@ import json
 import os
 from abc import abstractmethod
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, cast
+from typing import Any, ClassVar, cast
 
 from captioner.captioning.affixes import Affixes
 from captioner.captioning.file_output import LinesOutput
@@ -65,6 +65,8 @@ class Table(Captions):
     """
 
     format: str
+    follows: ClassVar[frozenset[str]] = frozenset()
+    """Columns that change with the text."""
     _pieces: list[str]
 
     def __init__(self, path: Path, images: Path | None = None) -> None:
@@ -104,17 +106,16 @@ class Table(Captions):
         """See `Captions.write`."""
         row = self._rows[name]
         values = {**row.values, row.text_column: text}
-        piece = self._encoded(row, values)
         pieces = [*self._pieces]
-        pieces[row.place] = piece
 
-        def write() -> None:
-            data = (encode_text(each) for each in pieces)
-            replace_bytes(self.path, data, part_beside(self.path))
+        def write(record: Mapping[str, Any] | None) -> None:
+            values.update((key, record[key]) for key in self.follows & values.keys() if record)
+            pieces[row.place] = self._encoded(row, values)
+            replace_bytes(self.path, map(encode_text, pieces), part_beside(self.path))
 
-        self._memory.change_file(name, text, write)
+        self._memory.change_file(name, text, len(self._rows), write)
         self._pieces = pieces
-        self._rows[name] = _Row(row.place, row.line, values, row.name_column, row.text_column)
+        self._rows[name] = replace(row, values=values)
         self._items[name] = self._item(self._rows[name])
         self._stamp = _stamp(self.path)
 
@@ -224,6 +225,7 @@ class JsonlCaptions(Table):
     """An object on each line."""
 
     format = "jsonl"
+    follows = frozenset({"embed_error"})
 
     def _parse(self, text: str) -> tuple[list[str], list[tuple[int, int, Row]]]:
         rows: list[tuple[int, int, Row]] = []
