@@ -63,6 +63,11 @@ class FileOutput(Output):
         except ValueError:  # On Windows, another drive.
             return printable(path)
 
+    @property
+    def verdicts(self) -> tuple[Path, str]:
+        """See `Output.verdicts`."""
+        return self.path.parent, self.path.name
+
     def is_there(self) -> bool:
         """See `Output.is_there`."""
         return self.path.exists()

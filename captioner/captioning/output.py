@@ -43,6 +43,11 @@ class Output(ABC):
             CaptionerError: names it, the reason and the remedy.
         """
 
+    @property
+    @abstractmethod
+    def verdicts(self) -> tuple[Path, str]:
+        """What people said of its captions: see `captioner.files.verdicts.VerdictStore`."""
+
     @abstractmethod
     def is_there(self) -> bool:
         """Whether there is something that a job without a journal would replace."""

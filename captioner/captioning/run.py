@@ -38,6 +38,7 @@ from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, base_folder, find_files
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
+from captioner.files.verdicts import count_verdicts
 from captioner.files.writing import is_blank, make_folder
 from captioner.images.kinds import IMAGES
 from captioner.images.reading import READER_VERSION
@@ -89,8 +90,8 @@ class KeptRun(CaptionRun):
         with ExitStack() as stack:
             make_folder(self._output.state.parent)
             in_use = (
-                f"{self._output.name} is in use by another `captioner caption`; wait for it, or "
-                "choose another --output"
+                f"{self._output.name} is in use by another `captioner caption` or `captioner "
+                "review`; wait for it, or choose another --output"
             )
             lock = self._output.state.with_name(f"{self._output.state.name}.lock")
             stack.enter_context(locked(lock, in_use))
@@ -181,6 +182,13 @@ class KeptRun(CaptionRun):
                 f"--overwrite would replace {files} with text that captioner has not written, or "
                 "that was changed since; nothing is changed: --missing-only keeps such text, "
                 "--overwrite --yes replaces it"
+            )
+        reviewed = count_verdicts(*self._output.verdicts)
+        if reviewed:
+            raise CaptionerError(
+                f"--overwrite would replace captions of {self._output.name} that people have "
+                f"reviewed ({reviewed}); nothing is changed: without --overwrite they stay, "
+                "--overwrite --yes replaces them"
             )
 
     def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:

@@ -46,6 +46,11 @@ class SidecarsOutput(Output):
         """See `Output.check_place`."""
         check_folder(self._folder)
 
+    @property
+    def verdicts(self) -> tuple[Path, str]:
+        """See `Output.verdicts`."""
+        return self._folder, f"*{self._writer.suffix}"
+
     def is_there(self) -> bool:
         """See `Output.is_there`."""
         return False  # Other files may lie there: each image's own is looked at.

@@ -283,6 +283,14 @@ class Journal:
         """Keep what is pending, and nothing else: the output is that, and complete."""
         self._arrange(self._store.mark_of("pending"))
 
+    def fold(self, key: Key) -> None:
+        """The same where the newest record is all that is new: it takes the place of the first."""
+        number, first = self._live[key], self._firsts[self._keys.index(key)]
+        assert number == self._store.last != first, "the newest record is of this image"
+        self._store.fold(first, pending=None)
+        self._live[key] = first
+        self.has_redone = self._store.last != len(self._live)
+
     def drop_pending(self) -> None:
         """Forget it: the output is what it was."""
         self._store.mark(pending=None)

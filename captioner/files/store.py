@@ -223,6 +223,24 @@ class Store:
             self._db.executemany(_SET, _pairs(values))
         self._values |= values
 
+    def fold(self, to: int, **marks: Any) -> None:
+        """Put the newest record in the place of an older one, and set marks: all of it or nothing.
+
+        Args:
+            to: the number of the older one.
+            marks: JSON primitives.
+
+        Raises:
+            CaptionerError: it cannot be written.
+        """
+        values = _named(marks)
+        with self._transaction():
+            self._db.execute("DELETE FROM records WHERE id=?", (to,))
+            self._db.execute("UPDATE records SET id=? WHERE id=?", (to, self.last))
+            self._db.executemany(_SET, _pairs(values))
+        self._values |= values
+        self.last -= 1
+
     def arrange(self, numbers: Iterable[int], **marks: Any) -> None:
         """Keep these records only, in this order and numbered anew, and these marks only.
 
