@@ -41,7 +41,13 @@ from captioner.pages.video_index import INDEX, TagPages
 from captioner.tagging.ledger import LINES, MIN_CONFIDENCE, STATE, Ledger
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
-from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
+from captioner.tagging.writers import (
+    TAG_WRITERS,
+    CsvTagWriter,
+    HtmlTagWriter,
+    TagWriter,
+    summary_line,
+)
 from captioner.version import __version__
 from captioner.video.events import Failed
 from captioner.video.finding import VIDEOS
@@ -65,6 +71,7 @@ class TagJob:
         overwrite: do everything again and replace what is there.
         min_caption_confidence: captions that are less sure, in [0, 1], get no subtitle; None for
             what the model's calibration says (`captioner.model.tags.unsure_below`).
+        csv_bom: begin CSV with a byte order mark, by which Excel knows UTF-8.
     """
 
     output_dir: Path
@@ -75,6 +82,7 @@ class TagJob:
     batch_size: int = FrameBatchOptions.batch_size
     overwrite: bool = False
     min_caption_confidence: float | None = None
+    csv_bom: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in TAG_WRITERS]
@@ -87,6 +95,8 @@ class TagJob:
             raise ValueError(
                 f"min_caption_confidence={self.min_caption_confidence!r}: give a number from 0 to 1"
             )
+        if self.csv_bom and CsvTagWriter.format not in self.formats:
+            raise ValueError(f"csv_bom: is for the format csv, not for {', '.join(self.formats)}")
 
     def min_confidence(self, model: CaptionModel) -> float:
         """Of captions as subtitles, in [0, 1]."""
@@ -197,7 +207,10 @@ class _Output:
     ) -> None:
         self._folder = job.output_dir
         self._about = about
-        self._writers = [TAG_WRITERS[name](min_confidence=min_confidence) for name in job.formats]
+        self._writers = [
+            TAG_WRITERS[name](min_confidence=min_confidence, csv_bom=job.csv_bom)
+            for name in job.formats
+        ]
         pages = TagPages(job.output_dir)
         # An index that an earlier run made is kept true, whatever this one writes.
         self._pages = pages if HtmlTagWriter.format in job.formats or pages.has_index() else None
@@ -345,6 +358,7 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "device": model.device.type,
         "precision": model.precision,
-        # Without it: as in folders from before there was such a setting.
+        # Without them: as in folders from before there were such settings.
         **({MIN_CONFIDENCE: min_confidence} if min_confidence else {}),
+        **({"csv_bom": True} if job.csv_bom else {}),
     }
