@@ -148,8 +148,8 @@ def _check_output(args: argparse.Namespace) -> None:
     for name in ("resume", "overwrite", "format", "csv_bom"):
         if getattr(args, name) and args.format != (TextTagWriter.format,):
             raise CaptionerError(
-                f"--{name.replace('_', '-')}: without --output-dir a summary is printed and no file is written; add "
-                "--output-dir DIR"
+                f"--{name.replace('_', '-')}: without --output-dir a summary is printed and no "
+                "file is written; add --output-dir DIR"
             )
 
 

@@ -67,7 +67,7 @@ class Look:
     """What a report shows of an image.
 
     Attributes:
-        thumbnail: a file in `Lookout.folder`; None where the image cannot be read.
+        thumbnail: a file in `ReportImages.folder`; None where the image cannot be read.
         problem: why not, in a few words.
         attention: ``word_probs``, the probabilities of the words; ``levels``, the weights in 256
             steps (T, R) in base64; ``window``, the part of the image they lie over, where it is not
@@ -90,7 +90,7 @@ class _Read:
     size: tuple[int, int] = (1, 1)
 
 
-class Lookout:
+class ReportImages:
     """Looks at images, and keeps what it saw; a context manager.
 
     Attributes:
@@ -124,7 +124,7 @@ class Lookout:
         if self._cache is not None:
             self._cache.__exit__(*exc_info)
 
-    def look(self, images: Iterable[ReportImage]) -> Generator[Look, None, None]:
+    def read(self, images: Iterable[ReportImage]) -> Generator[Look, None, None]:
         """Look at images lazily, in their order.
 
         Raises:
