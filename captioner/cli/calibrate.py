@@ -48,7 +48,9 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(args: argparse.Namespace) -> int:
     from captioner.data.datasets import joined
+    from captioner.evaluation.calibration_fit import check_installed
 
+    check_installed()
     check_model(args)
     check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     chosen = options_of(DataOptions, args)
@@ -63,11 +65,9 @@ def _calibrate(args: argparse.Namespace) -> int:
         save_calibrated,
         without_training_images,
     )
-    from captioner.evaluation.calibration_fit import check_installed
     from captioner.evaluation.evaluate import save_json
     from captioner.model.model_file import file_sha256
 
-    check_installed()
     model = model_of(args)
     if held_out and model.tag_head is not None and model.lexicon is not None:
         # It was fitted to more images than these, or to these.
