@@ -299,14 +299,19 @@ def test_a_model_is_described_with_both(tiny_model: CaptionModel) -> None:
 
 
 def test_a_base_install_is_refused_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_file: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    nothing = tmp_path / "nothing"
-    assert run("--model", nothing, "--data", nothing, "--output", tmp_path / "m.safetensors") == 2
+    output = tmp_path / "m.safetensors"
+    assert run("--model", model_file, "--data", folder, "--output", output) == 2
     assert 'scikit-learn, which is not installed; pip install "captioner[train]"' in (
         capsys.readouterr().err
     )
+    assert not output.exists()
 
 
 @pytest.fixture
