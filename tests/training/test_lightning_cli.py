@@ -124,6 +124,7 @@ def test_the_stages_of_the_world_train_one_after_the_other(
         "finetune",
         "decoder",
         "finetune_again",
+        "larger",
         "self_critical",
     ):
         path = ROOT / "configs" / f"world_{stage}.yaml"
