@@ -378,7 +378,7 @@ def test_a_model_to_start_from_gives_words_and_frozen_encoder(
     model = CaptionModel.build(FROZEN, decoder, Tokenizer(["a", "zebra"]))
     model.save(tmp_path / "start.safetensors")
     start = CaptionModel.load(tmp_path / "start.safetensors")  # rounded to half precision
-    data = make(init_from=str(tmp_path / "start.safetensors"))
+    data = make(init_from=str(tmp_path / "start.safetensors"), min_count=1000)
     torch.manual_seed(6)
     data.setup("fit")
     assert data.tokenizer.words == ("a", "zebra")
