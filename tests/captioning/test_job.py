@@ -109,11 +109,12 @@ def test_a_folder_that_was_moved_is_the_same_and_another_image_of_the_name_is_no
     photos.rename("moved")
     assert "0 captioned, 6 finished before" in run("moved", "--output", "out.jsonl")[1]
     draw(Path("other"), ["a.png"], first_seed=9)
-    for more in ([], ["--append"]):
-        code, errors = run("other/a.png", "--output", "out.jsonl", *more)
-        assert code == 2
-        assert f"out.jsonl holds the caption of another a.png ({photos}/a.png)" in errors
+    code, errors = run("other/a.png", "--output", "out.jsonl")
+    assert code == 2
+    assert f"out.jsonl holds the caption of another a.png ({photos}/a.png)" in errors
     assert names_in(Path("out.jsonl")) == NAMES
+    assert run("other/a.png", "--output", "out.jsonl", "--append")[0] == 0
+    assert names_in(Path("out.jsonl")) == [*NAMES, "other/a.png"]
 
 
 @pytest.mark.arithmetic
