@@ -114,7 +114,9 @@ class SidecarsOutput(Output):
     def write_missing(self, file: SourceFile, entry: Entry) -> None:
         """See `Output.write_missing`."""
         target = self._writer.target(file.path, file.name)
-        if entry.record["text"] is not None and not exists(target):
+        # A text file that somebody has emptied is no caption; it is theirs unless one is wanted.
+        is_there = self._writer.is_taken(target) if self._missing_only else exists(target)
+        if entry.record["text"] is not None and not is_there:
             self._write(target, entry)
 
     def remove_outdated(self, known: Sequence[Entry]) -> None:

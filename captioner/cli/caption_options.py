@@ -41,8 +41,6 @@ examples:
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
 
-Other files in a folder (raw photos, videos) are counted by kind, in one line at the end.
-
 HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
 and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
 (videos, what has no extra) are counted by kind, in one line at the end.

@@ -74,8 +74,8 @@ def _side(bits: _Bits, in_eights: bool) -> int:
 
 def _preview_side(bits: _Bits, in_eights: bool) -> int:
     steps = _PREVIEW_EIGHTS if in_eights else _PREVIEW
-    least, count = steps[bits.take(2)]
-    return (8 if in_eights else 1) * (least + bits.take(count))
+    smallest, count = steps[bits.take(2)]
+    return (8 if in_eights else 1) * (smallest + bits.take(count))
 
 
 class _Bits:

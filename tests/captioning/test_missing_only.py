@@ -46,7 +46,11 @@ def test_text_files_that_are_there_keep_their_bytes(
 def test_an_empty_text_file_is_no_caption(photos: Path, run, half: dict[str, bytes]) -> None:
     (photos / "d.txt").write_text(" \n")
     assert run(str(photos), *TXT)[1].startswith("captioner: 4 captioned, 2 kept")
-    assert (photos / "d.txt").read_text("utf-8").strip()
+    caption = (photos / "d.txt").read_bytes()
+    assert caption.strip()
+    (photos / "d.txt").write_bytes(b"")  # emptied since
+    assert run(str(photos), *TXT)[0] == 0
+    assert (photos / "d.txt").read_bytes() == caption
 
 
 def test_a_text_file_with_the_full_name_of_its_image_is_its_caption(
