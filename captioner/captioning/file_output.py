@@ -20,7 +20,7 @@ from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, printable
 from captioner.files.journal import Checksum, Entry, Journal, Key, journal_beside
-from captioner.files.store import part_of
+from captioner.files.store import temporary_path
 from captioner.files.writing import (
     cannot_read,
     cannot_write,
@@ -109,7 +109,7 @@ class FileOutput(Output):
     def _rewrite(self, journal: Journal, keys: Iterable[Key]) -> None:
         """Put another file in its place, and let the journal be of that one."""
         journal.prepare(keys)
-        replace_bytes(self.path, self._pieces(journal.pending()), part_of(self.state))
+        replace_bytes(self.path, self._pieces(journal.pending()), temporary_path(self.state))
         journal.promote()
 
     def recover(self, journal: Journal) -> None:
@@ -174,7 +174,7 @@ class LinesOutput(FileOutput):
 
         None if somebody has changed it.
         """
-        pieces = self._pieces(journal.streamed())
+        pieces = self._pieces(journal.in_append_order())
         self._end = 0
         if journal.kept is not None:
             next(pieces)  # the header is part of what is kept
@@ -249,7 +249,7 @@ class ListOutput(FileOutput):
 
     def is_as_written(self, journal: Journal) -> bool:
         """See `FileOutput.is_as_written`."""
-        return journal.was_complete and self._consists_of(self._pieces(journal.published()))
+        return journal.was_complete and self._consists_of(self._pieces(journal.as_published()))
 
     def is_late(self, journal: Journal) -> bool:
         """See `Output.is_late`."""

@@ -211,7 +211,7 @@ class KeptRun(CaptionRun):
         """Look at all images, but not into them, and refuse what cannot go well."""
         listed: set[Key] = set()
         if journal is not None and self.job.append:
-            self._known_paths = {key_of(e.source.path) for e in journal.live(journal.keys)}
+            self._known_paths = {key_of(e.source.path) for e in journal.latest(journal.keys)}
             self._appended_to = journal if self._output.holds_all else None
         is_begun = journal is not None and journal.replaces is True and not journal.was_complete
         self._output.may_replace = self.job.overwrite or (is_begun and not self.job.missing_only)
@@ -267,7 +267,7 @@ class KeptRun(CaptionRun):
             # What is left out by now has been captioned before: it stays.
             everything = {key_of(file.name) for file in find_files(self.job.paths, IMAGES, None)}
             others = [key for key in others if key not in everything]
-        other = next((e for e in journal.live(others) if not e.has_failed), None)
+        other = next((e for e in journal.latest(others) if not e.has_failed), None)
         if other is not None:
             raise CaptionerError(
                 f"output {self._output.name} holds captions of other images (as {other.name}): "
@@ -370,7 +370,9 @@ class KeptRun(CaptionRun):
         listed = set(self._keys)
         others = [key for key in journal.keys if key not in listed]
         gone = {
-            key for key, entry in zip(others, journal.live(others), strict=True) if entry.has_failed
+            key
+            for key, entry in zip(others, journal.latest(others), strict=True)
+            if entry.has_failed
         }
         if not gone and [key for key in journal.keys if key in listed] == list(self._keys):
             return journal.keys  # nothing is new: what is left out by now stays in its place

@@ -214,12 +214,12 @@ class Journal:
         number = self._live.get(key_of(name))
         return None if number is None else self._entry(number)
 
-    def live(self, keys: Iterable[Key]) -> Iterator[Entry]:
+    def latest(self, keys: Iterable[Key]) -> Iterator[Entry]:
         """The entries of these images, which are known."""
         for key in keys:
             yield self._entry(self._live[key])
 
-    def streamed(self) -> Iterator[Entry]:
+    def in_append_order(self) -> Iterator[Entry]:
         """What an output holds to which each image was added when it first appeared.
 
         Without what was kept.
@@ -228,7 +228,7 @@ class Journal:
         first = 0 if kept is None else bisect_right(self._firsts, kept["last"])
         return map(self._entry, self._firsts[first:])
 
-    def published(self) -> Iterator[Entry]:
+    def as_published(self) -> Iterator[Entry]:
         """What the output held when it was last complete."""
         end = bisect_right(self._firsts, self._store.mark_of("complete") or 0)
         return map(self._entry, self._firsts[:end])

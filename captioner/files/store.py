@@ -283,7 +283,7 @@ class Store:
         return DamagedStore(f"{shown(self.path)} is damaged; {self._kind.remedy}")
 
 
-def part_of(path: Path) -> Path:
+def temporary_path(path: Path) -> Path:
     """The temporary name of a store and of the output that it is beside.
 
     It is the same in every run, so that a file left by a killed run is written over.
@@ -307,7 +307,7 @@ def _build(
     marks: Mapping[str, Any],
 ) -> None:
     """Write a whole store under its temporary name."""
-    unfinished = part_of(path)
+    unfinished = temporary_path(path)
     try:
         with unfinished.open("wb"):
             pass  # Made here and not by SQLite, it gets the permissions of every other file.
@@ -344,7 +344,7 @@ def _put_in_place(path: Path) -> None:
             db.execute("PRAGMA locking_mode=EXCLUSIVE")
             _undo_unfinished(db)
         second.unlink(missing_ok=True)
-    rename_file(part_of(path), path)
+    rename_file(temporary_path(path), path)
 
 
 def _connect(path: Path, only_read: bool = False) -> sqlite3.Connection:

@@ -87,7 +87,7 @@ class JobMemory:
 
     def entries(self) -> list[Entry]:
         """Of all images, in the order in which they were made."""
-        return [] if self._journal is None else list(self._journal.live(self._journal.keys))
+        return [] if self._journal is None else list(self._journal.latest(self._journal.keys))
 
     def change_file(self, name: str, text: str | None, rows: int, write: Write) -> None:
         """Change a caption in the one file and in the memory.

@@ -12,22 +12,15 @@ import html
 import io
 import json
 import re
-import textwrap
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
-from itertools import accumulate, pairwise
 from typing import Any, ClassVar
 
 from captioner.files.escaping import escaped, safe_cell
-from captioner.tagging.passages import Passage, passages
+from captioner.tagging.passages import passages
+from captioner.tagging.subtitles import make_cues
 
 Record = Mapping[str, Any]
-
-LINE_LENGTH = 42  # characters of a subtitle's line
-LINES = 2
-LONGEST_CUE_MS = 7000
-LATEST_MS = 100 * 3_600_000 - 1  # SRT has two digits for the hours
 
 
 class TagWriter(ABC):
@@ -226,95 +219,6 @@ def summary_line(record: Record) -> dict[str, Any]:
         "calibrated": record["model"].get("calibrated"),
         "tags": [{key: tag[key] for key in keys} for tag in record["tags"]],
     }
-
-
-# --- subtitles -----------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Cue:
-    """One subtitle.
-
-    Attributes:
-        start_ms: when it appears, in milliseconds.
-        end_ms: when it is gone; later than `start_ms`.
-        lines: one or two, of at most `LINE_LENGTH` characters.
-    """
-
-    start_ms: int
-    end_ms: int
-    lines: tuple[str, ...]
-
-
-def make_cues(segments: Iterable[Mapping[str, Any]], min_confidence: float = 0.0) -> list[Cue]:
-    """The subtitles of a video, in the order of time; none overlap.
-
-    Neighbouring segments with one caption, whatever cuts are between them, have one subtitle. It is
-    shown from their start for at most `LONGEST_CUE_MS`. A text that needs more than two lines
-    becomes several, which share the segments' time in proportion to their length;
-    each is shown from the start of its share, for as long at most. What would be shown for less
-    than a millisecond, or later than SRT can say, is left out.
-
-    Args:
-        segments: of a record.
-        min_confidence: captions that are less sure, in the mean over their time, have none.
-    """
-    cues: list[Cue] = []
-    for passage in passages(segments):
-        if passage.text is not None and passage.confidence >= min_confidence:
-            cues += _cues_of(passage, passage.text)
-    return cues
-
-
-def _cues_of(passage: Passage, text: str) -> Iterable[Cue]:
-    texts = _fit(text)
-    # A passage's end is the next one's start: rounded alike, they cannot overlap.
-    start_ms = round(1000 * passage.start_s)
-    end_ms = min(round(1000 * passage.end_s), LATEST_MS)
-    lengths = [sum(map(len, lines)) for lines in texts]
-    edges_ms = [
-        start_ms + (end_ms - start_ms) * done // max(1, sum(lengths))
-        for done in accumulate(lengths, initial=0)
-    ]
-    for lines, (from_ms, to_ms) in zip(texts, pairwise(edges_ms), strict=True):
-        if to_ms > from_ms:
-            yield Cue(from_ms, min(to_ms, from_ms + LONGEST_CUE_MS), lines)
-
-
-# Nothing can show these, WebVTT forbids the first and UTF-8 cannot hold the last.
-_UNPRINTABLE = re.compile("[\x00-\x1f\x7f-\x9f\ud800-\udfff]")
-
-
-def _fit(text: str) -> list[tuple[str, ...]]:
-    """The lines of each of the cues that a text needs."""
-    text = _UNPRINTABLE.sub("\ufffd", " ".join(text.split()))
-    lines = _wrap(text, LINE_LENGTH)
-    if len(lines) > LINES:
-        # The narrowest that needs no more lines: then the last cue is not a left-over word.
-        longest = min(LINE_LENGTH, max(map(len, text.split())))
-        widths = range(longest, LINE_LENGTH)
-        narrow = (narrower for width in widths if len(narrower := _wrap(text, width)) == len(lines))
-        lines = next(narrow, lines)
-    return [_balanced(lines[i : i + LINES]) for i in range(0, len(lines), LINES)]
-
-
-def _wrap(text: str, width: int) -> list[str]:
-    return textwrap.wrap(text, width, break_on_hyphens=False)
-
-
-def _balanced(lines: list[str]) -> tuple[str, ...]:
-    """The same words on one line or on two of similar length.
-
-    A second line of a single word is what is taken if nothing else fits.
-    """
-    words = " ".join(lines).split()
-    whole = " ".join(words)
-    if len(whole) <= LINE_LENGTH:
-        return (whole,)
-    breaks = range(1, len(words))
-    ways = [(" ".join(words[:i]), " ".join(words[i:])) for i in breaks]
-    fitting = [way for way in ways if max(map(len, way)) <= LINE_LENGTH]
-    return min(fitting, key=lambda way: (" " not in way[1], max(map(len, way))))
 
 
 # --- the summary ---------------------------------------------------------------------------
