@@ -107,13 +107,20 @@ class Table(Captions):
         row = self._rows[name]
         values = {**row.values, row.text_column: text}
         pieces = [*self._pieces]
+        is_written = False
 
         def write(record: Mapping[str, Any] | None) -> None:
+            nonlocal is_written
+            is_written = True
             values.update((key, record[key]) for key in self.follows & values.keys() if record)
             pieces[row.place] = self._encoded(row, values)
             replace_bytes(self.path, map(encode_text, pieces), part_beside(self.path))
 
         self._memory.change_file(name, text, len(self._rows), write)
+        if not is_written:  # The job's own rules put the whole file into order.
+            self._read()
+            self._make_items()
+            return
         self._pieces = pieces
         self._rows[name] = replace(row, values=values)
         self._items[name] = self._item(self._rows[name])

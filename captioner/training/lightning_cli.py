@@ -22,7 +22,7 @@ from captioner.files.escaping import shown
 from captioner.networks.configs import MIN_SIDE, DecoderConfig, EncoderConfig
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
-from captioner.training.outcome import best_text, scores_text, start_text, warnings_of
+from captioner.training.outcome import best_text, no_gain_text, scores_text, start_text, warnings_of
 from captioner.training.run_folder import (
     LastCheckpoint,
     RunFolder,
@@ -233,7 +233,10 @@ class CaptionCLI(LightningCLI):
         value, monitor = float(best.best_model_score), str(best.monitor)
         run_dir = Path(self.config.fit.run_dir)
         if monitor in self._start.scores:
-            print(start_text(monitor, self._start.scores[monitor], value))
+            before = self._start.scores[monitor]
+            print(start_text(monitor, before, value))
+            if value <= before:
+                print(f"captioner: {no_gain_text(monitor)}", file=sys.stderr)
         print(best_text(monitor, value, Path(best.best_model_path), run_dir))
         task, data = self.model, self.datamodule
         if monitor == "val/cider_d" and task.objective == "cross_entropy":

@@ -54,6 +54,14 @@ def start_text(monitor: str, before: float, after: float) -> str:
     return f"validation {label} before training: {scale * before:.2f}, after it: {change:+.2f}"
 
 
+def no_gain_text(monitor: str) -> str:
+    """What to say where the best checkpoint scores no better than the weights before training."""
+    return (
+        f"the validation {_shown_as(monitor)[0]} did not rise above that before training: the "
+        "model to start from does as well; give more captions, or lower --model.lr_decoder"
+    )
+
+
 def best_text(monitor: str, value: float, checkpoint: Path, run_dir: Path) -> str:
     """The score of the checkpoint that was kept, and what to do with it."""
     label, scale = _shown_as(monitor)

@@ -205,24 +205,29 @@ def test_what_is_not_a_caption_is_refused(place: Place, text: str, reason: str) 
     assert not (folder / ".captioner-review.sqlite").exists()
 
 
+@pytest.mark.parametrize("output", ["jsonl", "txt"])
 def test_a_caption_that_cannot_be_written_has_no_verdict(
-    place: Place, monkeypatch: pytest.MonkeyPatch
+    output: str, place: Place, caption: Caption, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = place("txt")
-    before = texts_of("txt")
+    place(output)
+    before = texts_of(output)
 
     def full(*args: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise writing.cannot_write("it", OSError(28, "No space left on device"))
 
-    with open_session(path_of("txt")) as session:
-        monkeypatch.setattr(writing, "sync_file", full)
-        with pytest.raises(CaptionerError, match="no space left"):
-            session.correct("a.png", before["a.png"], "a dog")
-        monkeypatch.undo()
+    with open_session(path_of(output)) as session:
+        with monkeypatch.context() as context:
+            context.setattr(writing, "sync_file", full)
+            with pytest.raises(CaptionerError, match="no space left"):
+                session.correct("a.png", before["a.png"], "a dog")
         assert [each.verdict for each in session.reviewed()] == [None] * 6
-    os.chdir(folder)
-    assert texts_of("txt") == before
-    assert verdicts_in(folder / "photos") == []
+        assert texts_of(output) == before
+        assert verdicts_in(session.captions.folder) == []
+        session.correct("b.jpg", before["b.jpg"], "a cat")  # there is room again
+        session.correct("z.jpg", before["z.jpg"], "a bird")
+    assert texts_of(output) == {**before, "b.jpg": "a cat", "z.jpg": "a bird"}
+    assert caption(output) == (1, RESUMED)
+    assert texts_of(output) == {**before, "b.jpg": "a cat", "z.jpg": "a bird"}
 
 
 def test_no_job_and_no_other_review_runs_meanwhile(place: Place, caption: Caption) -> None:

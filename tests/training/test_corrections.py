@@ -35,11 +35,12 @@ def test_corrections_teach_a_model_and_its_score_before_is_reported(
     options += [f"--model.init_from={model}", "--trainer.max_epochs=2", "--data.min_count=1"]
     capsys.readouterr()
     assert cli.main(["fit", "--config", CONFIG, *QUIET, *options]) == 0
-    said = capsys.readouterr().out
+    said, warned = capsys.readouterr()
     found = re.search(r"^validation CIDEr-D before training: (.+), after it: ([+-].+)$", said, re.M)
     assert found is not None
     best = max(scores(run))
     assert float(found[1]) + float(found[2]) == pytest.approx(100 * best, abs=0.02)
+    assert ("did not rise" in warned) == (float(found[2]) <= 0)
     taught = load_checkpoint(run / "checkpoints" / "best.ckpt")
     assert sum(taught.provenance["data"]["images"].values()) == 40
     assert 1 <= taught.provenance["data"]["images"]["dev"] <= 15
