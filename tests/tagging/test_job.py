@@ -374,7 +374,7 @@ def test_an_output_that_cannot_be_written(
     (tmp_path / "file").write_text("in the way")
     arguments = ["tag", f"{folder}/a.avi", "--output-dir"]
     assert cli.main([*arguments, str(tmp_path / "file" / "out"), *options]) == 2
-    assert "file/out cannot be created: a file has its name" in capsys.readouterr().err
+    assert "file is not a folder: files cannot be written below it" in capsys.readouterr().err
     closed = shared_folder / "closed"
     closed.mkdir(mode=0o555)
     model = CaptionModel.load(options[1])
