@@ -9,7 +9,9 @@ Needs Chromium and Playwright (see CONTRIBUTING.md). A new page gets a function 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
+import subprocess
 import sys
 import tempfile
 import time
@@ -32,10 +34,10 @@ def run(*arguments: str | Path) -> None:
     assert captioner([str(each) for each in arguments]) == 0, arguments
 
 
-def open_page(browser: Browser, path: Path, width: int, height: int, **options: Any) -> Page:
-    """A page in a window of this size, with its images loaded."""
+def open_page(browser: Browser, path: Path | str, width: int, height: int, **options: Any) -> Page:
+    """A page, of a file or an address, in a window of this size, with its images loaded."""
     page = browser.new_page(viewport={"width": width, "height": height}, **options)
-    page.goto(path.absolute().as_uri(), wait_until="load")
+    page.goto(path if isinstance(path, str) else path.absolute().as_uri(), wait_until="load")
     # Playwright's own way of waiting needs `eval`, which the pages forbid.
     while not page.evaluate("[...document.images].every((each) => each.complete)"):
         time.sleep(0.05)
@@ -128,6 +130,24 @@ def videos(browser: Browser, folder: Path, output: Path) -> None:
     page.screenshot(path=output)
 
 
+def review(browser: Browser, folder: Path, output: Path) -> None:
+    captions = folder / "captions.jsonl"
+    run("caption", EXAMPLES, "--output", captions, "--tags", "0.1", "--quiet")
+    command = [sys.executable, "-m", "captioner", "review", str(captions), "--no-browser"]
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as server:
+        assert server.stderr is not None
+        address = re.search(r"http://\S+", server.stderr.readline())
+        assert address is not None
+        page = open_page(browser, address[0], 1240, 800)
+        page.locator("#name").filter(has_text="astronaut").wait_for()
+        page.locator("#text").fill("an astronaut in an orange suit in front of a flag")
+        for key in ("Enter", "j", "j", "x"):
+            page.keyboard.press(key)
+        page.wait_for_timeout(1000)  # the images are there when they are there
+        page.screenshot(path=output)
+        server.terminate()
+
+
 # The name of an image -> what makes it, given a folder for its files.
 SHOTS: dict[str, Callable[[Browser, Path, Path], None]] = {
     "report": report,
@@ -139,6 +159,7 @@ SHOTS: dict[str, Callable[[Browser, Path, Path], None]] = {
     "video-dark": video_dark,
     "video-phone": video_phone,
     "videos": videos,
+    "review": review,
 }
 
 

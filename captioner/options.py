@@ -31,6 +31,7 @@ class Description:
         minimum: the smallest number.
         above: all numbers are greater than this.
         maximum: the greatest number.
+        below: all numbers are less than this.
     """
 
     kind: type
@@ -42,6 +43,7 @@ class Description:
     minimum: float = -math.inf
     above: float | None = None
     maximum: float = math.inf
+    below: float | None = None
 
     def allows(self, value: object) -> bool:
         """Whether an option may have this value; None is not asked for here."""
@@ -50,7 +52,9 @@ class Description:
             if not isinstance(value, numbers) or isinstance(value, bool):
                 return False
             is_above = self.above is None or value > self.above
-            return is_above and self.minimum <= value <= self.maximum  # NaN is in no range
+            is_below = self.below is None or value < self.below
+            # NaN is in no range.
+            return is_above and is_below and self.minimum <= value <= self.maximum
         if self.kind is tuple:
             if not isinstance(value, Sequence) or isinstance(value, str):
                 return False
@@ -69,6 +73,8 @@ class Description:
             words = "give a list of words, such as ['blurry']"
             return {bool: "give True or False", str: "give a text"}.get(self.kind, words)
         number = "give a whole number" if self.kind is int else "give a number"
+        if self.above is not None and self.below is not None:
+            return f"{number} between {self.above:g} and {self.below:g}"
         if self.above is not None:
             most = "" if self.maximum == math.inf else f" and at most {self.maximum:g}"
             return f"{number} above {self.above:g}{most}"

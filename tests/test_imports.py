@@ -33,6 +33,7 @@ def modules_after(code: str, cwd: Path) -> set[str]:
         ["export", "--help"],
         ["report", "--help"],
         ["explain", "--help"],
+        ["review", "--help"],
         ["report-training", "--help"],
         ["fit", "--help"],
         ["validate", "--help"],
@@ -52,7 +53,7 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
         loaded & {"torch", "torchvision", "timm", "numpy", "PIL", "pytorch_lightning", "jinja2"}
         == set()
     )
-    assert loaded & {"matplotlib", "tensorboard", "nltk", "sklearn"} == set()
+    assert loaded & {"matplotlib", "tensorboard", "nltk", "sklearn", "starlette"} == set()
 
 
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:

@@ -22,6 +22,8 @@ WORDS = "give a list of words, such as ['blurry']"
          "give a number of at least 0"),
         (Description(float, above=0, maximum=1), [1e-9, 1], [0, 1.1, math.nan],
          "give a number above 0 and at most 1"),
+        (Description(float, above=0, below=1), [1e-9, 0.5], [0, 1, math.nan],
+         "give a number between 0 and 1"),
         (Description(float, above=0), [5, math.inf], [0, -1], "give a number above 0"),
         (Description(str), ["", "a"], [1, None, ("a",)], "give a text"),
         (Description(str, choices=("a", "b")), ["a"], ["", "c", 1], "choose from a, b"),

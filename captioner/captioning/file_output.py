@@ -63,6 +63,11 @@ class FileOutput(Output):
         except ValueError:  # On Windows, another drive.
             return printable(path)
 
+    @property
+    def verdicts(self) -> tuple[Path, str]:
+        """See `Output.verdicts`."""
+        return self.path.parent, self.path.name
+
     def is_there(self) -> bool:
         """See `Output.is_there`."""
         return self.path.exists()
@@ -112,12 +117,12 @@ class FileOutput(Output):
         # What is pending counts if its output is there.
         if not journal.has_pending:
             return
-        if self.is_there() and self._is_made_of(self._pieces(journal.pending())):
+        if self.is_there() and self._consists_of(self._pieces(journal.pending())):
             journal.promote()
         else:
             journal.drop_pending()
 
-    def _is_made_of(self, pieces: Iterable[bytes]) -> bool:
+    def _consists_of(self, pieces: Iterable[bytes]) -> bool:
         size, crc = 0, 0
         for piece in pieces:
             size, crc = size + len(piece), crc32(piece, crc)
@@ -244,7 +249,7 @@ class ListOutput(FileOutput):
 
     def is_as_written(self, journal: Journal) -> bool:
         """See `FileOutput.is_as_written`."""
-        return journal.was_complete and self._is_made_of(self._pieces(journal.published()))
+        return journal.was_complete and self._consists_of(self._pieces(journal.published()))
 
     def is_late(self, journal: Journal) -> bool:
         """See `Output.is_late`."""

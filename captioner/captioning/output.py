@@ -43,6 +43,11 @@ class Output(ABC):
             CaptionerError: names it, the reason and the remedy.
         """
 
+    @property
+    @abstractmethod
+    def verdicts(self) -> tuple[Path, str]:
+        """What people said of its captions: see `captioner.files.verdicts.VerdictStore`."""
+
     @abstractmethod
     def is_there(self) -> bool:
         """Whether there is something that a job without a journal would replace."""
@@ -131,10 +136,10 @@ class Output(ABC):
             CaptionerError: it was changed by hand, or cannot be read or written.
         """
 
-    def mend(self, file: SourceFile, entry: Entry) -> None:  # noqa: B027
+    def write_missing(self, file: SourceFile, entry: Entry) -> None:  # noqa: B027
         """Write what is missing of a finished image."""
 
-    def make_room(self, known: Sequence[Entry]) -> None:  # noqa: B027
+    def remove_outdated(self, known: Sequence[Entry]) -> None:  # noqa: B027
         """Remove what was written for images that are done again, before the journal is updated."""
 
     @abstractmethod

@@ -38,6 +38,7 @@ from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile, base_folder, find_files
 from captioner.files.journal import Checksum, Entry, Journal, Key, key_of
 from captioner.files.resume import Fingerprint, changes, locked
+from captioner.files.verdicts import count_verdicts
 from captioner.files.writing import is_blank, make_folder
 from captioner.images.kinds import IMAGES
 from captioner.images.reading import READER_VERSION
@@ -89,15 +90,15 @@ class KeptRun(CaptionRun):
         with ExitStack() as stack:
             make_folder(self._output.state.parent)
             in_use = (
-                f"{self._output.name} is in use by another `captioner caption`; wait for it, or "
-                "choose another --output"
+                f"{self._output.name} is in use by another `captioner caption` or `captioner "
+                "review`; wait for it, or choose another --output"
             )
             lock = self._output.state.with_name(f"{self._output.state.name}.lock")
             stack.enter_context(locked(lock, in_use))
             found = self._find_table(about, base)
             if found is not None:
                 stack.enter_context(found)
-            self._survey(found)
+            self._check_images(found)
             if job.overwrite and not job.replace_hand_made:
                 self._check_hand_made(base)
             if found is None:
@@ -182,6 +183,13 @@ class KeptRun(CaptionRun):
                 "that was changed since; nothing is changed: --missing-only keeps such text, "
                 "--overwrite --yes replaces it"
             )
+        reviewed = count_verdicts(*self._output.verdicts)
+        if reviewed:
+            raise CaptionerError(
+                f"--overwrite would replace captions of {self._output.name} that people have "
+                f"reviewed ({reviewed}); nothing is changed: without --overwrite they stay, "
+                "--overwrite --yes replaces them"
+            )
 
     def _check_same(self, journal: Journal, changed: Sequence[str]) -> None:
         if changed:
@@ -199,7 +207,7 @@ class KeptRun(CaptionRun):
             "--overwrite"
         )
 
-    def _survey(self, journal: Journal | None) -> None:
+    def _check_images(self, journal: Journal | None) -> None:
         """Look at all images, but not into them, and refuse what cannot go well."""
         listed: set[Key] = set()
         if journal is not None and self.job.append:
@@ -298,7 +306,7 @@ class KeptRun(CaptionRun):
             for batch in batches:
                 yield from self._take(batch)
         self._flush()
-        with _saying(self.resume_hint):
+        with _with_hint(self.resume_hint):
             self._output.finish(self._journal, self._final_keys())
 
     def _todo(self) -> Iterator[tuple[int, SourceFile]]:
@@ -309,7 +317,7 @@ class KeptRun(CaptionRun):
                 self._ahead.append((file, here))
                 yield place, file
             elif entry is not None:
-                self._output.mend(file, entry)
+                self._output.write_missing(file, entry)
 
     def _take(self, batch: Sequence[CaptionRecord]) -> list[CaptionRecord]:
         """Put records on their way; returns them as they are written."""
@@ -342,9 +350,9 @@ class KeptRun(CaptionRun):
         """Write what waits. Interrupted and called again, it writes nothing twice."""
         if self._waiting:
             entries = [entry for entry, _ in self._waiting]
-            with _saying(self.resume_hint):
+            with _with_hint(self.resume_hint):
                 try:
-                    self._output.make_room([known for _, known in self._waiting if known])
+                    self._output.remove_outdated([known for _, known in self._waiting if known])
                     self._journal.add(entries)
                     self._output.add(entries, [known for _, known in self._waiting])
                 except CaptionerError:
@@ -402,7 +410,7 @@ def even_size(images: int, most: int) -> int:
 
 
 @contextmanager
-def _saying(remedy: str) -> Generator[None, None, None]:
+def _with_hint(remedy: str) -> Generator[None, None, None]:
     """Add to an error what the user can do about it."""
     try:
         yield

@@ -46,6 +46,11 @@ class SidecarsOutput(Output):
         """See `Output.check_place`."""
         check_folder(self._folder)
 
+    @property
+    def verdicts(self) -> tuple[Path, str]:
+        """See `Output.verdicts`."""
+        return self._folder, f"*{self._writer.suffix}"
+
     def is_there(self) -> bool:
         """See `Output.is_there`."""
         return False  # Other files may lie there: each image's own is looked at.
@@ -104,16 +109,16 @@ class SidecarsOutput(Output):
 
     def restore(self, journal: Journal, keep: bool) -> None:
         """See `Output.restore`."""
-        pass  # Image by image: see `mend`.
+        pass  # Image by image: see `write_missing`.
 
-    def mend(self, file: SourceFile, entry: Entry) -> None:
-        """See `Output.mend`."""
+    def write_missing(self, file: SourceFile, entry: Entry) -> None:
+        """See `Output.write_missing`."""
         target = self._writer.target(file.path, file.name)
         if entry.record["text"] is not None and not exists(target):
             self._write(target, entry)
 
-    def make_room(self, known: Sequence[Entry]) -> None:
-        """See `Output.make_room`."""
+    def remove_outdated(self, known: Sequence[Entry]) -> None:
+        """See `Output.remove_outdated`."""
         # First: once the journal knows better, only what is missing is written.
         for entry in known:
             target = self._writer.target(Path(entry.path), entry.name)

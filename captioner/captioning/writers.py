@@ -262,18 +262,19 @@ class CsvWriter(LineWriter):
     suffixes = (".csv",)
     summary = "a table for spreadsheets: file name, caption, confidence, error"
 
-    _COLUMNS = ("file_name", "text", "confidence", "error")
+    columns = ("file_name", "text", "confidence", "error")
+    """Of the table."""
 
     def __init__(
         self, output: Path | None = None, *, overwrite: bool = False, bom: bool = False
     ) -> None:
         """As the others' one; ``bom`` begins with a byte order mark, by which Excel sees UTF-8."""
         super().__init__(output, overwrite=overwrite)
-        self.header = ("\ufeff" if bom else "") + ",".join(self._COLUMNS) + "\r\n"
+        self.header = ("\ufeff" if bom else "") + ",".join(self.columns) + "\r\n"
 
     def _line(self, record: Record, path: Path | None) -> str:
         row = io.StringIO()
-        cells = [safe_cell(record.get(column)) for column in self._COLUMNS]
+        cells = [safe_cell(record.get(column)) for column in self.columns]
         csv.writer(row).writerow(cells)
         return row.getvalue()
 

@@ -3,7 +3,8 @@
 Adobe's XMP specification (ISO 16684-1) says how RDF is written: a description is a language
 alternative, keywords are a bag. The alternative text is IPTC's (Photo Metadata Standard 2021.1).
 Captioner's own sidecar is one fixed text with few places to fill, so escaping is all it takes to
-write it, and none is ever parsed: a checksum in it shows that a file is captioner's and untouched.
+write it, and no other program's is ever parsed: a checksum shows that a file is captioner's own and
+untouched.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
-from xml.sax.saxutils import escape
+from xml.sax.saxutils import escape, unescape
 from zlib import crc32
 
 from captioner.version import __version__
@@ -33,6 +34,8 @@ _TAIL = """\
 </x:xmpmeta>
 """
 _UNKNOWN = "0" * 8  # in the place of the checksum while it is taken
+_REFERENCES = {"&#13;": "\r"}
+_ITEM = re.compile(r"<rdf:li[^>]*>([^<]*)</rdf:li>")
 _STAMP = re.compile(rb'(x:xmptk="captioner [^"<\n]* crc32 )([0-9a-f]{8})(?=")')
 
 
@@ -76,6 +79,14 @@ def is_untouched(path: Path) -> bool:
     return int(found[2], 16) == crc32(unsigned)
 
 
+def read_xmp(path: Path) -> tuple[str, tuple[str, ...]] | None:
+    """The caption and the tags of an untouched sidecar of `render_xmp`; None of any other file."""
+    if not is_untouched(path):
+        return None
+    items = [unescape(item, _REFERENCES) for item in _ITEM.findall(path.read_text("utf-8"))]
+    return items[0], tuple(items[2:])  # The caption stands there twice.
+
+
 def held_by_xml(text: str) -> str:
     """The text with U+FFFD in the place of what XML cannot hold."""
     return _NO_XML.sub("\ufffd", text)
@@ -83,4 +94,4 @@ def held_by_xml(text: str) -> str:
 
 def _escaped(text: str) -> str:
     # A carriage return would be read as the end of a line, which is one character less.
-    return escape(held_by_xml(text), {"\r": "&#13;"})
+    return escape(held_by_xml(text), {to: each for each, to in _REFERENCES.items()})

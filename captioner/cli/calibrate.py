@@ -48,21 +48,35 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(args: argparse.Namespace) -> int:
     from captioner.data.datasets import joined
+    from captioner.evaluation.calibration_fit import check_installed
 
+    check_installed()
     check_model(args)
     check_outputs([path for path in (args.output, args.report) if path], args.overwrite)
     chosen = options_of(DataOptions, args)
     if chosen.images is not None and len(args.data) > 1:
         raise CaptionerError("--images: is for one --data; lay the images out beside each")
-    data = joined([data_of(each, chosen) for each in args.data])
-    from captioner.evaluation.calibrate import calibrate, images_to_read, save_calibrated
-    from captioner.evaluation.calibration_fit import check_installed
+    sets, held_out = data_of(args.data, chosen)
+    data = joined(sets)
+    data.split(chosen.split)  # A mistake is reported before the model is loaded.
+    from captioner.evaluation.calibrate import (
+        calibrate,
+        images_to_read,
+        save_calibrated,
+        without_training_images,
+    )
     from captioner.evaluation.evaluate import save_json
     from captioner.model.model_file import file_sha256
 
-    check_installed()
-    total = images_to_read(data, chosen.split, chosen.limit)
     model = model_of(args)
+    if held_out and model.tag_head is not None and model.lexicon is not None:
+        # It was fitted to more images than these, or to these.
+        data = without_training_images(data)
+        say(
+            "captioner: the model's tag classifier and familiarity stay as they are; a split train "
+            "in the data would replace them"
+        )
+    total = images_to_read(data, chosen.split, chosen.limit)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon; it is built from the training captions")
     with image_bar(total, args.quiet) as count:

@@ -27,6 +27,7 @@ from captioner.cli.options import shown_lines
 from captioner.cli.parser import Parser
 from captioner.cli.report import REPORT_EXAMPLES, add_report
 from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
+from captioner.cli.review import REVIEW_EXAMPLES, add_review
 from captioner.cli.tag import TAG_EXAMPLES, add_tag
 from captioner.cli.training_help import short_help, with_long_help
 from captioner.errors import CaptionerError
@@ -96,6 +97,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_report(
         _add_command(commands, "report", "a page to find and correct captions", REPORT_EXAMPLES)
     )
+    add_review(_add_command(commands, "review", "correct captions on a page", REVIEW_EXAMPLES))
     add_explain(
         _add_command(commands, "explain", "show where a caption's words look", EXPLAIN_EXAMPLES)
     )

@@ -29,7 +29,8 @@ EVALUATE_EXAMPLES = """\
 examples:
   captioner evaluate --data data/flickr8k --split test
   captioner evaluate --data data/flickr8k --beam-size 5 --output scores.json
-  captioner evaluate --data captions.jsonl --images photos/ --model mine.safetensors --limit 100
+  captioner evaluate --data captions.jsonl --images photos/ --model mine.safetensors
+  captioner evaluate --data captions.jsonl --images photos/ --split all --limit 100
   captioner evaluate --data data/coco --metrics METEOR SPICE    these two need Java
   captioner evaluate --data data/flickr8k --tokenizer ptb --metrics METEOR-stem
 
@@ -63,6 +64,7 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
 
 def _evaluate(args: argparse.Namespace) -> int:
     from captioner.captioning.coco_ids import choose_coco_ids
+    from captioner.data.datasets import canonical_split
 
     decoding_options(args)
     check_model(args)
@@ -70,7 +72,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     outputs = [path for path in (args.output, args.coco_results) if path is not None]
     check_outputs(outputs, args.overwrite)
     chosen = options_of(DataOptions, args)
-    data = data_of(args.data, chosen)
+    (data,), held_out = data_of([args.data], chosen)
     examples = data.split(chosen.split)[: chosen.limit]
     ids = None if args.coco_results is None else choose_coco_ids(examples)
     if ids is not None and ids.numbered:
@@ -89,7 +91,8 @@ def _evaluate(args: argparse.Namespace) -> int:
             options,
             data={
                 "format": data.format,
-                "split": examples[0].split,
+                "split": canonical_split(chosen.split),
+                **({"dev_fraction": chosen.dev_fraction} if held_out else {}),
                 "limit": chosen.limit,
                 "warnings": list(data.warnings),
             },

@@ -262,16 +262,40 @@ def model_of(args: argparse.Namespace) -> CaptionModel:
     return load_model(options.model, device=options.device, precision=options.precision)
 
 
-def data_of(path: str, options: DataOptions) -> CaptionData:
-    """Read captioned images, and say what is wrong with single ones."""
-    from captioner.data.datasets import load_caption_data
+def data_of(
+    paths: Sequence[str], options: DataOptions
+) -> tuple[list[CaptionData], list[CaptionData]]:
+    """Read captioned images, and say what is wrong with single ones and which are held out.
 
-    data = load_caption_data(
-        path, options.format, options.images, sidecar_suffix=options.sidecar_suffix
-    )
-    for warning in data.warnings:
-        say(f"captioner: {data.root}: {warning}")
-    return data
+    Returns:
+        The data sets with the split that is asked for, and those of which images are held out.
+
+    Raises:
+        CaptionerError: the data cannot be read, or no images can be held out.
+    """
+    from captioner.data.datasets import ALL, load_caption_data
+    from captioner.data.holdout import with_split
+
+    suffix = options.sidecar_suffix
+    sets = [
+        load_caption_data(path, options.format, options.images, sidecar_suffix=suffix)
+        for path in paths
+    ]
+    for data in sets:
+        for warning in data.warnings:
+            say(f"captioner: {data.root}: {warning}")
+    try:
+        sets, held_out = with_split(sets, options.split, options.dev_fraction)
+    except CaptionerError as error:
+        raise CaptionerError(f"{error} (--dev-fraction); --split {ALL} takes all") from error
+    for data in held_out:
+        dev = data.splits["dev"]
+        say(
+            f"captioner: {data.root}: there is no dev split; {dev} of "
+            f"{dev + data.splits['train']} images are held out, the same as in captioner fit "
+            f"(--dev-fraction {options.dev_fraction:g}); --split {ALL} takes every image"
+        )
+    return sets, held_out
 
 
 def _with_flags(message: str, kind: type) -> str:

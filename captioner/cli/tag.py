@@ -32,7 +32,7 @@ from captioner.files.escaping import shown
 from captioner.files.writing import check_folder
 from captioner.options import described
 from captioner.tagging.options import FrameBatchOptions, TagOptions
-from captioner.tagging.writers import TAG_WRITERS, TextTagWriter
+from captioner.tagging.writers import TAG_WRITERS, CsvTagWriter, TextTagWriter
 from captioner.video.options import SamplingOptions
 
 if TYPE_CHECKING:
@@ -88,6 +88,11 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
         "the video of a page; all else shows them (default: 0.25, below which fewer than one word "
         "in four is expected to be right; 0 for a model that is not calibrated)",
     )
+    output.add_argument(
+        "--csv-bom",
+        action="store_true",
+        help="with csv: begin with a byte order mark, by which Excel knows that it is UTF-8",
+    )
     again = output.add_mutually_exclusive_group()
     again.add_argument(
         "--resume",
@@ -135,14 +140,16 @@ def _tag(args: argparse.Namespace) -> int:
 
 def _check_output(args: argparse.Namespace) -> None:
     """Refuse what is about files where none are written."""
+    if args.csv_bom and CsvTagWriter.format not in (args.format or TAG_WRITERS):
+        raise CaptionerError(f"--csv-bom: is for the format csv, not for {', '.join(args.format)}")
     if args.output_dir is not None:
         check_folder(args.output_dir)
         return
-    for name in ("resume", "overwrite", "format"):
+    for name in ("resume", "overwrite", "format", "csv_bom"):
         if getattr(args, name) and args.format != (TextTagWriter.format,):
             raise CaptionerError(
-                f"--{name}: without --output-dir a summary is printed and no file is written; add "
-                "--output-dir DIR"
+                f"--{name.replace('_', '-')}: without --output-dir a summary is printed and no "
+                "file is written; add --output-dir DIR"
             )
 
 
@@ -189,6 +196,7 @@ def _write_files(
         **asked,
         overwrite=args.overwrite,
         min_caption_confidence=args.min_caption_confidence,
+        csv_bom=args.csv_bom,
     )
     counts: Counter[str] = Counter()
     outcomes = run_tag_job(job, model, files, bars.frame)

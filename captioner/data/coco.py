@@ -19,6 +19,8 @@ from captioner.data.text_files import (
 )
 from captioner.errors import CaptionerError
 
+_OF_THE_HUB = ("dataset_info.json", "dataset_infos.json", "dataset_dict.json")
+"""What the Hub and its library write beside data."""
 _COCO_FILE = re.compile(r"captions_(train|val|test)(\d*)\.json", re.IGNORECASE)
 
 
@@ -106,7 +108,7 @@ def _read_captions(file: Path, split: str | None, folder: str, entries: Entries)
 
 def find_karpathy(root: Path) -> list[Path]:
     """The caption files in the folder, or the file itself if it is one."""
-    return _find_json(root, "dataset*.json", "sentences")
+    return [f for f in _find_json(root, "dataset*.json", "sentences") if f.name not in _OF_THE_HUB]
 
 
 def read_karpathy(files: list[Path], entries: Entries) -> None:

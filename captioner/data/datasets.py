@@ -34,6 +34,12 @@ from captioner.errors import CaptionerError
 
 __all__ = ["FORMATS", "CaptionData", "Example", "canonical_split", "load_caption_data"]
 
+DEV_FRACTION = 0.1
+"""The share of the images that is held out where data has no dev split."""
+
+ALL = "all"
+"""Instead of a split: every image, whatever split it is in."""
+
 
 @dataclass(frozen=True)
 class Example:
@@ -78,29 +84,37 @@ class CaptionData:
         return {s: counts[s] for s in (*SPLITS, *sorted(counts.keys() - set(SPLITS))) if counts[s]}
 
     def split(self, name: str) -> list[Example]:
-        """The examples of one split; `val`, `valid` and `validation` mean `dev`.
+        """The examples of one split; `val`, `valid` and `validation` mean `dev`, `all` every one.
 
         Raises:
             CaptionerError: no example has this split.
         """
         wanted = canonical_split(name)
-        found = [example for example in self.examples if example.split == wanted]
+        found = [example for example in self.examples if wanted in (ALL, example.split)]
         if not found:
             there = ", ".join(f"{s} ({n} images)" for s, n in self.splits.items())
             raise CaptionerError(
                 f"{self.root}: there is no split {name!r}; "
                 + (f"choose one of: {there}" if there else "no image here belongs to any split")
-                + ", or have one made (CaptionData.with_random_split)"
+                + f"; {ALL!r} takes every image, CaptionData.with_random_split makes train and dev"
             )
         return found
 
-    def with_random_split(self, dev_fraction: float, seed: int = 0) -> CaptionData:
+    def with_random_split(
+        self, dev_fraction: float = DEV_FRACTION, seed: int = 0, *, prefix: str = ""
+    ) -> CaptionData:
         """Hold out about `dev_fraction` of the training images as `dev`; the rest is `train`.
 
         The choice is a hash of the image id and the seed, image by image: adding or removing
         images moves no other image, and the same set splits the same way on every machine. A split
         that is there stays: with a `dev` split the data is returned as it is; with named splits
         but no `dev`, only `train` images are moved; images that no split lists stay outside.
+
+        Args:
+            dev_fraction: of the images.
+            seed: of the choice.
+            prefix: what image ids begin with that is no part of the images' own names; it has no
+                say in the choice.
 
         Raises:
             CaptionerError: `dev_fraction` is not between 0 and 1, or one side would be empty.
@@ -110,8 +124,12 @@ class CaptionData:
         if "dev" in self.splits:
             return self
         source = "train" if self.splits else None
+
+        def fraction_of(example: Example) -> float:
+            return _hash_fraction(example.image_id.removeprefix(prefix), seed)
+
         examples = tuple(
-            replace(e, split="dev" if _hash_fraction(e.image_id, seed) < dev_fraction else "train")
+            replace(e, split="dev" if fraction_of(e) < dev_fraction else "train")
             if e.split == source
             else e
             for e in self.examples
@@ -120,7 +138,7 @@ class CaptionData:
         if not {"train", "dev"} <= data.splits.keys():
             raise CaptionerError(
                 f"{self.root}: dev_fraction {dev_fraction} leaves the train or the dev split "
-                f"without an image (sizes now: {data.splits}); give another fraction or more images"
+                f"without an image (sizes: {data.splits}); give another fraction or more images"
             )
         return data
 

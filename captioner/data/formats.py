@@ -24,7 +24,9 @@ from captioner.data.tables import (
     read_lists,
     read_tables,
 )
+from captioner.data.verdicts import find_verdicts, read_verdict_files
 from captioner.data.webdataset import find_tars, read_tars
+from captioner.files.verdicts import FILE_NAME
 
 
 @dataclass(frozen=True)
@@ -77,7 +79,10 @@ FORMATS: dict[str, Format] = {
     "webdataset": Format(
         find_tars, read_tars, "*.tar, also compressed (*.tar.gz, *.tgz ...) and in folders there"
     ),
+    "verdicts": Format(
+        find_verdicts, read_verdict_files, f"{FILE_NAME}, which `captioner review` wrote"
+    ),
 }
 
-LAST_RESORTS = ("sidecar", "lavis", "parquet", "webdataset")
+LAST_RESORTS = ("sidecar", "lavis", "parquet", "webdataset", "verdicts")
 """These may lie beside another format by chance: each counts where none before it is found."""

@@ -27,14 +27,17 @@ def shard_split(file: Path, base: Path) -> str | None:
 
 
 def _files(folder: Path) -> list[Path]:
-    if not folder.is_dir():
-        return []
-    with os.scandir(folder) as entries:
-        return sorted(Path(e) for e in entries if not e.name.startswith(".") and e.is_file())
+    return next(([Path(folder, n) for n in names] for _, _, names in _walk(folder)), [])
 
 
 def _files_below(root: Path) -> Iterator[Path]:
     """The files in the folders inside, hidden ones left out, sorted."""
+    for folder, _, names in _walk(root):
+        yield from (Path(folder, name) for name in names)
+
+
+def _walk(root: Path) -> Iterator[tuple[str, list[str], list[str]]]:
+    """As `os.walk`, sorted and without hidden names; a folder that cannot be listed is empty."""
     for folder, folders, files in os.walk(root):
         folders[:] = sorted(d for d in folders if not d.startswith((".", "__MACOSX")))
-        yield from (Path(folder, name) for name in sorted(files) if not name.startswith("."))
+        yield folder, folders, sorted(n for n in files if not n.startswith("."))

@@ -71,12 +71,16 @@ def read_sidecar(files: list[Path], entries: Entries, suffix: str | None = None)
         split = split_in_path(f"{inside.as_posix()}/")
         own = {image: _own_sidecars(image, suffix) for image in images}
         full = {image for image in images if own[image][0] in texts}
+        capitals = {name.casefold() for name in texts}
         stems = Counter(own[image][1] for image in images if image not in full)
         for image in images:
             where = str(folder / image)
             sidecar = own[image][0 if image in full else 1]
             if sidecar not in texts:
-                entries.count(f"image{{s}} without a {suffix} beside it left out", where)
+                lacks = f"without a {suffix} beside it"
+                if not capitals.isdisjoint(name.casefold() for name in own[image]):
+                    lacks = f"whose {suffix} has its name in other capitals"
+                entries.count(f"image{{s}} {lacks} left out", where)
             elif image not in full and stems[sidecar] > 1:
                 # a.jpg and a.png: nobody can say whose captions a.txt holds; a.jpg.txt is clear.
                 what = f"image{{s}} that share one {suffix} with another image left out"

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import lzma
 import re
 import tarfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
-from itertools import groupby
 from pathlib import Path
 from typing import Self
 
@@ -53,8 +53,7 @@ def read_tars(files: list[Path], entries: Entries) -> None:
     for file in files:
         split = shard_split(file, entries.base)
         for key, members in _samples(file):
-            image = next((suffix for suffix in _IMAGES if suffix in members), None)
-            text = next((suffix for suffix in _TEXTS if suffix in members), None)
+            image, text = _suffix_of(_IMAGES, members), _suffix_of(_TEXTS, members)
             where = f"{file}, {key}"
             if image is None or text is None:
                 what = "an image" if image is None else "a caption"
@@ -62,7 +61,7 @@ def read_tars(files: list[Path], entries: Entries) -> None:
                 continue
             name = f"{key}.{image}"
             name = entries.embed(name, unpack_image(members[image], name))
-            record = _record(members[text], text, f"{where}.{text}")
+            record = _record(members[text], _kind(text), f"{where}.{text}")
             add_record({**record, "file_name": name}, where, entries, split=split)
 
 
@@ -72,7 +71,7 @@ def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         with _opened(file) as archive:
             # A sparse member may announce any size.
             members = (m for m in archive if m.isreg() and not m.issparse() and _is_ours(m.name))
-            for key, group in groupby(members, lambda member: _parts(member.name)[0]):
+            for key, group in itertools.groupby(members, lambda member: _parts(member.name)[0]):
                 content = {}
                 for member in group:
                     if member.size > _MAX_BYTES:
@@ -123,6 +122,18 @@ def _opened(file: Path) -> Iterator[tarfile.TarFile]:
         yield archive
 
 
+def _suffix_of(kinds: Sequence[str], members: Mapping[str, bytes]) -> str | None:
+    """The member that is of the first kind, by its whole suffix or else by the end of it."""
+    whole = (kind for kind in kinds if kind in members)
+    ends = (suffix for kind in kinds for suffix in members if _kind(suffix) == kind)
+    return next(itertools.chain(whole, ends), None)
+
+
+def _kind(suffix: str) -> str:
+    """`caption.txt` -> `txt`."""
+    return suffix.rpartition(".")[2]
+
+
 def _parts(name: str) -> tuple[str, str]:
     """`sub/7.jpg` -> `sub/7`, `jpg`: a name ends at the first dot after the last slash."""
     folder, slash, base = name.removeprefix("./").rpartition("/")
@@ -132,7 +143,7 @@ def _parts(name: str) -> tuple[str, str]:
 
 def _is_ours(name: str) -> bool:
     key, suffix = _parts(name)
-    return key.rpartition("/")[2] != "" and suffix in (*_IMAGES, *_TEXTS)
+    return key.rpartition("/")[2] != "" and _kind(suffix) in (*_IMAGES, *_TEXTS)
 
 
 def _record(data: bytes, suffix: str, where: str) -> dict[str, object]:

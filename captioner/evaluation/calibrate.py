@@ -7,7 +7,7 @@ are cross-validated by image: no image is judged by weights that were fitted on 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import replace
 from itertools import islice
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from captioner.data.datasets import CaptionData, Example, canonical_split
+from captioner.data.datasets import ALL, CaptionData, Example, canonical_split
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.calibration_fit import (
@@ -31,10 +31,10 @@ from captioner.evaluation.calibration_scores import (
     coverage_curve,
     score_seen,
 )
-from captioner.evaluation.evaluate import caption_examples, unreadable
+from captioner.evaluation.evaluate import unreadable
 from captioner.images.ahead import read_ahead
 from captioner.images.reading import ImageError
-from captioner.model.familiarity import Familiarity
+from captioner.model.familiarity import Familiarity, check_counts
 from captioner.model.tag_head import TagHead, learnable, named_lemmas
 from captioner.model.tags import EVIDENCE_CAPTIONS
 from captioner.text.lexicon import Lexicon
@@ -43,6 +43,8 @@ from captioner.version import __version__
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
+    from captioner.model.results import CaptionResult
+    from captioner.networks.features import ImageFeatures
 
 
 def calibrate(
@@ -61,42 +63,39 @@ def calibrate(
         model: the captioner; its ``lexicon`` and ``tag_calibration`` are set, and where the data
             has a training split its ``familiarity`` and ``tag_head`` too.
         data: described images; without a lexicon in the model, its split ``train`` makes one.
-        split: images that the model was not trained on.
+        split: images that the model was not trained on; ``all``: every image of data that has no
+            training split.
         limit: only the first of them, this many.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         on_image: called after each of :func:`images_to_read` images.
 
     Raises:
-        CaptionerError: scikit-learn is not installed, the split is the training split or does not
-            exist, an image cannot be read, the captions hold no lemma, or the lexicon cannot be
-            built.
+        CaptionerError: scikit-learn is not installed, the split does not exist, or has images
+            to train on, an image cannot be read, the captions hold no lemma, or the lexicon
+            cannot be built.
     """
     check_installed()
-    if canonical_split(split) == "train":
+    wanted = canonical_split(split)
+    if wanted == "train" or (wanted == ALL and "train" in data.splits):
+        what = f"'train', which is part of {ALL!r}," if wanted == ALL else "'train'"
         raise CaptionerError(
-            "calibration on the split 'train' would trust what the model learnt by heart; give "
+            f"calibration on the split {what} would trust what the model learnt by heart; give "
             "images that it was not trained on (--split dev)"
         )
     examples = data.split(split)[:limit]
     if model.lexicon is None:
         captions = (example.captions for example in data.split("train"))
         model.lexicon = build_lexicon(model.tokenizer.words, captions)
-    lexicon = model.lexicon
     reading = _Reading(model, batch_size, workers, on_image)
-    seen = _learn_images(reading, data.split("train"), examples) if "train" in data.splits else None
     decoding = decoding_for_tags(model)
-    captioned = caption_examples(
-        model,
-        examples,
-        decoding,
-        purpose="calibration",
-        batch_size=batch_size,
-        workers=workers,
-        on_image=on_image,
-    )
-    results = [(result, example.captions) for example, result in captioned]
-    fitted_on = _describe(data, examples, decoding)
+    if "train" in data.splits:
+        captioned, seen = _learn_images(reading, data.split("train"), examples, decoding)
+    else:
+        captioned, seen = reading.captions(examples, decoding)[0], None
+    lexicon = model.lexicon
+    results = [(each, example.captions) for each, example in zip(captioned, examples, strict=True)]
+    fitted_on = _describe(data, wanted, examples, decoding)
     calibration, scores = fit_calibration(collect_observations(results, lexicon), fitted_on)
     model.tag_calibration = calibration
     coverage = coverage_curve(results, lexicon, calibration)
@@ -111,7 +110,7 @@ def decoding_for_tags(model: CaptionModel) -> DecodingOptions:
 
 
 def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
-    """How many images :func:`calibrate` reads; where there is a training split, the others twice.
+    """How many images :func:`calibrate` reads: those asked for, and a training split.
 
     Raises:
         CaptionerError: the split does not exist.
@@ -119,7 +118,12 @@ def images_to_read(data: CaptionData, split: str, limit: int | None) -> int:
     asked = len(data.split(split)[:limit])
     if "train" not in data.splits:
         return asked
-    return 2 * asked + len(data.split("train"))
+    return asked + len(data.split("train"))
+
+
+def without_training_images(data: CaptionData) -> CaptionData:
+    """The data without its split `train`: nothing of the model is fitted to these images."""
+    return replace(data, examples=tuple(e for e in data.examples if e.split != "train"))
 
 
 def save_calibrated(model: CaptionModel, path: Path) -> None:
@@ -138,7 +142,7 @@ def save_calibrated(model: CaptionModel, path: Path) -> None:
 
 
 class _Reading:
-    """Reads images and gives their pooled features.
+    """Reads images and gives their features, or captions as well.
 
     Args:
         model: whose encoder is used.
@@ -157,18 +161,32 @@ class _Reading:
         self.model, self.batch_size, self.workers = model, batch_size, workers
         self.on_image = on_image
 
-    @torch.inference_mode()
     def pooled(self, examples: Sequence[Example]) -> torch.Tensor:
         """Pooled features (N, D) of N images, on the CPU."""
-        found = []
+        return torch.cat([features.pooled.cpu() for features in self._features(examples)])
+
+    def captions(
+        self, examples: Sequence[Example], decoding: DecodingOptions
+    ) -> tuple[list[CaptionResult], torch.Tensor]:
+        """Captions of N images, and their pooled features (N, D) on the CPU."""
+        results: list[CaptionResult] = []
+        pooled = []
+        for features in self._features(examples):
+            results += self.model.caption_features(features, decoding)
+            pooled.append(features.pooled.cpu())
+        return results, torch.cat(pooled)
+
+    def _features(self, examples: Sequence[Example]) -> Iterator[ImageFeatures]:
+        """Of a batch of images after the other."""
         ahead = self.batch_size + self.workers
         with closing(read_ahead(self._read, examples, self.workers, ahead=ahead)) as images:
             while batch := list(islice(images, self.batch_size)):
-                found.append(self.model.encode(torch.stack(batch)).pooled.cpu())
+                with torch.inference_mode():
+                    features = self.model.encode(torch.stack(batch))
+                yield features
                 if self.on_image is not None:
                     for _ in batch:
                         self.on_image()
-        return torch.cat(found)
 
     def _read(self, example: Example) -> torch.Tensor:
         try:
@@ -178,20 +196,36 @@ class _Reading:
 
 
 def _learn_images(
-    reading: _Reading, train: Sequence[Example], held_out: Sequence[Example]
-) -> SeenScores:
-    """Give the model its familiarity and its tag classifier, fitted to all training images."""
+    reading: _Reading,
+    train: Sequence[Example],
+    held_out: Sequence[Example],
+    decoding: DecodingOptions,
+) -> tuple[list[CaptionResult], SeenScores]:
+    """Give the model its familiarity and its tag classifier, fitted to all training images.
+
+    Returns:
+        What the model says of the held-out images, and how well the classifier does on them.
+    """
     model = reading.model
     assert model.lexicon is not None
-    learnt, other = reading.pooled(train), reading.pooled(held_out)
-    model.familiarity = Familiarity.fit(learnt, other).to(model.device)
+    check_counts(len(train), len(held_out))
+    learnt = reading.pooled(train)
     # The classifier is of the first lemmas; those of words that were added later come last.
     model.lexicon = model.lexicon.by_frequency(model.tokenizer.words)
     count = learnable(model.lexicon, len(train))
-    head = TagHead.fit(learnt, _named(train, model.lexicon, count))
-    seen = score_seen(head(other).numpy(), _named(held_out, model.lexicon, count).numpy())
-    model.tag_head = head.to(model.device)  # moves it, and the features are on the CPU
-    return seen
+    # The captions are found with the classifier. How familiar their images are changes no caption,
+    # and is measured by the same features, so that an image is encoded once.
+    model.tag_head = TagHead.fit(learnt, _named(train, model.lexicon, count)).to(model.device)
+    captioned, other = reading.captions(held_out, decoding)
+    model.familiarity = Familiarity.fit(learnt, other).to(model.device)
+    on_device = other.to(model.device)
+    shares = model.familiarity(on_device).tolist()
+    captioned = [
+        replace(each, familiarity=share) for each, share in zip(captioned, shares, strict=True)
+    ]
+    probabilities = model.tag_head(on_device).cpu().numpy()
+    named = _named(held_out, model.lexicon, count).numpy()
+    return captioned, score_seen(probabilities, named)
 
 
 def _named(examples: Sequence[Example], lexicon: Lexicon, count: int) -> torch.Tensor:
@@ -200,7 +234,7 @@ def _named(examples: Sequence[Example], lexicon: Lexicon, count: int) -> torch.T
 
 
 def _describe(
-    data: CaptionData, examples: Sequence[Example], decoding: DecodingOptions
+    data: CaptionData, split: str, examples: Sequence[Example], decoding: DecodingOptions
 ) -> dict[str, Any]:
     """What the calibration is fitted on, as the model file keeps it."""
     references = [len(example.captions) for example in examples]
@@ -208,7 +242,7 @@ def _describe(
     return {
         "data": data.name,
         "format": data.format,
-        "split": examples[0].split,
+        "split": split,
         "images": len(examples),
         "captions_per_image": round(sum(references) / len(references), 2),
         "decoding": {name: getattr(decoding, name) for name in names},

@@ -158,7 +158,6 @@ def evaluate(
         model,
         examples,
         options,
-        purpose="evaluation",
         batch_size=batch_size,
         workers=workers,
         on_image=on_image,
@@ -255,7 +254,6 @@ def caption_examples(
     examples: Sequence[Example],
     options: DecodingOptions,
     *,
-    purpose: str,
     batch_size: int,
     workers: int,
     on_image: Callable[[], object] | None,
@@ -266,7 +264,6 @@ def caption_examples(
         model: the captioner.
         examples: the images.
         options: how to decode.
-        purpose: of it all, the first word of the message.
         batch_size: images that the model sees at once.
         workers: threads that read images while the model works; 0 reads between the batches.
         on_image: called after each image.
@@ -278,14 +275,14 @@ def caption_examples(
     records = caption_images(model, files, options, batch_size=batch_size, workers=workers)
     for example, record in zip(examples, records, strict=True):
         if record.result is None:
-            raise unreadable(purpose, example, record.error)
+            raise unreadable("evaluation", example, record.error)
         yield example, record.result
         if on_image is not None:
             on_image()
 
 
 def unreadable(purpose: str, example: Example, reason: str | None) -> CaptionerError:
-    """The error to raise for an image that cannot be read.
+    """The error to raise for an image that cannot be read; ``purpose`` begins the message.
 
     Figures on fewer images than announced could not be compared with anyone's.
     """

@@ -112,9 +112,6 @@ class Journal:
         about: the model and the options, JSON primitives.
         replaces: the checksum of the file that the output replaces; True for all existing text
             files; None for nothing. Of no meaning once the output is complete.
-        kept: the start of the output that was changed by hand and stays as it is, if any.
-        is_complete: whether the output holds all that stands here.
-        was_complete: whether there has been a complete output already.
         has_redone: whether an image stands here twice; the later record counts.
     """
 
@@ -182,15 +179,18 @@ class Journal:
         self._live[key] = number
 
     @property
-    def is_complete(self) -> bool:  # noqa: D102
+    def is_complete(self) -> bool:
+        """Whether the output holds all that stands here."""
         return bool(self._store.mark_of("complete") == self._store.last)
 
     @property
-    def was_complete(self) -> bool:  # noqa: D102
+    def was_complete(self) -> bool:
+        """Whether there has been a complete output already."""
         return self._store.mark_of("complete") is not None
 
     @property
-    def kept(self) -> Checksum | None:  # noqa: D102
+    def kept(self) -> Checksum | None:
+        """The start of the output that was changed by hand and stays as it is, if any."""
         kept = self._store.mark_of("kept")
         return None if kept is None else Checksum(kept["size_bytes"], kept["crc32"])
 
@@ -282,6 +282,14 @@ class Journal:
     def promote(self) -> None:
         """Keep what is pending, and nothing else: the output is that, and complete."""
         self._arrange(self._store.mark_of("pending"))
+
+    def fold(self, key: Key) -> None:
+        """The same where the newest record is all that is new: it takes the place of the first."""
+        number, first = self._live[key], self._firsts[self._keys.index(key)]
+        assert number == self._store.last != first, "the newest record is of this image"
+        self._store.fold(first, pending=None)
+        self._live[key] = first
+        self.has_redone = self._store.last != len(self._live)
 
     def drop_pending(self) -> None:
         """Forget it: the output is what it was."""

@@ -54,10 +54,13 @@ class StoreKind:
     Attributes:
         schema: says in the file what its records mean.
         remedy: what to do about a damaged one, in the words of the command line.
+        is_cache: whether all of it can be made again: nothing waits for the disk then, and a power
+            cut may damage it.
     """
 
     schema: str
     remedy: str
+    is_cache: bool = False
 
 
 class DamagedStore(CaptionerError):
@@ -111,7 +114,7 @@ class Store:
         Raises:
             CaptionerError: it cannot be written; what was there is as it was.
         """
-        _build(path, kind, about, rows, {} if marks is None else marks)
+        _build(path, kind, about, _numbered(rows, 1), {} if marks is None else marks)
         _put_in_place(path)
         return cls(path, kind)
 
@@ -150,9 +153,10 @@ class Store:
         # The file may be a stranger's.
         for setting in ("trusted_schema=OFF", "cell_size_check=ON"):
             db.execute(f"PRAGMA {setting}")
-        # Each transaction waits for the disk. Nobody else comes in between, so that the second
-        # file may stay until the end, which saves making and removing it for each.
-        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", "synchronous=FULL"):
+        # Nobody else comes in between, so that the second file may stay until the end, which saves
+        # making and removing it for each transaction.
+        safety = "OFF" if self._kind.is_cache else "FULL"
+        for setting in ("locking_mode=EXCLUSIVE", "journal_mode=DELETE", f"synchronous={safety}"):
             db.execute(f"PRAGMA {setting}")
         if _second(self.path).exists():
             _undo_unfinished(db)
@@ -175,8 +179,12 @@ class Store:
 
     def row(self, number: int) -> Row:
         """The name and the record of a number that `names` gave."""
+        name, record = self._texts(number)
+        return self._decoded(name), self._decoded(record)
+
+    def _texts(self, number: int) -> tuple[str, str]:
         for name, record in self._select("name, record FROM records WHERE id=?", number):
-            return self._decoded(name), self._decoded(record)
+            return name, record
         raise self.damaged()
 
     def _select(self, what: str, *values: object) -> Iterator[tuple[Any, ...]]:
@@ -215,13 +223,32 @@ class Store:
             self._db.executemany(_SET, _pairs(values))
         self._values |= values
 
+    def fold(self, to: int, **marks: Any) -> None:
+        """Put the newest record in the place of an older one, and set marks: all of it or nothing.
+
+        Args:
+            to: the number of the older one.
+            marks: JSON primitives.
+
+        Raises:
+            CaptionerError: it cannot be written.
+        """
+        values = _named(marks)
+        with self._transaction():
+            self._db.execute("DELETE FROM records WHERE id=?", (to,))
+            self._db.execute("UPDATE records SET id=? WHERE id=?", (to, self.last))
+            self._db.executemany(_SET, _pairs(values))
+        self._values |= values
+        self.last -= 1
+
     def arrange(self, numbers: Iterable[int], **marks: Any) -> None:
         """Keep these records only, in this order and numbered anew, and these marks only.
 
         Raises:
             CaptionerError: it cannot be written; all is as it was.
         """
-        _build(self.path, self._kind, self.about, map(self.row, numbers), marks)
+        numbered = ((new, *self._texts(old)) for new, old in enumerate(numbers, start=1))
+        _build(self.path, self._kind, self.about, numbered, marks)
         self.close()  # Not everywhere can an open file be replaced.
         _put_in_place(self.path)
         self._open()
@@ -276,7 +303,7 @@ def _build(
     path: Path,
     kind: StoreKind,
     about: Mapping[str, Any],
-    rows: Iterable[Row],
+    numbered: Iterable[tuple[int, str, str]],
     marks: Mapping[str, Any],
 ) -> None:
     """Write a whole store under its temporary name."""
@@ -291,12 +318,13 @@ def _build(
                 db.execute(f"PRAGMA {setting}")
             db.executescript(_TABLES)
             db.execute("BEGIN")
-            db.executemany(_ADD, _numbered(rows, 1))
+            db.executemany(_ADD, numbered)
             values = {"schema": kind.schema, "about": about, **_named(marks)}
             db.executemany(_SET, _pairs(values))
             commit(db)
-        with unfinished.open("r+b") as file:
-            sync_file(file, path)
+        if not kind.is_cache:
+            with unfinished.open("r+b") as file:
+                sync_file(file, path)
     except BaseException as error:
         is_refused = isinstance(error, sqlite3.Error)
         reason = _why_not_written(path, error) if is_refused else error

@@ -355,7 +355,7 @@ class CaptionModel(nn.Module):
         if not options.tag_weight or self.tag_head is None or self.lexicon is None:
             return None
         parts = self.decoder_steps(), self.tag_head, self.lexicon, options.tag_weight
-        if self._guided is None or self._guided.made_of != parts:
+        if self._guided is None or self._guided.parts != parts:
             self._guided = GuidedSteps(*parts)
         return self._guided
 

@@ -76,11 +76,7 @@ class Familiarity(nn.Module):
         Raises:
             CaptionerError: there are fewer than two training images or no other.
         """
-        if len(learnt) < 2 or not len(held_out):
-            raise CaptionerError(
-                f"familiarity: {len(learnt)} training images and {len(held_out)} others; it "
-                "takes at least two and one"
-            )
+        check_counts(len(learnt), len(held_out))
         scaled = functional.normalize(learnt.double(), dim=1)
         mean = scaled.mean(dim=0)
         count = min(COMPONENTS, len(learnt) // IMAGES_PER_COMPONENT, learnt.shape[1] - 1)
@@ -143,6 +139,19 @@ def _check(
         raise _damaged("a variance is not above 0")
     if not all(part.isfinite().all() for part in (mean, basis, variances, other_variance)):
         raise _damaged("a value is not finite")
+
+
+def check_counts(learnt: int, held_out: int) -> None:
+    """Refuse, before any work, images that are too few to measure how familiar others are.
+
+    Raises:
+        CaptionerError: there are fewer than two training images or no other.
+    """
+    if learnt < 2 or not held_out:
+        raise CaptionerError(
+            f"familiarity: {learnt} training images and {held_out} others; it takes at least two "
+            "and one"
+        )
 
 
 def _damaged(reason: str) -> CaptionerError:

@@ -56,7 +56,7 @@ class GuidedSteps:
     """
 
     def __init__(self, steps: DecoderSteps, head: TagHead, lexicon: Lexicon, weight: float) -> None:
-        self.made_of = steps, head, lexicon, weight
+        self.parts = steps, head, lexicon, weight
         self._steps, self._head, self._weight = steps, head, weight
         device = head.linear.weight.device
         lemmas = lexicon.lemmas[: len(head)]

@@ -54,7 +54,7 @@ class DecoderSteps:
     """
 
     def __init__(self, decoder: Decoder, *, tabulate: bool = True) -> None:
-        self.made_of = versions(decoder)
+        self.source_version = versions(decoder)
         self._decoder = decoder
         self._cell = decoder.config.cell
         self._size = decoder.config.hidden_size
@@ -74,7 +74,7 @@ class DecoderSteps:
 
     def is_current(self, decoder: Decoder) -> bool:
         """Whether it still is made of this decoder's weights."""
-        return self.made_of == versions(decoder)
+        return self.source_version == versions(decoder)
 
     def start(self, features: ImageFeatures, styles: Tensor | None = None) -> DecoderState:
         """The state before the first word, with one caption (K = 1) for each image.

@@ -86,7 +86,7 @@ class FastEncoder:
     """
 
     def __init__(self, encoder: Encoder, precision: str) -> None:
-        self.made_of = versions(encoder), precision
+        self.source_version = versions(encoder), precision
         device = next(encoder.parameters()).device
         self._network = FastNetwork(
             without_batch_norm(encoder.backbone), encoder.transform.size, precision, device
@@ -95,7 +95,7 @@ class FastEncoder:
 
     def is_current(self, encoder: Encoder, precision: str) -> bool:
         """Whether it still is the copy of this encoder, with the weights that it has now."""
-        return self.made_of == (versions(encoder), precision)
+        return self.source_version == (versions(encoder), precision)
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
         """Features, float32, of transformed images (B, 3, height, width)."""

@@ -19,16 +19,28 @@ from typing import Any
 import jinja2
 from markupsafe import Markup
 
+PACKAGE = "captioner.pages"
+"""Whose templates all pages may use."""
+
 # Images and films: files beside the page (`'self'`, where a server shows it), or made in it.
 _MEDIA = "'self' file: data: blob:"
 
 
-def render_page(template: str, *, data: object = None, **values: Any) -> str:
+def render_page(
+    template: str,
+    *,
+    data: object = None,
+    package: str = PACKAGE,
+    asks_server: bool = False,
+    **values: Any,
+) -> str:
     """A page of its own, to be written as UTF-8 (`captioner.files.writing.replace_file`).
 
     Args:
-        template: a file of ``captioner/pages/templates`` that extends ``base.html``.
+        template: a file of the package's ``templates`` that extends ``base.html``.
         data: what the page's script gets from ``page.data``: JSON primitives.
+        package: in which the template, its style and its script are.
+        asks_server: whether its script may ask the server that it came from.
         values: what the template's own text needs. All of it is escaped.
 
     Raises:
@@ -36,14 +48,14 @@ def render_page(template: str, *, data: object = None, **values: Any) -> str:
         ValueError: the data hold something that JSON has no word for.
     """
     name = template.removesuffix(".html")
-    style = _joined("base.css", f"{name}.css")
-    script = _joined("base.js", f"{name}.js")
+    style = _joined(package, "base.css", f"{name}.css")
+    script = _joined(package, "base.js", f"{name}.js")
     return (
-        _environment()
+        _environment(package)
         .get_template(template)
         .render(
             values,
-            policy=_policy(style, script),
+            policy=_policy(style, script, asks_server),
             style=Markup(style),
             script=Markup(script),
             data=Markup(json_for_script(data)),
@@ -62,7 +74,8 @@ def json_for_script(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _policy(style: str, script: str) -> str:
+def _policy(style: str, script: str, asks_server: bool) -> str:
+    connect = ["connect-src 'self'"] if asks_server else []
     return "; ".join(
         [
             "default-src 'none'",
@@ -70,6 +83,7 @@ def _policy(style: str, script: str) -> str:
             f"style-src '{_hash(style)}'",
             f"img-src {_MEDIA}",
             f"media-src {_MEDIA}",
+            *connect,
             "base-uri 'none'",
             "form-action 'none'",
         ]
@@ -82,10 +96,10 @@ def _hash(text: str) -> str:
 
 
 @cache
-def _joined(*names: str) -> str:
-    """The text of these files of the package; those that are not there are left out."""
-    folder = resources.files("captioner.pages") / "templates"
-    parts = [folder / name for name in names]
+def _joined(package: str, *names: str) -> str:
+    """The text of these files, of the package or of all pages; those not there are left out."""
+    folders = [resources.files(each) / "templates" for each in dict.fromkeys((PACKAGE, package))]
+    parts = [folder / name for name in names for folder in folders]
     text = "\n".join(part.read_text(encoding="utf-8") for part in parts if part.is_file())
     # Either would end the block; and a browser hashes line feeds.
     assert "</script" not in text and "</style" not in text, names
@@ -93,9 +107,10 @@ def _joined(*names: str) -> str:
 
 
 @cache
-def _environment() -> jinja2.Environment:
+def _environment(package: str) -> jinja2.Environment:
+    loaders = [jinja2.PackageLoader(each) for each in dict.fromkeys((package, PACKAGE))]
     return jinja2.Environment(
-        loader=jinja2.PackageLoader("captioner.pages"),
+        loader=jinja2.ChoiceLoader(loaders),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,

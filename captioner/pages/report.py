@@ -22,7 +22,7 @@ from captioner.files.writing import cannot_read, replace_file
 from captioner.model.caption_model import CaptionModel
 from captioner.model.tags import UNSURE, unsure_below
 from captioner.pages.render import render_page
-from captioner.pages.report_images import Look, Lookout, ReportImage
+from captioner.pages.report_images import Look, ReportImage, ReportImages
 from captioner.pages.report_job import ReportJob, check_report, generator_of
 from captioner.pages.video_page import href
 from captioner.text.tokenizer import tokenize
@@ -81,13 +81,13 @@ def write_report(
     finder = _Finder(job, {} if job.images is not None else sources)
     images = [_image_of(record, finder, model is not None) for record in records]
     looks = []
-    with Lookout(job.folder, model, job.batch_size, job.workers) as lookout:
-        for look in lookout.look(images):
+    with ReportImages(job.folder, model, job.batch_size, job.workers) as reader:
+        for look in reader.read(images):
             looks.append(look)
             on_image()
         notes = _notes(about, model, records, looks)
         replace_file(job.output, _page(job, model, records, images, looks, notes))
-        lookout.tidy()  # only now: the page that was there showed what was there
+        reader.tidy()  # only now: the page that was there showed what was there
     unseen = [
         (record["file_name"], look.problem or "")
         for record, look in zip(records, looks, strict=True)

@@ -1,7 +1,6 @@
 """What a report needs of the images themselves: a thumbnail of each, and where words look.
 
-Each image is read once, for both. Beside the thumbnails a file keeps the attention of the
-images that were looked at: an interrupted run is resumed.
+Each image is read once, for both. What was found is kept: an interrupted run is resumed.
 
 Thumbnails are JPEG files under another suffix: a report often lies among the photos, and the next
 search of that folder must not find them. Their names come from the image's path, size and time of
@@ -12,25 +11,24 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import re
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Container, Generator, Iterable, Mapping, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 from functools import partial
 from hashlib import blake2b
 from itertools import islice
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from PIL import Image
 
-from captioner.errors import CaptionerError
-from captioner.files.writing import cannot_write, make_folder, replace_bytes, temporary_of
+from captioner.files.writing import cannot_write, make_folder, temporary_of
 from captioner.images.ahead import read_ahead
 from captioner.images.reading import ImageError, read_image
 from captioner.model.attention import attend, grid_window
+from captioner.pages.attention_cache import AttentionCache
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -45,9 +43,6 @@ SHORT_SIDE = LONG_SIDE * 3 // 4
 """Pixels of the shorter side that are read for it: those of a photo of 4 by 3."""
 
 _OURS = re.compile(r"[0-9a-f]{32}\.thumb")
-
-_FORMER_KEYS = {"p": "word_probs", "h": "levels", "g": "window"}
-"""What files of attention called the values before, to read those that are there."""
 
 
 @dataclass(frozen=True)
@@ -72,7 +67,7 @@ class Look:
     """What a report shows of an image.
 
     Attributes:
-        thumbnail: a file in `Lookout.folder`; None where the image cannot be read.
+        thumbnail: a file in `ReportImages.folder`; None where the image cannot be read.
         problem: why not, in a few words.
         attention: ``word_probs``, the probabilities of the words; ``levels``, the weights in 256
             steps (T, R) in base64; ``window``, the part of the image they lie over, where it is not
@@ -81,7 +76,7 @@ class Look:
 
     thumbnail: str | None
     problem: str | None = None
-    attention: dict[str, Any] | None = None
+    attention: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True)
@@ -95,7 +90,7 @@ class _Read:
     size: tuple[int, int] = (1, 1)
 
 
-class Lookout:
+class ReportImages:
     """Looks at images, and keeps what it saw; a context manager.
 
     Attributes:
@@ -115,96 +110,80 @@ class Lookout:
         self._model = model
         self._batch_size = batch_size
         self._workers = workers
-        self._cache_path = folder / ".attention.jsonl"
-        self._known: dict[str, dict[str, Any]] = {}
-        self._used: dict[str, dict[str, Any]] = {}
+        self._cache = None if model is None else AttentionCache(folder)
+        self._used: dict[str, None] = {}  # keys in it, in the order of the images
         self._thumbnails: set[str] = set()
-        self._cache: IO[bytes] | None = None
 
     def __enter__(self) -> Self:
         make_folder(self.folder)
-        if self._model is not None:
-            self._known = dict(_lines_of(self._cache_path))
-            try:
-                self._cache = self._cache_path.open("ab")
-            except OSError as error:
-                raise cannot_write(self._cache_path, error) from None
+        if self._cache is not None:
+            self._cache.__enter__()
         return self
 
     def __exit__(self, *exc_info: object) -> None:
         if self._cache is not None:
-            self._cache.close()
+            self._cache.__exit__(*exc_info)
 
-    def look(self, images: Iterable[ReportImage]) -> Generator[Look, None, None]:
+    def read(self, images: Iterable[ReportImage]) -> Generator[Look, None, None]:
         """Look at images lazily, in their order.
 
         Raises:
             CaptionerError: the folder cannot be written.
         """
         ahead = self._batch_size + self._workers
+        known = () if self._cache is None else self._cache.keys
         with closing(
             read_ahead(
-                partial(_read, self._model, self.folder, self._known),
+                partial(_read, self._model, self.folder, known),
                 images,
                 self._workers,
                 ahead,
             )
         ) as found:
             while batch := list(islice(found, self._batch_size)):
-                attention = self._attention([each for each in batch if each.pixels is not None])
+                self._find_attention([each for each in batch if each.pixels is not None])
                 for each in batch:
-                    yield self._finished(each, attention)
+                    yield self._finished(each)
 
-    def _finished(self, read: _Read, fresh: dict[str, dict[str, Any]]) -> Look:
+    def _finished(self, read: _Read) -> Look:
         look = read.look
         if look.thumbnail is not None:
             self._thumbnails.add(look.thumbnail)
-        attention = look.attention or fresh.get(read.key)
+        attention = None if self._cache is None else self._cache.get(read.key)
         if attention is None:
             return look
-        self._used[read.key] = attention
+        self._used[read.key] = None
         return Look(look.thumbnail, look.problem, attention)
 
-    def _attention(self, batch: Sequence[_Read]) -> dict[str, dict[str, Any]]:
+    def _find_attention(self, batch: Sequence[_Read]) -> None:
         if not batch:
-            return {}
+            return
         import torch
 
         model = self._model
-        assert model is not None, "without a model no pixels are kept"
+        assert model is not None and self._cache is not None, "without a model no pixels are kept"
         with torch.inference_mode():
             pixels = [each.pixels for each in batch if each.pixels is not None]
             features = model.encode(torch.stack(pixels))
         found = attend(model, features, [each.item.words for each in batch])
-        fresh = {
-            each.key: _packed(attention, grid_window(model.transform, each.size))
-            for each, attention in zip(batch, found, strict=True)
-        }
-        self._append(fresh)
-        return fresh
-
-    def _append(self, fresh: dict[str, dict[str, Any]]) -> None:
-        assert self._cache is not None
-        lines = [json.dumps({"key": key, **value}) + "\n" for key, value in fresh.items()]
-        try:
-            self._cache.write("".join(lines).encode("ascii"))
-            self._cache.flush()
-        except OSError as error:
-            raise cannot_write(self._cache_path, error) from None
+        self._cache.add(
+            {
+                each.key: _packed(attention, grid_window(model.transform, each.size))
+                for each, attention in zip(batch, found, strict=True)
+            }
+        )
 
     def tidy(self) -> None:
         """Forget, after all images of a report, what no image of it needs."""
         for path in self.folder.iterdir():
             if _OURS.fullmatch(path.name) and path.name not in self._thumbnails:
                 path.unlink(missing_ok=True)
-        if self._cache is not None and self._known.keys() - self._used.keys():
-            lines = (json.dumps({"key": key, **value}) + "\n" for key, value in self._used.items())
-            self._cache.close()  # Not everywhere can an open file be replaced.
-            replace_bytes(self._cache_path, (line.encode("ascii") for line in lines))
+        if self._cache is not None:
+            self._cache.keep(self._used)
 
 
 def _read(
-    model: CaptionModel | None, folder: Path, known: dict[str, dict[str, Any]], item: ReportImage
+    model: CaptionModel | None, folder: Path, known: Container[str], item: ReportImage
 ) -> _Read:
     if item.path is None:
         return _Read(item, Look(None, item.problem))
@@ -233,7 +212,7 @@ def _read(
         gone = isinstance(error, FileNotFoundError)
         reason = "file not found" if gone else (error.strerror or str(error)).lower()
         return _Read(item, Look(None, reason))
-    return _Read(item, Look(name, attention=known.get(key)), key, pixels, size)
+    return _Read(item, Look(name), key, pixels, size)
 
 
 def _write_thumbnail(path: Path, image: Image.Image) -> None:
@@ -259,20 +238,6 @@ def _packed(attention: CaptionAttention, window: tuple[float, ...]) -> dict[str,
         if window != (0.0, 0.0, 1.0, 1.0):
             packed["window"] = [round(each, 4) for each in window]
     return packed
-
-
-def _lines_of(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
-    """What was kept; a line that was cut short, or is somebody else's, is not."""
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise CaptionerError(f"{path} cannot be read: {error.strerror}; remove it") from None
-    for line in lines:
-        with suppress(ValueError, KeyError, TypeError, AttributeError):
-            value = {_FORMER_KEYS.get(key, key): each for key, each in json.loads(line).items()}
-            yield value.pop("key"), value
 
 
 def _hash(text: str) -> str:

@@ -22,7 +22,7 @@ from captioner.files.finding import SourceFile
 from captioner.files.writing import check_no_folder, replace_bytes, replace_file
 from captioner.images.thumbnails import within
 from captioner.pages.render import render_page
-from captioner.pages.video_page import href, is_of, page_data, read_data, render
+from captioner.pages.video_page import href, is_page_of, page_data, read_data, render
 from captioner.version import __version__
 
 INDEX, FOLDER = "index.html", "index_files"
@@ -101,7 +101,7 @@ class TagPages:
         """
         video = href(file.path, page.parent)
         poster = self._poster(file.name)
-        if is_of(page, video) and poster.is_file():
+        if is_page_of(page, video) and poster.is_file():
             return True
         data = read_data(page)
         if data is None or data["video"]["file_name"] != file.name:

@@ -94,7 +94,7 @@ def render(data: Mapping[str, Any]) -> str:
     )
 
 
-def is_of(page: Path, video: str) -> bool:
+def is_page_of(page: Path, video: str) -> bool:
     """Whether a file is the page of the video with this URL; it is not read to its end."""
     try:
         with page.open("rb") as file:

@@ -2,20 +2,20 @@
 
 The folder mirrors the input's: ``trips/a.mp4`` gives ``trips/a.json`` and so on. At its top stand
 
-- ``.captioner-tag.json``: model and options, the same for all that is in the folder;
-- ``tags.jsonl``: a line for each video that is finished, which is also the job's memory;
+- ``.tags.captioner``: model and options, the same for all that is in the folder, and a record for
+  each video that is finished, which is the job's memory (`captioner.tagging.ledger`);
+- ``tags.jsonl``: a line for each of these records;
 - ``index.html``, of the format ``html``: a page of all these videos
   (`captioner.pages.video_index`).
 
-A video's files are written under temporary names and renamed, then its line is added: a video with
-a line is finished, one without is done from its start. Whatever ends the process, the next run ends
-with the files that an undisturbed one would have made, up to the rounding of their numbers.
+A video's files are written under temporary names and renamed, then its record is added: a video
+with a record is finished, one without is done from its start. Whatever ends the process, the next
+run ends with the files that an undisturbed one would have made, up to the rounding of their
+numbers.
 """
 
 from __future__ import annotations
 
-import json
-import os
 from collections.abc import Generator, Iterable, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import asdict, dataclass
@@ -26,7 +26,7 @@ from captioner.decoding.options import DecodingOptions, describe_decoding
 from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.naming import output_stem
-from captioner.files.resume import Fingerprint, changes, locked
+from captioner.files.resume import Fingerprint, locked
 from captioner.files.writing import (
     check_folder,
     make_folder,
@@ -38,18 +38,23 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
 from captioner.model.tags import unsure_below
 from captioner.pages.video_index import INDEX, TagPages
+from captioner.tagging.ledger import LINES, MIN_CONFIDENCE, STATE, Ledger
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.videos import Progress, VideoTags, tag_videos
-from captioner.tagging.writers import TAG_WRITERS, HtmlTagWriter, TagWriter, summary_line
+from captioner.tagging.writers import (
+    TAG_WRITERS,
+    CsvTagWriter,
+    HtmlTagWriter,
+    TagWriter,
+    summary_line,
+)
 from captioner.version import __version__
 from captioner.video.events import Failed
 from captioner.video.finding import VIDEOS
 from captioner.video.frames import READING
 from captioner.video.options import SamplingOptions
 
-MIN_CONFIDENCE = "min_caption_confidence"
-
-SETTINGS, LEDGER, LOCK = ".captioner-tag.json", "tags.jsonl", ".captioner.lock"
+LOCK = ".captioner.lock"
 
 
 @dataclass(frozen=True)
@@ -66,6 +71,7 @@ class TagJob:
         overwrite: do everything again and replace what is there.
         min_caption_confidence: captions that are less sure, in [0, 1], get no subtitle; None for
             what the model's calibration says (`captioner.model.tags.unsure_below`).
+        csv_bom: begin CSV with a byte order mark, by which Excel knows UTF-8.
     """
 
     output_dir: Path
@@ -76,6 +82,7 @@ class TagJob:
     batch_size: int = FrameBatchOptions.batch_size
     overwrite: bool = False
     min_caption_confidence: float | None = None
+    csv_bom: bool = False
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in TAG_WRITERS]
@@ -88,6 +95,8 @@ class TagJob:
             raise ValueError(
                 f"min_caption_confidence={self.min_caption_confidence!r}: give a number from 0 to 1"
             )
+        if self.csv_bom and CsvTagWriter.format not in self.formats:
+            raise ValueError(f"csv_bom: is for the format csv, not for {', '.join(self.formats)}")
 
     def min_confidence(self, model: CaptionModel) -> float:
         """Of captions as subtitles, in [0, 1]."""
@@ -134,15 +143,16 @@ def run_tag_job(
     about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
     with _locked(job.output_dir):
         output = _Output(job, about, files, job.min_confidence(model))
-        try:
-            yield from _tag(job, model, files, output, on_progress)
-        except BaseException:
-            # Report what ended it, not that the index cannot be written either.
-            with suppress(CaptionerError):
-                output.write_index()
-            raise
-        output.ledger.sort([file.name for file in files])
-        output.write_index()
+        with output.ledger:
+            try:
+                yield from _tag(job, model, files, output, on_progress)
+            except BaseException:
+                # Report what ended it, not that the index cannot be written either.
+                with suppress(CaptionerError):
+                    output.write_index()
+                raise
+            output.ledger.sort([file.name for file in files])
+            output.write_index()
 
 
 def _tag(
@@ -197,14 +207,16 @@ class _Output:
     ) -> None:
         self._folder = job.output_dir
         self._about = about
-        self._writers = [TAG_WRITERS[name](min_confidence=min_confidence) for name in job.formats]
+        self._writers = [
+            TAG_WRITERS[name](min_confidence=min_confidence, csv_bom=job.csv_bom)
+            for name in job.formats
+        ]
         pages = TagPages(job.output_dir)
         # An index that an earlier run made is kept true, whatever this one writes.
         self._pages = pages if HtmlTagWriter.format in job.formats or pages.has_index() else None
         if HtmlTagWriter.format in job.formats:
             pages.check(job.overwrite)
-        self.ledger = _Ledger(job.output_dir)
-        _claim(job, about, files, self.ledger)
+        self.ledger = _claim(job, about, files)
 
     def why_not(self, file: SourceFile) -> Failed | None:
         """Why a video's files cannot be written, whatever is in it: a name is too long."""
@@ -299,55 +311,25 @@ def _locked(output_dir: Path) -> Generator[None, None, None]:
         yield
 
 
-def _claim(
-    job: TagJob, about: Mapping[str, Any], files: Iterable[SourceFile], ledger: _Ledger
-) -> None:
+def _claim(job: TagJob, about: Mapping[str, Any], files: Iterable[SourceFile]) -> Ledger:
     """Make the folder this job's, or see that it is.
 
     Raises:
         CaptionerError: it holds results of another model or other options, or files that no run
             has made.
     """
-    path = job.output_dir / SETTINGS
-    text = json.dumps(about, ensure_ascii=False, indent=2) + "\n"
-    if job.overwrite:
-        ledger.clear()
-    elif path.exists():
-        _check_same(path, about)
-        return
-    else:
+    if not job.overwrite:
+        ledger = Ledger.find(job.output_dir, about)
+        if ledger is not None:
+            return ledger
         _check_free(job, files)
-    replace_file(path, text)
-
-
-def _check_same(path: Path, about: Mapping[str, Any]) -> None:
-    try:
-        there = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        there = None
-    if not isinstance(there, dict):
-        raise CaptionerError(
-            f"{path} is damaged; choose another --output-dir, or start over with --overwrite"
-        )
-    changed = changes(there, about)
-    if changed:
-        remedy = "use those"
-        if MIN_CONFIDENCE not in there.get("settings", {}):
-            # As before there was such a setting.
-            without = {name: x for name, x in about["settings"].items() if name != MIN_CONFIDENCE}
-            if not changes(there, {**about, "settings": without}):
-                remedy = "resume with the old settings by --min-caption-confidence 0"
-        raise CaptionerError(
-            f"{path.parent} was filled with another model or other options "
-            f"({'; '.join(changed[:3])}); {remedy}, choose another --output-dir, or start over "
-            "with --overwrite"
-        )
+    return Ledger.create(job.output_dir, about)
 
 
 def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
-    if (job.output_dir / LEDGER).exists():
+    if (job.output_dir / LINES).exists():
         raise CaptionerError(
-            f"{job.output_dir / LEDGER} is there, but no {SETTINGS} that says how it was made; "
+            f"{job.output_dir / LINES} is there, but no {STATE} that says how it was made; "
             "choose another --output-dir, or replace it with --overwrite"
         )
     for file in files:
@@ -358,73 +340,6 @@ def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
                     f"{target} exists, and no run of `captioner tag` has made it; choose another "
                     "--output-dir, or replace it with --overwrite"
                 )
-
-
-class _Ledger:
-    """``tags.jsonl``: one line for each finished video, added and flushed to the disk at once.
-
-    Attributes:
-        lines: file name -> its latest line; after `sort` in the order of the videos.
-    """
-
-    def __init__(self, output_dir: Path) -> None:
-        self._path = output_dir / LEDGER
-        self.lines: dict[str, dict[str, Any]] = {}
-        self._order: list[str] = []  # as in the file, with repetitions
-        if self._path.exists():
-            self._read()
-
-    def _read(self) -> None:
-        """Read all whole lines; the rest, left by a power cut, is cut off before the next one."""
-        data = self._path.read_bytes()
-        whole = data[: data.rfind(b"\n") + 1]
-        for number, text in enumerate(whole.splitlines(), start=1):
-            try:
-                line = json.loads(text)
-                name = line["file_name"]
-                _ = line["status"], Fingerprint.from_dict(line["source"])
-            except (ValueError, KeyError, TypeError):
-                raise CaptionerError(
-                    f"{self._path}: line {number} is damaged; remove it and its video is done "
-                    "again, or start over with --overwrite"
-                ) from None
-            self.lines[name] = line
-            self._order.append(name)
-        if len(whole) < len(data):
-            os.truncate(self._path, len(whole))
-
-    def add(self, line: dict[str, Any]) -> None:
-        """Write one line."""
-        self.lines[line["file_name"]] = line
-        self._order.append(line["file_name"])
-        try:
-            with self._path.open("ab") as file:
-                file.write(_encoded(line))
-                file.flush()
-                os.fsync(file.fileno())
-        except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise CaptionerError(f"{self._path} cannot be written: {reason}") from None
-
-    def sort(self, names: Sequence[str]) -> None:
-        """Put the lines into the order of the videos; those of other runs stay before them."""
-        current = set(names)
-        others = [name for name in dict.fromkeys(self._order) if name not in current]
-        wanted = [*others, *(name for name in names if name in self.lines)]
-        if wanted != self._order:
-            text = b"".join(_encoded(self.lines[name]) for name in wanted).decode()
-            replace_file(self._path, text)
-            self._order = wanted
-        self.lines = {name: self.lines[name] for name in wanted}
-
-    def clear(self) -> None:
-        """Forget everything."""
-        self._path.unlink(missing_ok=True)
-        self.lines, self._order = {}, []
-
-
-def _encoded(line: Mapping[str, Any]) -> bytes:
-    return json.dumps(line, ensure_ascii=False, allow_nan=False).encode() + b"\n"
 
 
 # --- what produced it ----------------------------------------------------------------------
@@ -443,6 +358,7 @@ def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:
         "batch_size": job.batch_size,
         "device": model.device.type,
         "precision": model.precision,
-        # Without it: as in folders from before there was such a setting.
+        # Without them: as in folders from before there were such settings.
         **({MIN_CONFIDENCE: min_confidence} if min_confidence else {}),
+        **({"csv_bom": True} if job.csv_bom else {}),
     }

@@ -43,12 +43,13 @@ class TagWriter(ABC):
     suffix: ClassVar[str]
     summary: ClassVar[str]
 
-    def __init__(self, *, min_confidence: float = 0.0) -> None:
+    def __init__(self, *, min_confidence: float = 0.0, csv_bom: bool = False) -> None:
         """Take the options of all formats, so that the caller need not distinguish them.
 
         Args:
             min_confidence: captions that are less sure than this, in [0, 1], get no subtitle, and
                 none over the video on a page. Everything else shows them all.
+            csv_bom: whether CSV begins with a byte order mark.
 
         Raises:
             ValueError: min_confidence is out of range.
@@ -56,6 +57,7 @@ class TagWriter(ABC):
         if not 0 <= min_confidence <= 1:
             raise ValueError(f"min_confidence={min_confidence!r}: give a number from 0 to 1")
         self.min_confidence = min_confidence
+        self.csv_bom = csv_bom
 
     @abstractmethod
     def text(self, record: Record) -> str:
@@ -156,6 +158,8 @@ class CsvTagWriter(TagWriter):
     def text(self, record: Record) -> str:
         """The table with its header, which a video without tags has too."""
         table = io.StringIO()
+        if self.csv_bom:
+            table.write("\ufeff")
         writer = csv.writer(table, lineterminator="\r\n")
         writer.writerow(self._COLUMNS)
         for tag in record["tags"]:

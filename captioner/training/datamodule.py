@@ -12,7 +12,8 @@ import torch
 from pytorch_lightning.utilities import rank_zero_info
 from torch import Tensor, nn
 
-from captioner.data.datasets import CaptionData, Example
+from captioner.data.datasets import DEV_FRACTION, CaptionData, Example
+from captioner.data.holdout import hold_out
 from captioner.data.sources import (
     TEXT,
     DataSource,
@@ -97,7 +98,7 @@ class CaptionDataModule(pl.LightningDataModule):
         augment: bool = False,
         views: int = 0,
         min_area: float = 0.6,
-        dev_fraction: float = 0.1,
+        dev_fraction: float = DEV_FRACTION,
         cache_dir: str | None = None,
         workers: int = 0,
         seed: int = 0,
@@ -200,11 +201,8 @@ class CaptionDataModule(pl.LightningDataModule):
         if several:
             check_no_photo_twice([data.examples for data in loaded.values()])
         # Of several sources, those with a dev split of their own validate for all.
-        if not any("dev" in data.splits for data in loaded.values()):
-            loaded = {
-                name: data if data.format == TEXT else data.with_random_split(self.dev_fraction)
-                for name, data in loaded.items()
-            }
+        images = {name: data for name, data in loaded.items() if data.format != TEXT}
+        loaded |= hold_out(images, self.dev_fraction, prefixed=several)
         for name, data in loaded.items():
             called = name if several else data.root
             for warning in data.warnings:

@@ -22,7 +22,7 @@ from captioner.files.escaping import shown
 from captioner.networks.configs import MIN_SIDE, DecoderConfig, EncoderConfig
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
-from captioner.training.outcome import best_text, scores_text, warnings_of
+from captioner.training.outcome import best_text, scores_text, start_text, warnings_of
 from captioner.training.run_folder import (
     LastCheckpoint,
     RunFolder,
@@ -34,6 +34,7 @@ from captioner.training.run_folder import (
     resume_hint,
 )
 from captioner.training.start import SETTINGS, settings_of_start
+from captioner.training.start_scores import StartScores
 from captioner.training.task import CaptionTask
 
 # Output of Lightning and its libraries that users cannot act on: beginnings of messages, the
@@ -218,6 +219,10 @@ class CaptionCLI(LightningCLI):
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
         kwargs["plugins"] = [*plugins, SafeCheckpoints()]
+        callbacks = config.trainer.callbacks or []
+        callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
+        self._start = StartScores()
+        kwargs["callbacks"] = [*callbacks, self._start]
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
@@ -227,6 +232,8 @@ class CaptionCLI(LightningCLI):
             return
         value, monitor = float(best.best_model_score), str(best.monitor)
         run_dir = Path(self.config.fit.run_dir)
+        if monitor in self._start.scores:
+            print(start_text(monitor, self._start.scores[monitor], value))
         print(best_text(monitor, value, Path(best.best_model_path), run_dir))
         task, data = self.model, self.datamodule
         if monitor == "val/cider_d" and task.objective == "cross_entropy":

@@ -47,14 +47,25 @@ def scores_text(scores: Mapping[str, float], prefix: str) -> str:
     return "\n".join([*table, "(metrics times 100; loss in nats per word)"])
 
 
+def start_text(monitor: str, before: float, after: float) -> str:
+    """The score of the weights that training began with, beside that of the best checkpoint."""
+    label, scale = _shown_as(monitor)
+    change = scale * (after - before)
+    return f"validation {label} before training: {scale * before:.2f}, after it: {change:+.2f}"
+
+
 def best_text(monitor: str, value: float, checkpoint: Path, run_dir: Path) -> str:
     """The score of the checkpoint that was kept, and what to do with it."""
-    metric = monitor.rpartition("/")[2]
-    label, scale = (METRICS[metric], 100) if metric in METRICS else (monitor, 1)
+    label, scale = _shown_as(monitor)
     path = os.path.relpath(checkpoint)
     output = f"{run_dir.resolve().name}.safetensors"
     command = shlex.join(["captioner", "export", "--checkpoint", path, "--output", output])
     return f"best validation {label}: {scale * value:.2f}, {shown(path)}\nnext: {shown(command)}"
+
+
+def _shown_as(monitor: str) -> tuple[str, int]:
+    metric = monitor.rpartition("/")[2]
+    return (METRICS[metric], 100) if metric in METRICS else (monitor, 1)
 
 
 def warnings_of(cider_d: float, images: int, captions: int, init_from: str | None) -> Iterator[str]:

@@ -13,6 +13,7 @@ from itertools import islice
 from captioner.video.fades import Fades
 from captioner.video.frames import Frame
 from captioner.video.looks import SAME_COLOURS, Look
+from captioner.video.slides import Slides
 
 SHORTEST_SHOT_S = 0.5
 """A cut closer to the last one than this begins no shot."""
@@ -42,7 +43,8 @@ def find_cuts(frames: Iterable[Frame]) -> Iterator[tuple[Frame, bool]]:
     a frame that is stored several times is a cut, whatever the frame rate, and each slide is one.
     A cut after which the old image is back within `FLASH_S` does not count.
 
-    Of a fade or a dissolve, one frame begins the new shot; see `captioner.video.fades`.
+    Of a fade or a dissolve, and of a slide that comes in from one side, one frame begins the new
+    shot; see `captioner.video.fades` and `captioner.video.slides`.
 
     Yields:
         Every frame, in order, and whether a shot begins with it; the first frame is not a cut.
@@ -67,7 +69,11 @@ def _decided(
         if may_be_cut and reached_s <= look.time_s + FLASH_S:
             return
         later = [each for _, each in islice(waiting, 1, None)]
-        is_cut = (may_be_cut and shots.begin_with(look, later)) or shots.fade_into(look)
+        if not later and reached_s < math.inf:
+            return
+        comes_in = shots.slide_into(look, later)  # To be asked of every frame.
+        is_cut = may_be_cut and shots.begin_with(look, later)
+        is_cut = is_cut or shots.fade_into(look) or comes_in
         waiting.popleft()
         shots.add(look, is_cut)
         yield frame, is_cut
@@ -80,6 +86,7 @@ class _Shots:
         self._recent: deque[Look] = deque()
         self._start_s = 0.0
         self._fades = Fades()
+        self._slides = Slides()
 
     def may_begin_with(self, look: Look) -> bool:
         """Whether a shot can begin here, as far as can be said without what comes later."""
@@ -117,6 +124,11 @@ class _Shots:
     def fade_into(self, look: Look) -> bool:
         """Whether a shot begins here because another has turned into it."""
         return self._fades.has_turned(look) and self._is_long_enough(look)
+
+    def slide_into(self, look: Look, later: Sequence[Look]) -> bool:
+        """Whether a shot begins here because it has come in from one side."""
+        after = later[0] if later else None
+        return self._slides.has_come_in(look, after) and self._is_long_enough(look)
 
     def _is_long_enough(self, look: Look) -> bool:
         return look.time_s - self._start_s >= SHORTEST_SHOT_S - 1e-6

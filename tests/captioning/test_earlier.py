@@ -37,6 +37,12 @@ def about(photos: Path, run) -> dict[str, Any]:
     return made
 
 
+def captions_in(output: Path) -> list[str]:
+    """The lines of an output, but that of the image that fails: it is tried again each time."""
+    lines = output.read_text("utf-8").splitlines(keepends=True)
+    return [line for line in lines if '"b.jpg"' not in line]
+
+
 def put(name: str, state: Path, about: dict[str, Any], photos: Path) -> None:
     """Put a journal of `earlier/` somewhere, as if it had been made of these images."""
     lines = []
@@ -82,7 +88,7 @@ def test_a_job_of_an_earlier_version_is_resumed(
     if journal == "rewritten":
         put("rewritten.journal.new", Path(f"{STATE}.new"), about, photos)
     shutil.copy(EARLIER / f"{output}.jsonl", "out.jsonl")
-    there = Path("out.jsonl").read_bytes()
+    whole = [line for line in captions_in(Path("out.jsonl")) if line.endswith("\n")]
     for _ in range(2):
         code, errors = run(str(photos), "--output", "out.jsonl", *more)
         assert (code, errors.splitlines()[-1]) == (
@@ -90,11 +96,11 @@ def test_a_job_of_an_earlier_version_is_resumed(
             f"captioner: {counts}",
         )
         if after is not None:
-            assert Path("out.jsonl").read_bytes() == (EARLIER / f"{after}.jsonl").read_bytes()
+            assert captions_in(Path("out.jsonl")) == captions_in(EARLIER / f"{after}.jsonl")
         else:
-            assert Path("out.jsonl").read_bytes().startswith(there[: there.rindex(b"\n") + 1])
-            assert names_in(Path("out.jsonl")) == NAMES
+            assert captions_in(Path("out.jsonl"))[: len(whole)] == whole
             counts = "0 captioned, 6 finished before, 1 failed"
+        assert names_in(Path("out.jsonl")) == (NAMES if journal != "kept" else [*NAMES, "0.png"])
         assert hidden(Path()) == [STATE.name]
         with Journal(STATE) as known:
             assert known.is_complete

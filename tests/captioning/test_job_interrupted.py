@@ -458,8 +458,8 @@ def test_the_second_of_two_processes_is_refused(photos: Path, run) -> None:
         code, errors = run(str(photos), "--output", "out.jsonl")
     assert (code, errors) == (
         2,
-        "captioner: error: out.jsonl is in use by another `captioner caption`; wait for it, or "
-        "choose another --output\n",
+        "captioner: error: out.jsonl is in use by another `captioner caption` or `captioner "
+        "review`; wait for it, or choose another --output\n",
     )
     assert not Path("out.jsonl").exists()
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from pycocotools.coco import COCO
 
+from captioner.data.datasets import load_caption_data
 from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
 
@@ -139,3 +140,58 @@ def test_evaluate_refuses_an_unknown_split_and_a_taken_output(run, data: Path) -
     assert code == 2
     assert "output scores.json already exists; pass --overwrite" in err
     assert Path("scores.json").read_text() == "mine"
+
+
+@pytest.fixture
+def own(photos: Path) -> Path:
+    """Thirty images that no split divides."""
+    image = (photos / "a.png").read_bytes()
+    lines = []
+    for number in range(30):
+        (photos / f"{number}.png").write_bytes(image)
+        lines.append(json.dumps({"file_name": f"{number}.png", "text": "A dog runs."}) + "\n")
+    (photos / "metadata.jsonl").write_text("".join(lines))
+    return photos
+
+
+@pytest.mark.parametrize(
+    ("options", "split", "fraction"),
+    [
+        ([], "dev", 0.1),
+        (["--split", "train"], "train", 0.1),
+        (["--dev-fraction", "0.4"], "dev", 0.4),
+        (["--split", "all"], "all", None),
+    ],
+)
+def test_evaluate_holds_out_what_training_holds_out(
+    run, own: Path, options: list[str], split: str, fraction: float | None
+) -> None:
+    data = load_caption_data(own).with_random_split(fraction or 0.1)
+    expected = [example.image_id for example in data.split(split)]
+    code, out, errors = run("evaluate", "--data", "photos", *options, "--output", "scores.json")
+    assert code == 0
+    assert out.endswith(f"(times 100; {len(expected)} images of the split {split}, beam 3)\n")
+    scores = json.loads(Path("scores.json").read_text("utf-8"))
+    assert [each["image_id"] for each in scores["images"]] == expected
+    assert scores["protocol"]["data"]["split"] == split
+    assert scores["protocol"]["data"].get("dev_fraction") == fraction
+    held_out = len(data.split("dev"))
+    line = f"captioner: photos: there is no dev split; {held_out} of 30 images are held out, the"
+    assert errors.count(line) == (fraction is not None)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--split", "test"], r"no split 'test'; no image here belongs to any split; 'all' takes"),
+        (["--dev-fraction", "1"], r"--dev-fraction: '1': give a number between 0 and 1"),
+        (["--dev-fraction", "x"], r"--dev-fraction: 'x': give a number between 0 and 1"),
+        (["--dev-fraction", "0.0001"], r"sizes: {'train': 30}\).*--dev-fraction.*--split all"),
+    ],
+)
+def test_evaluate_says_what_cannot_be_held_out(
+    run, own: Path, options: list[str], message: str
+) -> None:
+    code, out, errors = run("evaluate", "--data", "photos", *options)
+    assert (code, out) == (2, "")
+    assert re.search(message, errors)

@@ -27,7 +27,8 @@ def test_split_that_is_not_there_lists_those_that_are(flickr: Path) -> None:
 
 def test_formats_are_registered() -> None:
     assert list(FORMATS) == [
-        *("flickr", "coco", "karpathy", "jsonl", "csv", "lavis", "parquet", "sidecar", "webdataset")
+        *("flickr", "coco", "karpathy", "jsonl", "csv", "lavis", "parquet", "sidecar"),
+        *("webdataset", "verdicts"),
     ]
 
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -110,6 +111,16 @@ def test_structs_with_a_path_alone(root: Path) -> None:
     photo(root / "a.jpg")
     table(root / "x.parquet", [{"image": {"bytes": None, "path": "a.jpg"}, "text": "A dog."}])
     assert load_caption_data(root).examples[0].path == root / "a.jpg"
+
+
+@pytest.mark.parametrize("name", ["dataset_infos.json", "data/dataset_info.json", "README.md"])
+def test_what_the_hub_writes_beside_data(root: Path, tmp_path: Path, name: str) -> None:
+    table(
+        root / "data/train-00000-of-00001.parquet", [{"image": bare(tmp_path / "m"), "text": "A."}]
+    )
+    write(root / name, json.dumps({"default": {"features": {"image": {}, "text": {}}}}))
+    data = load_caption_data(root)
+    assert (data.format, data.splits) == ("parquet", {"train": 1})
 
 
 def bare(folder: Path) -> dict[str, Any]:

@@ -79,6 +79,17 @@ def test_sidecars_in_folders_of_splits(tmp_path: Path) -> None:
     )
 
 
+def test_sidecars_in_other_capitals_are_named(tmp_path: Path) -> None:
+    photos(tmp_path, "IMG_1.JPG", "a.jpg", "b.jpg")
+    for name in ("img_1.txt", "a.txt"):
+        write(tmp_path / name, "A dog.")
+    assert load_caption_data(tmp_path).warnings == (
+        "1 image whose .txt has its name in other capitals left out "
+        f"(first: {tmp_path / 'IMG_1.JPG'})",
+        f"1 image without a .txt beside it left out (first: {tmp_path / 'b.jpg'})",
+    )
+
+
 def test_sidecars_with_a_suffix_in_capitals(tmp_path: Path) -> None:
     photos(tmp_path, "a.jpg", "b.jpg", "c.JPG")
     for name in ("a.TXT", "b.TXT", "b.txt", "c.JPG.Txt"):

@@ -98,6 +98,18 @@ def test_compressed_archives(root: Path, name: str, compression: str) -> None:
     assert load_caption_data(root).splits == {"train": 3}
 
 
+def test_suffixes_of_several_parts(root: Path) -> None:
+    files = {
+        **{"a.image.png": png(7), "a.caption.txt": b"A dog."},
+        **{"b.seg.png": png(8), "b.jpg": png(9), "b.txt": b"A cat."},
+    }
+    tar(root / "x.tar", files)
+    data = load_caption_data(root)
+    assert captions(data) == {"a.image.png": ("A dog.",), "b.jpg": ("A cat.",)}
+    with Image.open(data.examples[1].path) as image:
+        assert image.size == (9, 6)
+
+
 def zst(path: Path) -> Path:
     file = tar(path.with_suffix(""), {"a.png": png(7), "a.txt": b"A dog."})
     with pyarrow.CompressedOutputStream(str(path), "zstd") as stream:

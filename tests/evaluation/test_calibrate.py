@@ -238,8 +238,7 @@ def test_full_precision_is_kept(tiny_model: CaptionModel, folder: Path, tmp_path
     result = calibrate(
         model, load_caption_data(folder), batch_size=4, on_image=lambda: seen.append(1)
     )
-    # Six to learn from, and the six others twice.
-    assert len(seen) == images_to_read(load_caption_data(folder), "dev", None) == 18
+    assert len(seen) == images_to_read(load_caption_data(folder), "dev", None) == 12
     assert model.lexicon is result.lexicon
     assert model.tag_calibration is result.calibration
     assert result.to_dict()["scores"] == asdict(result.scores)
@@ -300,11 +299,76 @@ def test_a_model_is_described_with_both(tiny_model: CaptionModel) -> None:
 
 
 def test_a_base_install_is_refused_before_any_work(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    model_file: Path,
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setitem(sys.modules, "sklearn", None)
-    nothing = tmp_path / "nothing"
-    assert run("--model", nothing, "--data", nothing, "--output", tmp_path / "m.safetensors") == 2
+    output = tmp_path / "m.safetensors"
+    assert run("--model", model_file, "--data", folder, "--output", output) == 2
     assert 'scikit-learn, which is not installed; pip install "captioner[train]"' in (
         capsys.readouterr().err
     )
+    assert not output.exists()
+
+
+@pytest.fixture
+def own(folder: Path, tmp_path: Path) -> Path:
+    """The same images, and no split."""
+    own = tmp_path / "own"
+    shutil.copytree(folder, own)
+    lines = [json.loads(line) for line in (own / "metadata.jsonl").read_text().splitlines()]
+    texts = (json.dumps({**line, "split": None}) + "\n" for line in lines)
+    (own / "metadata.jsonl").write_text("".join(texts))
+    return own
+
+
+def test_data_without_splits_is_divided_as_in_training(
+    model_file: Path, own: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    output = tmp_path / "m.safetensors"
+    options = ["--data", own, "--output", output, "--dev-fraction", "0.5"]
+    assert run("--model", model_file, *options) == 0
+    data = load_caption_data(own).with_random_split(0.5)
+    dev = len(data.split("dev"))
+    line = f"{own}: there is no dev split; {dev} of 12 images are held out, the same as in capti"
+    assert line in capsys.readouterr().err
+    model = CaptionModel.load(output, device="cpu")
+    assert model.tag_calibration is not None
+    assert model.tag_calibration.fitted_on["images"] == dev
+    texts = [example.captions for example in data.split("train")]
+    assert model.lexicon == build_lexicon(model.tokenizer.words, texts)
+    assert model.tag_head is not None
+
+
+@pytest.mark.parametrize(
+    ("more", "images"), [(["--split", "all"], 12), (["--dev-fraction", "0.5"], 5)]
+)
+def test_own_images_replace_no_tag_classifier(
+    calibrated: Path,
+    own: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    more: list[str],
+    images: int,
+) -> None:
+    output = tmp_path / "m.safetensors"
+    assert run("--model", calibrated, "--data", own, "--output", output, *more) == 0
+    kept = "tag classifier and familiarity stay as they are"
+    assert (kept in capsys.readouterr().err) == (images != 12)
+    old, new = (CaptionModel.load(path, device="cpu") for path in (calibrated, output))
+    before, after = old.state_dict(), new.state_dict()
+    assert before.keys() == after.keys()
+    assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
+    assert new.tag_calibration is not None
+    assert new.tag_calibration.fitted_on["images"] == images
+
+
+def test_all_images_are_refused_where_some_are_for_training(
+    model_file: Path, folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--model", model_file, "--data", folder, "--output", tmp_path / "m.safetensors"]
+    assert run(*options, "--split", "all") == 2
+    assert "'train', which is part of 'all', would trust" in capsys.readouterr().err

@@ -20,12 +20,44 @@ LOCAL = ("file:", "data:", "blob:")
 
 OpenPage = Callable[..., Any]
 
+CONTRAST = """
+() => {
+  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
+  const rgb = (colour) => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => {
+    const part = (x) => ((x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
+  };
+  const ground = (element) => {
+    for (; element; element = element.parentElement) {
+      const found = rgb(getComputedStyle(element).backgroundColor);
+      if (found[3] === 255) return found;
+    }
+    return [255, 255, 255];
+  };
+  const least = {};
+  for (const element of document.querySelectorAll("body *")) {
+    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
+    if (!own || !element.checkVisibility() || element.closest("script, .skip, .unseen")) continue;
+    const [a, b] = [light(rgb(getComputedStyle(element).color)), light(ground(element))];
+    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (ratio < 4.5) least[element.className || element.tagName] = ratio;
+  }
+  return least;
+}
+"""
+"""Texts that stand out less than 4.5 to 1 (WCAG 2.2, success criterion 1.4.3), and by how much."""
+
 
 @dataclass
 class Watch:
     """What pages have done that they may not do."""
 
     found: list[str] = field(default_factory=list)
+    local: tuple[str, ...] = LOCAL
 
     def over(self, page: Any) -> None:
         page.on("console", self._console)
@@ -37,7 +69,7 @@ class Watch:
             self.found.append(f"console {message.type}: {message.text}")
 
     def _request(self, request: Any) -> None:
-        if not request.url.startswith(LOCAL):
+        if not request.url.startswith(self.local):
             self.found.append(f"request: {request.url}")
 
 
@@ -66,12 +98,16 @@ def watch() -> Iterator[Watch]:
 def open_page(chromium: Any, watch: Watch) -> Iterator[OpenPage]:
     """``open_page(path, **context_options)``: the page, watched until the test ends.
 
-    A ``script`` is run before the page's own. The other options are those of Playwright's
-    ``new_context``: ``viewport``, ``color_scheme``.
+    The path may be an address: the page may then ask its server. A ``script`` is run before the
+    page's own. The other options are those of Playwright's ``new_context``: ``viewport``,
+    ``color_scheme``.
     """
     contexts = []
 
-    def open_page(path: Path, script: str = "", **options: Any) -> Any:
+    def open_page(path: Path | str, script: str = "", **options: Any) -> Any:
+        address = path if isinstance(path, str) else path.absolute().as_uri()
+        if isinstance(path, str):
+            watch.local = (*watch.local, "/".join(path.split("/")[:3]))
         context = chromium.new_context(accept_downloads=True, **options)
         context.set_default_timeout(10_000)
         contexts.append(context)
@@ -79,7 +115,7 @@ def open_page(chromium: Any, watch: Watch) -> Iterator[OpenPage]:
         if script:
             page.add_init_script(script)
         watch.over(page)
-        page.goto(path.absolute().as_uri())
+        page.goto(address)
         return page
 
     yield open_page

@@ -26,11 +26,11 @@ def templates(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
         "{% block main %}<p id='said'>{{ said }}</p><img id='photo' src='{{ src }}' alt=''>"
         "{% endblock %}"
     )
-    environment = pages._environment.__wrapped__()
+    environment = pages._environment.__wrapped__(pages.PACKAGE)
     environment.loader = jinja2.ChoiceLoader(
         [jinja2.DictLoader({"t.html": text}), environment.loader]
     )
-    monkeypatch.setattr(pages, "_environment", lambda: environment)
+    monkeypatch.setattr(pages, "_environment", lambda package: environment)
     yield
 
 

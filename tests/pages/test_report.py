@@ -14,16 +14,22 @@ from typing import Any
 
 import numpy as np
 import pytest
+from filelock import FileLock
 from PIL import Image
 
 from captioner.cli.entry import main
+from captioner.files.store import Store
 from captioner.model.caption_model import CaptionModel
+from captioner.pages.attention_cache import ATTENTION, STATE
 from captioner.pages.report_images import LONG_SIDE
 from helpers.images import noise
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 Run = Callable[..., tuple[int, str]]
+
+EARLIER = Path(__file__).parent / "earlier"
+CAPTIONS = ".captions.jsonl.captioner"
 
 
 @pytest.fixture
@@ -48,6 +54,12 @@ def photos(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (folder / "broken.jpg").write_bytes(b"not an image")
     monkeypatch.chdir(tmp_path)
     return folder
+
+
+def attention_in(files: Path) -> dict[str, Any]:
+    """What a report's folder knows of attention, by key."""
+    with Store(files / STATE, ATTENTION) as store:
+        return dict(store.rows())
 
 
 def data_of(page: str | Path) -> dict[str, Any]:
@@ -115,8 +127,8 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     page, files = photos / "report.html", photos / "report_files"
     before = page.read_bytes()
     times = {path: path.stat().st_mtime_ns for path in (files / "thumbnails").iterdir()}
-    attention = (files / ".attention.jsonl").read_bytes()
-    assert len(times) == 3 and attention.count(b"\n") == 3
+    attention = (files / STATE).read_bytes()
+    assert len(times) == len(attention_in(files)) == 3
     page.unlink()
     for path in photos.rglob("*.*g"):
         # Not opened again: with the size and the time it had, nobody sees that it is another.
@@ -127,7 +139,7 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     assert code == 0 and "0 captioned, 3 finished before, 0 failed" in err
     assert page.read_bytes() == before
     assert {path: path.stat().st_mtime_ns for path in (files / "thumbnails").iterdir()} == times
-    assert (files / ".attention.jsonl").read_bytes() == attention
+    assert (files / STATE).read_bytes() == attention
     # One is another image now, one is gone; both names have been seen.
     noise(9, 500, 300).save(photos / "b c.jpg")
     (photos / "sub" / "a.png").unlink()
@@ -136,24 +148,31 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     assert "1 not found or not read" in err
     now = {path.name for path in (files / "thumbnails").iterdir()}
     assert len(now) == 2 and len(now & {path.name for path in times}) == 1
-    assert (files / ".attention.jsonl").read_bytes().count(b"\n") == 2
+    assert len(attention_in(files)) == 2
     data = data_of(page)
     assert [item.get("problem") for item in data["items"]] == [None, None, "file not found"]
 
 
-def test_attention_kept_under_former_keys_is_used(run: Run, photos: Path) -> None:
+def test_attention_that_an_earlier_version_kept_is_used(run: Run, photos: Path) -> None:
+    """`earlier/attention.jsonl` was written by it, for two other images."""
     (photos / "broken.jpg").unlink()
+    (photos / "sub" / "a.png").unlink()
     assert run("caption", photos, "--output", "report.html")[0] == 0
-    page, kept = Path("report.html"), Path("report_files/.attention.jsonl")
-    before = page.read_bytes()
-    former = kept.read_text()
-    for name, letter in {"word_probs": "p", "levels": "h", "window": "g"}.items():
-        former = former.replace(f'"{name}"', f'"{letter}"')
-    kept.write_text(former)
-    page.unlink()
-    assert run("caption", photos, "--output", page)[0] == 0
-    assert page.read_bytes() == before
-    assert kept.read_text() == former  # no image was looked at again
+    files = Path("report_files")
+    keys = list(attention_in(files))
+    lines = [json.loads(text) for text in (EARLIER / "attention.jsonl").read_text().splitlines()]
+    for line, key in zip(lines, keys, strict=True):
+        line["key"] = key
+    there = "".join(json.dumps(line) + "\n" for line in [*lines, [1], {"key": 2}])
+    (files / ".attention.jsonl").write_text(there + '{"key": "cut sh')
+    (files / STATE).unlink()
+    Path("report.html").unlink()
+    assert run("caption", photos, "--output", "report.html")[0] == 0
+    expected = [{"word_probs": line["p"], "levels": line["h"]} for line in lines]
+    found = data_of("report.html")["items"]
+    assert [{name: item[name] for name in ("word_probs", "levels")} for item in found] == expected
+    assert attention_in(files) == dict(zip(keys, expected, strict=True))
+    assert not (files / ".attention.jsonl").exists()
 
 
 def test_interrupted_it_goes_on(
@@ -178,16 +197,28 @@ def test_interrupted_it_goes_on(
     with pytest.raises(KeyboardInterrupt):
         report.write_report(job, tagging_model, on_image)
     assert not Path("report.html").exists()
-    kept = Path("report_files/.attention.jsonl").read_bytes()
-    assert kept.count(b"\n") == 2
-    # Cut short by a power cut: that image is looked at again.
-    Path("report_files/.attention.jsonl").write_bytes(kept[:-7])
-    report.write_report(job, tagging_model)
-    items = data_of("report.html")["items"]
-    assert [item["levels"] for item in items] == [
-        item["levels"] for item in data_of("whole.html")["items"]
-    ]
-    assert Path("report_files/.attention.jsonl").read_bytes().count(b"\n") >= 3
+    files = Path("report_files")
+    kept, before = (files / STATE).read_bytes(), attention_in(files)
+    assert len(before) == 2
+    levels = [item["levels"] for item in data_of("whole.html")["items"]]
+    # Damaged by a power cut, the images are looked at again.
+    for there in (kept, kept[:5000], b""):
+        (files / STATE).write_bytes(there)
+        report.write_report(job, tagging_model)
+        assert [item["levels"] for item in data_of("report.html")["items"]] == levels
+        now = attention_in(files)
+        assert len(now) == 3 and before.items() <= now.items()
+        assert sorted(path.name for path in files.glob(".*")) == [STATE, CAPTIONS]
+
+
+def test_the_second_of_two_processes_is_refused(run: Run, photos: Path) -> None:
+    assert run("caption", photos, "--output", "c.jsonl")[0] == 1
+    Path("report_files").mkdir()
+    with FileLock(f"report_files/{STATE}.lock"):
+        code, err = run("report", "c.jsonl")
+    assert (code, "report_files is in use by another captioner; wait for it" in err) == (2, True)
+    assert not Path("report.html").exists()
+    assert run("report", "c.jsonl")[0] == 0
 
 
 def test_a_page_of_captions_made_before(run: Run, photos: Path) -> None:

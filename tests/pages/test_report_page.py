@@ -22,7 +22,7 @@ from captioner.cli.entry import main
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.report import write_report
 from captioner.pages.report_job import ReportJob
-from helpers.browser import OpenPage, wait_until
+from helpers.browser import CONTRAST, OpenPage, wait_until
 from helpers.images import noise
 
 ATTACK = "<img src=x onerror=alert(1)>.jpg"
@@ -525,37 +525,6 @@ def test_every_control_has_a_name_and_one_card_is_on_the_way(
     place = page.locator(".card").first
     assert place.get_attribute("aria-posinset") == "1"
     assert place.get_attribute("aria-setsize") == "8"
-
-
-CONTRAST = """
-() => {
-  const canvas = document.createElement("canvas").getContext("2d", {willReadFrequently: true});
-  const rgb = (colour) => {
-    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
-    return [...canvas.getImageData(0, 0, 1, 1).data];
-  };
-  const light = ([r, g, b]) => {
-    const part = (x) => ((x /= 255) <= 0.04045 ? x / 12.92 : ((x + 0.055) / 1.055) ** 2.4);
-    return 0.2126 * part(r) + 0.7152 * part(g) + 0.0722 * part(b);
-  };
-  const ground = (element) => {
-    for (; element; element = element.parentElement) {
-      const found = rgb(getComputedStyle(element).backgroundColor);
-      if (found[3] === 255) return found;
-    }
-    return [255, 255, 255];
-  };
-  const least = {};
-  for (const element of document.querySelectorAll("body *")) {
-    const own = [...element.childNodes].some((n) => n.nodeType === 3 && n.textContent.trim());
-    if (!own || !element.checkVisibility() || element.closest("script, .skip, .unseen")) continue;
-    const [a, b] = [light(rgb(getComputedStyle(element).color)), light(ground(element))];
-    const ratio = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
-    if (ratio < 4.5) least[element.className || element.tagName] = ratio;
-  }
-  return least;
-}
-"""
 
 
 @pytest.mark.parametrize("system", ["light", "dark"])

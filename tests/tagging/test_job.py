@@ -25,9 +25,12 @@ from PIL import Image
 
 from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
+from captioner.files.store import Store
 from captioner.model.caption_model import CaptionModel
 from captioner.tagging.job import TagJob, run_tag_job
+from captioner.tagging.ledger import STATE, TAGS
 from captioner.video.frames import READING
+from helpers.batches import about_of, lines, tree
 from helpers.videos import (
     cut_off,
     numbered,
@@ -96,19 +99,6 @@ def test_long_names_cost_nothing_but_themselves(
     assert list(output.glob(".*.part")) == []
 
 
-def tree(folder: Path) -> dict[str, bytes]:
-    """All files of a folder with what they hold, but the lock."""
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file() and path.name != ".captioner.lock"
-    }
-
-
-def lines(output: Path) -> list[dict]:
-    return [json.loads(line) for line in (output / "tags.jsonl").read_text("utf-8").splitlines()]
-
-
 # --- what is written -----------------------------------------------------------------------
 
 
@@ -131,7 +121,7 @@ def test_a_folder_becomes_a_folder(
     expected = {f"{stem}.{format}" for stem in stems for format in FORMATS}
     posters = {name for name in tree(output) if re.fullmatch(r"index_files/[0-9a-f]+\.thumb", name)}
     assert len(posters) == 4
-    about = {".captioner-tag.json", "tags.jsonl", "index.html"}
+    about = {".tags.captioner", "tags.jsonl", "index.html"}
     assert set(tree(output)) == expected | posters | about
     found = [(line["file_name"], line["status"]) for line in lines(output)]
     assert found == [
@@ -178,8 +168,8 @@ def test_every_format_is_what_strict_readers_take(
     assert record["model"]["tag_confidence"] == "raw"
     assert record["model"].pop("calibrated") is False
     assert lines(output)[0]["calibrated"] is False
-    settings = json.loads((output / ".captioner-tag.json").read_text("utf-8"))
-    assert (record["model"], record["settings"]) == (settings["model"], settings["settings"])
+    about = about_of(output)
+    assert (record["model"], record["settings"]) == (about["model"], about["settings"])
     for text in texts:
         assert text in (output / "a.txt").read_text("utf-8")
 
@@ -187,7 +177,7 @@ def test_every_format_is_what_strict_readers_take(
 def test_only_the_formats_asked_for(folder: Path, tmp_path: Path, options: list[str]) -> None:
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
     assert cli.main([*arguments, "--format", "json, vtt"]) == 0
-    assert set(tree(tmp_path / "out")) == {"a.json", "a.vtt", ".captioner-tag.json", "tags.jsonl"}
+    assert set(tree(tmp_path / "out")) == {"a.json", "a.vtt", ".tags.captioner", "tags.jsonl"}
     # Another format of a finished video: it is done again, and the others stay what they are.
     before = tree(tmp_path / "out")
     assert cli.main([*arguments, "--format", "srt,json"]) == 0
@@ -323,32 +313,6 @@ def test_a_video_of_the_same_name_elsewhere_is_not_mistaken(
     shutil.copy2(folder / "a.avi", moved)
     assert cli.main(["tag", str(moved), "--output-dir", str(output), *options]) == 0
     assert "1 finished before" in capsys.readouterr().err
-
-
-def test_a_torn_line_is_repaired_and_a_wrong_one_is_named(
-    folder: Path, tmp_path: Path, options: list[str], capsys: pytest.CaptureFixture[str]
-) -> None:
-    output = tmp_path / "out"
-    arguments = ["tag", f"{folder}/trips", "--output-dir", str(output), *options]
-    assert cli.main(arguments) == 1
-    before = tree(output)
-    ledger = output / "tags.jsonl"
-    ledger.write_bytes(before["tags.jsonl"][:-40])
-    assert cli.main(arguments) == 1
-    assert tree(output) == before
-    ledger.write_bytes(b'{"file_name": "x"}\n' + before["tags.jsonl"])
-    capsys.readouterr()
-    assert cli.main(arguments) == 2
-    assert f"{ledger}: line 1 is damaged; remove it" in capsys.readouterr().err
-    ledger.write_bytes(before["tags.jsonl"])
-    (output / ".captioner-tag.json").write_text("{")
-    assert cli.main(arguments) == 2
-    assert "captioner-tag.json is damaged" in capsys.readouterr().err
-    (output / ".captioner-tag.json").unlink()
-    assert cli.main(arguments) == 2
-    assert "but no .captioner-tag.json that says how it was made" in capsys.readouterr().err
-    assert cli.main([*arguments, "--overwrite"]) == 1
-    assert tree(output) == before
 
 
 def test_the_second_of_two_processes_is_refused(
@@ -539,9 +503,9 @@ def test_a_folder_whose_videos_were_read_in_another_way_is_refused(
     out = tmp_path / "out"
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(out), *options, "--quiet"]
     assert cli.main(arguments) == 0
-    settings = json.loads((out / ".captioner-tag.json").read_text())
-    assert settings["settings"].pop("reading") == READING
-    (out / ".captioner-tag.json").write_text(json.dumps(settings))
+    about = about_of(out)
+    assert about["settings"].pop("reading") == READING
+    Store.create(out / STATE, TAGS, about).close()
     assert cli.main(arguments) == 2
     assert f"(settings.reading: None there, {READING} now)" in capsys.readouterr().err
 
@@ -563,8 +527,7 @@ def test_images_that_move_are_found_and_what_is_excluded_is_not(
 def test_a_beam_of_one(folder: Path, tmp_path: Path, options: list[str]) -> None:
     arguments = ["tag", f"{folder}/a.avi", "--output-dir", str(tmp_path / "out"), *options]
     assert cli.main([*arguments, "--beam-size", "1", "--quiet"]) == 0
-    settings = json.loads((tmp_path / "out" / ".captioner-tag.json").read_text())["settings"]
-    assert settings["decoding"]["beam_size"] == 1
+    assert about_of(tmp_path / "out")["settings"]["decoding"]["beam_size"] == 1
 
 
 def test_a_job_is_checked_when_it_is_made(tmp_path: Path) -> None:

@@ -15,7 +15,8 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.data.datasets import Example
+from captioner.data.datasets import Example, load_caption_data
+from captioner.data.holdout import with_split
 from captioner.data.sources import DataSource
 from captioner.errors import CaptionerError
 from captioner.images.reading import read_image
@@ -417,6 +418,15 @@ def test_data_without_splits_are_split_in_the_same_way_for_every_seed(
         assert not trained & set(held_out[-1])
         assert len(trained) + len(held_out[-1]) == 16
     assert held_out[0] == held_out[1] != []
+    # Scores and calibrations hold out the same, also of one of several sources.
+    (alone,), _ = with_split([load_caption_data(root)], "dev", 0.3)
+    assert held_out[0] == [each.image_id for each in alone.split("dev")]
+    sources = [
+        DataSource(str(root), name, only=[only]) for name, only in (("a", "0*"), ("b", "1*"))
+    ]
+    data = make(root=None, sources=sources, dev_fraction=0.3)
+    data.setup("fit")
+    assert [each.image_id.partition("/")[2] for each in data.examples["dev"]] == held_out[0]
 
 
 def test_what_was_left_out_of_the_data_is_said(

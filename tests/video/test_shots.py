@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -192,3 +194,62 @@ def test_a_fade_to_black_and_back_is_no_cut(tmp_path: Path) -> None:
     assert cuts_of(clip_of(tmp_path / "a.mp4", (CAT, 40), *parts, (CAT, 40))) == []
     end = clip_of(tmp_path / "b.mp4", (CAT, 40), *mixes(CAT, BLACK, 25), (BLACK, 40))
     assert cuts_of(end) == []
+
+
+# --- slides that come in from one side -----------------------------------------------------
+
+WAYS = {  # whether the old slide moves, whether the new one does
+    "pushed": (True, True),
+    "covered": (False, True),
+    "wiped": (False, False),
+    "uncovered": (True, False),
+}
+TURNS = {"right": 0, "top": 1, "left": 2, "bottom": 3}  # the side, in quarter turns
+
+
+def slides_in(old: np.ndarray, new: np.ndarray, way: str, side: str, steps: int) -> list[Any]:
+    """One image takes the place of another, faster in the middle: what is shown between them."""
+    old_moves, new_moves = WAYS[way]
+    old, new = np.rot90(old, -TURNS[side]), np.rot90(new, -TURNS[side])
+    width, images = old.shape[1], []
+    for step in range(1, steps):
+        columns = round(width * (1 - np.cos(np.pi * step / steps)) / 2)
+        kept = old[:, columns:] if old_moves else old[:, : width - columns]
+        come = new[:, :columns] if new_moves else new[:, width - columns :]
+        images.append(np.rot90(np.concatenate([kept, come], axis=1), TURNS[side]))
+    return images
+
+
+@pytest.mark.parametrize("side", TURNS)
+@pytest.mark.parametrize("way", WAYS)
+def test_a_slide_that_comes_in_from_one_side_is_a_cut(tmp_path: Path, way: str, side: str) -> None:
+    slides = [photo(name, 320, 240) for name in ("coffee", "rocket", "astronaut")]
+    # At 30 frames a second while something moves, and a single frame for each slide that stays.
+    images, pts = [slides[0]], [0]
+    for old, new in pairwise(slides):
+        begin = pts[-1] + 3000
+        images += [*slides_in(old, new, way, side, 15), new]
+        pts += [begin + round(step * 1000 / 30) for step in range(15)]
+    path = write_video(tmp_path / "a.mp4", [*images, slides[-1]], [*pts, pts[-1] + 3000])
+    first, second = cuts_of(path)
+    assert 3.0 <= first <= 3.47
+    assert 6.4 <= second <= 6.94
+
+
+@readers
+def test_a_slide_is_pushed_in_at_a_constant_rate(tmp_path: Path, reader: str) -> None:
+    parts = [(each, 1) for each in slides_in(COFFEE, ROCKET, "pushed", "right", 10)]
+    path = clip_of(tmp_path / "a.mp4", (COFFEE, 40), *parts, (ROCKET, 40))
+    (cut,) = cuts_of(path, reader)
+    assert 1.6 <= cut <= 1.6 + 0.04 * 10
+
+
+@pytest.mark.parametrize("steps", [8, 15, 40])
+@pytest.mark.parametrize("side", TURNS)
+def test_a_camera_that_moves_by_one_width_and_stops_is_no_cut(
+    tmp_path: Path, side: str, steps: int
+) -> None:
+    whole = np.rot90(photo("temple", 320, 240), -TURNS[side])
+    old, new = (np.rot90(each, TURNS[side]) for each in np.split(whole, 2, axis=1))
+    parts = [(each, 1) for each in slides_in(old, new, "pushed", side, steps)]
+    assert cuts_of(clip_of(tmp_path / "a.mp4", (old, 40), *parts, (new, 40))) == []

@@ -1,0 +1,1 @@
+"""`captioner review`: the local page on which people correct captions."""
