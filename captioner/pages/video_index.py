@@ -172,7 +172,7 @@ class TagPages:
             about.append(f"{failed:,} could not be read")
         return render_page(
             "videos.html",
-            title=shown(Path(os.path.abspath(self._output_dir)).name) or "Videos",
+            title="Videos",
             about=" · ".join([*about, f"captioner {__version__}"]),
             generator=_GENERATOR,
             data={"videos": videos},

@@ -457,7 +457,7 @@ def test_the_index_leads_to_the_pages(output: Path, open_page: OpenPage) -> None
         wait_until(page, READY)
         assert page.title() == name
         page.get_by_role("link", name="All videos").click()
-        assert page.title() == "out"
+        assert page.title() == "Videos"
 
 
 def test_the_index_is_searched_and_filtered(output: Path, open_page: OpenPage) -> None:
