@@ -20,6 +20,7 @@ example:
   captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
   captioner caption photos/ --model mine.safetensors
   captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
+  captioner export --checkpoint runs/more/best.ckpt mine.safetensors --output mean.safetensors
 
 The mean of the weights of several runs can be better than each of them, if they are of one
 configuration and started from the same model (`model.init_from`).
@@ -35,7 +36,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE.ckpt",
-        help="of `captioner fit`; the weights of several are averaged",
+        help="of `captioner fit`; the weights of several are averaged, and those after the first may "
+        "be model files",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")

@@ -130,7 +130,8 @@ def export_checkpoint(
     Args:
         checkpoint: the file that `captioner fit` wrote.
         output: the model file.
-        others: further checkpoints, whose weights are averaged with those of the first.
+        others: further checkpoints or model files, whose weights are averaged with those of the
+            first.
         decoding: the model's default options, instead of those of the model it started from.
 
     Raises:
@@ -139,7 +140,7 @@ def export_checkpoint(
     """
     model = load_checkpoint(checkpoint)
     if others:
-        model = _average(model, [(path, load_checkpoint(path)) for path in others])
+        model = _average(model, [(path, load_any(path)) for path in others])
     if decoding is not None:
         model.decoder.style_numbers(decoding.style, 1)  # Refuse an unknown style now.
         model.decoding = decoding

@@ -66,6 +66,7 @@ def test_exporting_the_mean_of_several_checkpoints(model: CaptionModel, tmp_path
             for parameter in moved.parameters():
                 parameter.add_(value)
         paths.append(make_checkpoint(moved, tmp_path / f"{number}.ckpt"))
+    paths[2] = export_checkpoint(paths[2], tmp_path / "2.safetensors").path  # as a model file
     mean = export_checkpoint(paths[0], tmp_path / "mean.safetensors", *paths[1:])
     assert mean.provenance == {"averaged": [{"seed": 0}, {"seed": 1}, {"seed": 2}]}
     for (name, here), there in zip(mean.named_parameters(), model.parameters(), strict=True):

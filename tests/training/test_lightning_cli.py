@@ -124,8 +124,9 @@ def test_the_stages_of_the_world_train_one_after_the_other(
         "finetune",
         "decoder",
         "finetune_again",
-        "larger",
         "self_critical",
+        "larger",
+        "larger_rewards",
     ):
         path = ROOT / "configs" / f"world_{stage}.yaml"
         config = yaml.safe_load(path.read_text())
