@@ -36,8 +36,8 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         nargs="+",
         type=Path,
         metavar="FILE.ckpt",
-        help="of `captioner fit`; the weights of several are averaged, and those after the first may "
-        "be model files",
+        help="of `captioner fit`; the weights of several are averaged, all but the first may be "
+        "model files",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
