@@ -70,7 +70,7 @@ def report_phone(browser: Browser, folder: Path, output: Path) -> None:
 def report_words(browser: Browser, folder: Path, output: Path) -> None:
     page = open_page(browser, make_report(folder), 1240, 800)
     page.get_by_role("button", name="Details").first.click()
-    page.locator(".words").get_by_role("button", name="shirt").click()
+    page.locator(".words").get_by_role("button", name="jacket").click()
     page.screenshot(path=output)
 
 
