@@ -48,7 +48,7 @@ def add_calibrate(parser: argparse.ArgumentParser) -> None:
 
 def _calibrate(args: argparse.Namespace) -> int:
     from captioner.data.datasets import joined
-    from captioner.evaluation.calibration_fit import check_installed
+    from captioner.evaluation.installed import check_installed
 
     check_installed()
     check_model(args)

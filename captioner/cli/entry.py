@@ -46,9 +46,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments after the program's name; those of the process by default.
     """
-    # Pillow warns of damaged metadata without saying in which file; what cannot be read is said.
-    warnings.filterwarnings("ignore", module=r"PIL\.")
-    arguments = list(sys.argv[1:] if argv is None else argv)
+    with warnings.catch_warnings():
+        # Pillow warns of damaged metadata without saying in which file. Errors are reported.
+        warnings.filterwarnings("ignore", module=r"PIL\.")
+        return _run(list(sys.argv[1:] if argv is None else argv))
+
+
+def _run(arguments: list[str]) -> int:
     try:
         if arguments and arguments[0] in TRAINING_COMMANDS:
             return _train(arguments)

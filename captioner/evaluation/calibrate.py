@@ -21,7 +21,6 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.evaluation.calibration_fit import (
     FOLDS,
-    check_installed,
     collect_observations,
     fit_calibration,
 )
@@ -32,6 +31,7 @@ from captioner.evaluation.calibration_scores import (
     score_seen,
 )
 from captioner.evaluation.evaluate import unreadable
+from captioner.evaluation.installed import check_installed
 from captioner.images.ahead import read_ahead
 from captioner.images.reading import ImageError
 from captioner.model.familiarity import Familiarity, check_counts

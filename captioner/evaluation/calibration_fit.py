@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -35,18 +34,6 @@ class Observations(NamedTuple):
     right: np.ndarray
     images: np.ndarray
     trust: np.ndarray
-
-
-def check_installed() -> None:
-    """Report that scikit-learn is missing before hours of work.
-
-    Raises:
-        CaptionerError: scikit-learn is not installed.
-    """
-    if find_spec("sklearn") is None:
-        raise CaptionerError(
-            'calibration needs scikit-learn, which is not installed; pip install "captioner[train]"'
-        )
 
 
 def collect_observations(

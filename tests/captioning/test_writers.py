@@ -241,8 +241,7 @@ def test_every_format_is_in_the_registry_under_its_name() -> None:
         (
             "x.xml",
             None,
-            "output x.xml does not say the format: end it in one of .tsv .jsonl .ndjson .csv .json"
-            " or add --format with one of tsv, jsonl, csv, json, txt",
+            "output x.xml does not say the format: end it in one of .tsv .jsonl .ndjson .csv .json",
         ),
         ("captions", None, "output captions does not say the format"),
         ("x.csv", "xml", "format 'xml' is unknown: choose from tsv, jsonl, csv, json, txt"),

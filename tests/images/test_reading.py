@@ -278,8 +278,8 @@ REASONS = {
     "empty": "empty file",
     "zeros": "not an image Pillow can read",
     "text": "not an image Pillow can read",
-    "html": "not an image Pillow can read",
-    "pdf": "not an image Pillow can read",
+    "html": "a web page and not the image: download it again",
+    "pdf": "PDF is not supported: convert it to JPEG",
     "heic": "damaged HEIC",
 }
 

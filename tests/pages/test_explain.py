@@ -48,7 +48,7 @@ def test_the_command_writes_a_figure(
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["gone.jpg"], "gone.jpg: file not found"),
+        (["gone.jpg"], "gone.jpg does not exist"),
         (["broken.jpg"], "broken.jpg: not an image Pillow can read"),
         (["photo.jpg", "--output", "out.jpg"], "output out.jpg: the image is a PNG"),
         (["photo.jpg", "--output", "folder.png"], "output folder.png is a folder"),
