@@ -112,7 +112,7 @@ def test_the_sentence_is_the_one_that_the_model_says(
     assert found["words"] == [*answer.candidates[0].words, "(end)"]
     assert found["log_probs"] == pytest.approx([c.log_prob for c in answer.candidates], abs=1e-3)
     assert found["sums"] == pytest.approx([1.0] * len(found["words"]), abs=1e-5)
-    assert found["grid"] == [1, 64, 1280]
+    assert found["grid"] == [1, 81, 1280]
     # What is kept is better than what is lost.
     assert all(step == sorted(step, reverse=True) for step in found["falling"])
 

@@ -213,6 +213,7 @@ def test_a_kill_loses_at_most_the_open_edit(
     keys(page, "x", "e", "Control+a")
     page.keyboard.type("an open edit")
     saved(page, {**now, "a.png": None})
+    page.locator(".row .mark").wait_for()  # The answer has arrived, too.
     server.kill()
     keys(page, "Enter")
     page.locator("#trouble").wait_for()

@@ -316,8 +316,9 @@ def test_a_large_photo_is_read_as_the_finished_model_reads_it(
                 model.encoder(torch.cat([first, torch.stack(others)])).grid[:1].half()
                 for first in (pixels, whole)
             ]
-        assert torch.equal(image, grids[0])
-        assert not torch.equal(image, grids[1])
+        # Up to the rounding of half precision, which the place in a batch can change.
+        off = [(image.float() - grid.float()).abs().mean() for grid in grids]
+        assert off[0] < 2e-6 < off[1]
     else:
         assert torch.equal(image, pixels)
 
