@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from captioner.captioning.affixes import Affixes
+from captioner.review.job_memory import JobMemory
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,18 +43,23 @@ class Captions(ABC):
         folder: beside which the verdicts are kept.
         key: `captioner.files.verdicts.Verdict.captions`.
         title: for people.
-        affixes: what stands around each caption that captioner makes.
     """
 
     folder: Path
     key: str
     title: str
-    affixes: Affixes = Affixes()
+    _memory: JobMemory
+    _items: dict[str, Item]
 
     @property
-    @abstractmethod
+    def affixes(self) -> Affixes:
+        """What stands around each caption that captioner makes."""
+        return self._memory.affixes
+
+    @property
     def items(self) -> Mapping[str, Item]:
         """Name -> image, in their order, as they were when they were last read."""
+        return self._items
 
     @abstractmethod
     def refresh(self, name: str) -> Item | None:
@@ -71,8 +77,9 @@ class Captions(ABC):
             CaptionerError: it cannot be written; the caption is as it was.
         """
 
-    def close(self) -> None:  # noqa: B027
+    def close(self) -> None:
         """Let others change the captions."""
+        self._memory.close()
 
 
 def share_of(value: object) -> float | None:

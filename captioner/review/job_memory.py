@@ -12,6 +12,7 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
+from captioner.captioning.affixes import Affixes
 from captioner.captioning.file_output import LinesOutput
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -80,6 +81,12 @@ class JobMemory:
         """The options of the job."""
         settings = {} if self._journal is None else self._journal.about.get("settings")
         return settings if isinstance(settings, dict) else {}
+
+    @property
+    def affixes(self) -> Affixes:
+        """What the job writes around each caption."""
+        settings = self.settings
+        return Affixes(settings.get("caption_prefix") or "", settings.get("caption_suffix") or "")
 
     def entry(self, name: str) -> Entry | None:
         """What is known of an image."""

@@ -111,7 +111,7 @@ class Session:
         """
         item = self._current(name, seen)
         if item.text is None:
-            raise CaptionerError("there is no caption to accept: write one")
+            raise CaptionerError("there is no caption to accept; write one and save it")
         return self._decide(item, ACCEPTED, item.text)
 
     def correct(self, name: str, seen: str | None, text: str) -> Reviewed:
@@ -136,8 +136,8 @@ class Session:
         item = self._item_of(verdict)
         if item is None or _stored(item.text) != verdict.after:
             raise CaptionerError(
-                f"{verdict.image}: its caption was changed since by another program, and stays "
-                "as it is; give it a verdict to go on"
+                f"{verdict.image}: its caption was changed since by another program, so this cannot "
+                "be undone; accept, correct or reject the caption as it is now"
             )
         self._store.begin_undo(verdict)
         try:

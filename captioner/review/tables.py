@@ -16,7 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, cast
 
-from captioner.captioning.affixes import Affixes
 from captioner.captioning.file_output import LinesOutput
 from captioner.captioning.formats import make_writer
 from captioner.captioning.writers import CsvWriter, LineWriter
@@ -78,21 +77,8 @@ class Table(Captions):
         self._read()
         output = LinesOutput(self.path, self._make_writer)
         self._memory = JobMemory(output.state, output)
-        settings = self._memory.settings
-        self.affixes = Affixes(
-            settings.get("caption_prefix") or "", settings.get("caption_suffix") or ""
-        )
         self._sources = {entry.name: path_of(entry) for entry in self._memory.entries()}
         self._make_items()
-
-    def close(self) -> None:
-        """See `Captions.close`."""
-        self._memory.close()
-
-    @property
-    def items(self) -> Mapping[str, Item]:
-        """See `Captions.items`."""
-        return self._items
 
     def refresh(self, name: str) -> Item | None:
         """See `Captions.refresh`."""
@@ -327,7 +313,7 @@ def _no_constant(name: str) -> None:
 
 
 def _stamp(path: Path) -> Stamp | None:
-    """By what it is seen that a file was changed; None if it is gone."""
+    """Time of change, size and inode of a file, to detect changes; None if it is gone."""
     try:
         found = path.stat()
     except OSError:

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from captioner.captioning.affixes import Affixes
 from captioner.captioning.sidecars import SidecarWriter, XmpWriter
 from captioner.captioning.xmp import read_xmp
 from captioner.errors import CaptionerError
@@ -49,24 +48,11 @@ class TextCaptions(Captions):
         self.title = f"{shown(os.path.basename(os.path.abspath(folder)))} ({writer.suffix})"
         self._writer = writer
         self._memory = memory
-        settings = memory.settings
-        self.affixes = Affixes(
-            settings.get("caption_prefix") or "", settings.get("caption_suffix") or ""
-        )
         self._prefix = _relative(folder, base)
         self._files = {file.name: file for file in self._find()}
         if not self._files:
             raise CaptionerError(f"{shown(folder)} holds no images")
         self._items = {name: self._item(file) for name, file in self._files.items()}
-
-    def close(self) -> None:
-        """See `Captions.close`."""
-        self._memory.close()
-
-    @property
-    def items(self) -> Mapping[str, Item]:
-        """See `Captions.items`."""
-        return self._items
 
     def refresh(self, name: str) -> Item | None:
         """See `Captions.refresh`."""
