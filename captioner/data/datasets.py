@@ -113,8 +113,8 @@ class CaptionData:
         Args:
             dev_fraction: of the images.
             seed: of the choice.
-            prefix: what image ids begin with that is no part of the images' own names; it has no
-                say in the choice.
+            prefix: a beginning of the image ids that is not part of the images' own names; the
+                choice ignores it.
 
         Raises:
             CaptionerError: `dev_fraction` is not between 0 and 1, or one side would be empty.
