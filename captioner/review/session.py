@@ -136,8 +136,8 @@ class Session:
         item = self._item_of(verdict)
         if item is None or _stored(item.text) != verdict.after:
             raise CaptionerError(
-                f"{verdict.image}: its caption was changed since by another program, so this cannot "
-                "be undone; accept, correct or reject the caption as it is now"
+                f"{verdict.image}: its caption was changed since by another program, and this "
+                "cannot be undone; accept, correct or reject the caption as it is now"
             )
         self._store.begin_undo(verdict)
         try:
