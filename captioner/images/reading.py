@@ -101,6 +101,10 @@ class ImageError(CaptionerError):
 # --- reading -------------------------------------------------------------------------------
 
 
+REDUCED = "captioner_reduced"
+"""Key in the ``info`` of an image that was decoded at a part of its size."""
+
+
 def read_image(
     path: str | Path,
     *,
@@ -117,7 +121,8 @@ def read_image(
         path: a JPEG, PNG, WebP, GIF, BMP, TIFF, PPM or AVIF file, whatever its suffix; with their
             extras also HEIC, JPEG XL and raw photos (their embedded image is read).
         min_side: pixels that the shorter side needs at least. Large JPEGs are then decoded at
-            1/2, 1/4 or 1/8 of their size where that still leaves this many; None decodes in full.
+            1/2, 1/4 or 1/8 of their size where that still leaves this many, and ``REDUCED in
+            image.info`` says that it was done; None decodes in full.
         max_pixels: width * height above which the file is refused before it is decoded.
         may_be_partial: take what there is of a file that is cut short, without the rows that are
             missing; ``PARTIAL in image.info`` then says that it is one.
@@ -202,9 +207,14 @@ def _read(file: LimitedFile, wanted: _Wanted) -> Image.Image:
         if isinstance(file, EndedFile) and "progressive" not in image.info:
             raise EOFError  # Of all other files the first attempt has had what there is.
         describe_colours(image, file)
+        whole_size = image.size
         if wanted.min_side is not None:
             image.draft(None, (wanted.min_side, wanted.min_side))
-        return _normalise(image, wanted.may_be_partial, wanted.orientation)
+        is_reduced = image.size != whole_size
+        result = _normalise(image, wanted.may_be_partial, wanted.orientation)
+        if is_reduced:
+            result.info[REDUCED] = True
+        return result
 
 
 def _read_with_extra(extra: Extra, path: Path, file: LimitedFile, wanted: _Wanted) -> Image.Image:

@@ -26,7 +26,7 @@ from PIL import Image
 
 from captioner.files.writing import cannot_write, make_folder, temporary_of
 from captioner.images.ahead import read_ahead
-from captioner.images.reading import ImageError, read_image
+from captioner.images.reading import REDUCED, ImageError, read_image
 from captioner.model.attention import attend, grid_window
 from captioner.pages.attention_cache import AttentionCache
 
@@ -203,7 +203,7 @@ def _read(
             image = read_image(item.path, min_side=side, may_be_partial=item.partial)
             pixels, size = model.transform(image), image.size
         if not is_there:
-            if image is None or max(image.size) < LONG_SIDE:
+            if image is None or (REDUCED in image.info and max(image.size) < LONG_SIDE):
                 image = read_image(item.path, min_side=SHORT_SIDE, may_be_partial=item.partial)
             _write_thumbnail(folder / name, image)
     except ImageError as error:
