@@ -12,7 +12,7 @@ import json
 import os
 import posixpath
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -136,15 +136,7 @@ class JsonlTable(Table):
     def _rows(self, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         columns: dict[str, None] = {}
         # str.splitlines would also cut at characters that may stand inside a caption (U+2028).
-        for number, line in enumerate(text.split("\n"), start=1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                raise self._refuse(number, "is not valid JSON") from None
-            if not isinstance(row, dict):
-                raise self._refuse(number, "is not a JSON object")
+        for number, row in json_rows(text.split("\n"), self._refuse):
             columns |= dict.fromkeys(row)
             yield number, row
         self._columns = tuple(columns)
@@ -202,6 +194,30 @@ class CsvTable(Table):
 
 TABLES: dict[str, type[Table]] = {"jsonl": JsonlTable, "csv": CsvTable}
 """Format name -> class, of the formats to which rows can be added."""
+
+
+def json_rows(
+    lines: Iterable[str],
+    refuse: Callable[[int, str], CaptionerError],
+    parse_constant: Callable[[str], Any] | None = None,
+) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The objects on the lines of a JSONL file with the line numbers, without blank lines.
+
+    Args:
+        lines: all of them.
+        refuse: makes the error for the number of a line and what is wrong with it.
+        parse_constant: see `json.loads`.
+    """
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line, parse_constant=parse_constant)
+        except (ValueError, RecursionError):
+            raise refuse(number, "is not valid JSON") from None
+        if not isinstance(row, dict):
+            raise refuse(number, "is not a JSON object")
+        yield number, row
 
 
 def _is_caption(value: object) -> bool:

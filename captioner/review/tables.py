@@ -18,6 +18,7 @@ from typing import Any, ClassVar, cast
 
 from captioner.captioning.file_output import LinesOutput
 from captioner.captioning.formats import make_writer
+from captioner.captioning.tables import json_rows
 from captioner.captioning.writers import CsvWriter, LineWriter
 from captioner.data.entries import IMAGE_FOLDERS
 from captioner.data.fields import NAME_FIELDS, TEXT_FIELDS
@@ -221,21 +222,11 @@ class JsonlCaptions(Table):
     follows = frozenset({"embed_error"})
 
     def _parse(self, text: str) -> tuple[list[str], list[tuple[int, int, Row]]]:
-        rows: list[tuple[int, int, Row]] = []
         # str.splitlines would also cut at characters that may stand inside a caption (U+2028).
         pieces = [f"{line}\n" for line in text.split("\n")]
         pieces[-1] = pieces[-1][:-1]
-        for place, line in enumerate(pieces):
-            if not line.strip():
-                continue
-            try:
-                values = json.loads(line, parse_constant=_no_constant)
-            except (ValueError, RecursionError):
-                raise self._refuse(place + 1, "is not valid JSON") from None
-            if not isinstance(values, dict):
-                raise self._refuse(place + 1, "is not a JSON object")
-            rows.append((place, place + 1, values))
-        return pieces, rows
+        rows = json_rows(pieces, self._refuse, _no_constant)
+        return pieces, [(line - 1, line, values) for line, values in rows]
 
     def _encoded(self, row: _Row, values: Row) -> str:
         end = self._end_of(row)
