@@ -193,15 +193,8 @@ def moment(text: str) -> float:
     return int(hours) * 3600 + int(minutes) * 60 + float(seconds)
 
 
-def share(text: str) -> float:
-    """The type of an option from 0 to 1."""
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
-    if not 0 <= value <= 1:
-        raise argparse.ArgumentTypeError(f"{text!r}: give a number from 0 to 1")
-    return value
+share = value_of(Description(float, minimum=0, maximum=1))
+"""The type of an option from 0 to 1."""
 
 
 def list_of(names: Sequence[str]) -> Callable[[str], tuple[str, ...]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -32,16 +32,20 @@ TAGS = StoreKind("captioner-tags-1", "choose another --output-dir, or start over
 class Ledger:
     """What is known of the finished videos; a context manager that closes it.
 
+    Args:
+        store: of the folder; closed with this.
+        rows: what it holds.
+
     Attributes:
         lines: file name -> its latest line; after `sort` in the order of the videos.
     """
 
-    def __init__(self, store: Store) -> None:
+    def __init__(self, store: Store, rows: Iterable[Row] = ()) -> None:
         self._store = store
         self._path = store.path.with_name(LINES)
         self.lines: dict[str, dict[str, Any]] = {}
         self._order: list[str] = []  # as in the file, with repetitions
-        for name, line in store.rows():
+        for name, line in rows:
             self._take(name, dict(line))
 
     @classmethod
@@ -79,8 +83,9 @@ class Ledger:
         store = Store(state, TAGS)
         try:
             _check_same(store.about, about, output_dir)
-            ledger = cls(store)
-            ledger._restore()
+            rows = list(store.rows())
+            ledger = cls(store, rows)
+            ledger._restore(rows)
         except BaseException:
             store.close()
             raise
@@ -100,9 +105,9 @@ class Ledger:
         self.lines[name] = line
         self._order.append(name)
 
-    def _restore(self) -> None:
+    def _restore(self, rows: Iterable[Row]) -> None:
         """Make the file what it should hold, if nobody has changed it."""
-        known = [_encoded(line) for _, line in self._store.rows()]
+        known = [_encoded(line) for _, line in rows]
         try:
             there = self._path.read_bytes()
         except FileNotFoundError:
