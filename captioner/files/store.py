@@ -33,7 +33,8 @@ SECOND_SUFFIX = "-journal"
 
 _MOST_PATH_BYTES = 512 - len(SECOND_SUFFIX)  # SQLite opens no file whose absolute path is longer.
 # With `nolock` alone it asks for one where a killed run has left a second file.
-_NO_LOCKS = "" if sys.platform == "win32" else "&vfs=unix-none"
+WITHOUT_LOCKS = "nolock=1" if sys.platform == "win32" else "nolock=1&vfs=unix-none"
+"""For `database_address`: the file system is asked for no lock, as some have none."""
 _VERSION = 1
 _TABLES = """
     CREATE TABLE about (key TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
@@ -347,11 +348,22 @@ def _put_in_place(path: Path) -> None:
     rename_file(temporary_path(path), path)
 
 
-def _connect(path: Path, only_read: bool = False) -> sqlite3.Connection:
+def database_address(path: Path, how: str) -> str:
+    """The URI of a database for SQLite.
+
+    Args:
+        path: of its file.
+        how: the query of the URI, such as ``mode=ro``.
+    """
     inside = path.absolute().as_posix()
     name = quote(os.fsencode(inside if inside.startswith("/") else f"/{inside}"))
-    how = "mode=ro&immutable=1" if only_read else "mode=rw&nolock=1"
-    return sqlite3.connect(f"file://{name}?{how}{_NO_LOCKS}", uri=True, isolation_level=None)
+    return f"file://{name}?{how}"
+
+
+def _connect(path: Path, only_read: bool = False) -> sqlite3.Connection:
+    how = "mode=ro&immutable=1" if only_read else "mode=rw"
+    address = database_address(path, f"{how}&{WITHOUT_LOCKS}")
+    return sqlite3.connect(address, uri=True, isolation_level=None)
 
 
 def _undo_unfinished(db: sqlite3.Connection) -> None:

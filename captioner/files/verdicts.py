@@ -20,10 +20,10 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from urllib.parse import quote
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text, shown
+from captioner.files.store import WITHOUT_LOCKS, database_address
 
 FILE_NAME = ".captioner-review.sqlite"
 
@@ -212,17 +212,16 @@ def count_verdicts(folder: Path, captions: str) -> int:
 
 
 def _connect(path: Path, mode: str) -> sqlite3.Connection:
-    place = f"file:{quote(os.fsencode(os.path.abspath(path)))}?mode={mode}"
     try:
-        return _tried(place)
+        return _tried(database_address(path, f"mode={mode}"))
     except sqlite3.OperationalError:
         # Some file systems have no locks: NFS without its daemon, FUSE, drives in the cloud. Who
         # writes here holds a lock of captioner's own, where there can be any.
-        return _tried(f"{place}&nolock=1")
+        return _tried(database_address(path, f"mode={mode}&{WITHOUT_LOCKS}"))
 
 
-def _tried(place: str) -> sqlite3.Connection:
-    database = sqlite3.connect(place, timeout=2, uri=True)
+def _tried(address: str) -> sqlite3.Connection:
+    database = sqlite3.connect(address, timeout=2, uri=True)
     try:
         database.execute("PRAGMA synchronous = FULL")
         database.execute("SELECT count(*) FROM sqlite_master").fetchone()
