@@ -64,8 +64,8 @@ def test_the_schema_describes_what_is_written(records: dict[str, list[dict[str, 
         for record in lines:
             RECORDS.validate(record)
             seen |= set(record)
-    # In tests/captioning/test_embedding.py: what --embed adds.
-    assert seen == set(SCHEMA["properties"]) - {"embed_error"}
+    # In tests/captioning/test_embedding.py and test_languages.py: what other options add.
+    assert seen == set(SCHEMA["properties"]) - {"embed_error", "language", "other_languages"}
 
 
 def test_the_schema_refuses_what_is_not_written(records: dict[str, list[dict[str, Any]]]) -> None:

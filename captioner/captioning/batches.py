@@ -27,6 +27,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
+from captioner.text.languages import DEFAULT_LANGUAGE
 
 NO_AFFIXES = Affixes()
 
@@ -46,6 +47,8 @@ class CaptionRecord:
             for, or there is no caption.
         embed_error: why it does not.
         partial: whether the file is cut short, and the caption is of what there is of it.
+        unsure_languages: of the result's other languages, those whose caption is less sure than
+            was asked for.
     """
 
     file_name: str
@@ -57,6 +60,7 @@ class CaptionRecord:
     embedded: bool | None = None
     embed_error: str | None = None
     partial: bool = False
+    unsure_languages: frozenset[str] = frozenset()
 
     @property
     def status(self) -> str:
@@ -83,26 +87,38 @@ class CaptionRecord:
         are tags, ``tags`` lists the ``name``, ``type`` and ``confidence`` of each. ``partial`` is
         there, and True, where the file is cut short. Where a caption was to be embedded,
         ``embed_error`` says why it is not, None if it is.
+
+        ``language``, a BCP 47 tag, is there unless the caption is in English and in no other
+        language. ``other_languages`` is there where several were asked for: for each of the others
+        by its tag, ``text``, ``confidence`` and ``calibrated``, and ``candidates`` where they were
+        asked for.
         """
         record: dict[str, Any] = {
             "file_name": self.file_name,
-            "text": (
-                None if self.result is None or self.unsure else affixes.around(self.result.text)
-            ),
-            "confidence": None if self.result is None else round(self.result.confidence, 4),
-            "calibrated": None if self.result is None else self.result.is_calibrated,
+            **_result_dict(self.result, self.unsure, candidates, affixes),
         }
-        if candidates:
-            found = () if self.result is None or self.unsure else self.result.candidates
-            record["candidates"] = [_candidate_dict(candidate, affixes) for candidate in found]
         if self.tags is not None:
             record["tags"] = [tag.to_dict() for tag in self.tags]
+        if self.result is not None:
+            record |= self._language_dict(self.result, candidates, affixes)
         if self.partial:
             record["partial"] = True
         record["error"] = self.error
         if self.embedded is not None:
             record["embed_error"] = self.embed_error
         return record
+
+    def _language_dict(
+        self, result: CaptionResult, candidates: bool, affixes: Affixes
+    ) -> dict[str, Any]:
+        others = {
+            language: _result_dict(other, language in self.unsure_languages, candidates, affixes)
+            for language, other in result.other_languages.items()
+        }
+        if not others and result.language == DEFAULT_LANGUAGE:
+            return {}
+        about: dict[str, Any] = {"language": result.language}
+        return about | {"other_languages": others} if others else about
 
 
 def caption_images(
@@ -363,9 +379,20 @@ class _Captioner:
     def _record(self, image: _Read, result: CaptionResult) -> CaptionRecord:
         file = image.file
         tags = _tags(self.model, result, self.min_tag_confidence)
-        unsure = result.confidence < self.min_confidence
+        unsure = {
+            language
+            for language, each in result.by_language.items()
+            if each.confidence < self.min_confidence
+        }
         return CaptionRecord(
-            file.name, file.path, result, None, tags, unsure, partial=image.is_partial
+            file.name,
+            file.path,
+            result,
+            None,
+            tags,
+            result.language in unsure,
+            partial=image.is_partial,
+            unsure_languages=frozenset(unsure - {result.language}),
         )
 
 
@@ -387,6 +414,21 @@ def _read(model: CaptionModel, may_be_partial: bool, numbered: tuple[int, Source
         return _Read(place, file, model.read(file.path))
     except ImageError as error:
         return _Read(place, file, error=error.reason)
+
+
+def _result_dict(
+    result: CaptionResult | None, unsure: bool, candidates: bool, affixes: Affixes
+) -> dict[str, Any]:
+    """What a record says of the captions in one language."""
+    about: dict[str, Any] = {
+        "text": None if result is None or unsure else affixes.around(result.text),
+        "confidence": None if result is None else round(result.confidence, 4),
+        "calibrated": None if result is None else result.is_calibrated,
+    }
+    if candidates:
+        found = () if result is None or unsure else result.candidates
+        about["candidates"] = [_candidate_dict(candidate, affixes) for candidate in found]
+    return about
 
 
 def _candidate_dict(candidate: Candidate, affixes: Affixes) -> dict[str, Any]:

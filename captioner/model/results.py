@@ -10,6 +10,7 @@ import torch
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.model.tags import Tag, TagCalibration, caption_confidence, tags_of
+from captioner.text.languages import DEFAULT_LANGUAGE
 from captioner.text.lexicon import Lemma, Lexicon
 from captioner.text.tokenizer import Tokenizer, detokenize
 
@@ -59,6 +60,10 @@ class CaptionResult:
         considered: all that were decoded, best first: the evidence for tags and confidence; the
             candidates where there are no more.
         calibrated: the best caption's calibrated confidence; None where the model has none.
+        language: of the captions, a BCP 47 tag such as ``en``.
+        other_languages: the captions of the same image in the other languages that were asked for,
+            by their tags, in the order in which they were asked for. They are captions of their
+            own and no translations of this one, and have no other languages themselves.
         familiarity: share in (0, 1] of held-out images that are at least as unlike the training
             images as this one (`captioner.model.familiarity`); None where it is not measured.
         seen: what the tag classifier sees, whether a caption says it or not: every lemma that it
@@ -72,6 +77,8 @@ class CaptionResult:
     calibrated: float | None = None
     familiarity: float | None = None
     seen: Mapping[Lemma, float] | None = field(default=None, repr=False)
+    language: str = DEFAULT_LANGUAGE
+    other_languages: Mapping[str, CaptionResult] = field(default_factory=dict, repr=False)
     lexicon: Lexicon | None = field(default=None, repr=False, compare=False)
     tag_calibration: TagCalibration | None = field(default=None, repr=False, compare=False)
 
@@ -87,6 +94,11 @@ class CaptionResult:
     def text(self) -> str:
         """The best caption."""
         return self.candidates[0].text
+
+    @property
+    def by_language(self) -> dict[str, CaptionResult]:
+        """The result of each language, this one's first."""
+        return {self.language: self, **self.other_languages}
 
     @property
     def is_calibrated(self) -> bool:
