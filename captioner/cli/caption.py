@@ -47,7 +47,7 @@ def _caption(args: argparse.Namespace) -> int:
     # Every mistake is reported before torch and the model are loaded.
     if args.embed:
         _check_embedding()
-    check_model(args)
+    check_model(args, several_languages=True)
     page = _page(args)
     check_images(args.paths, args.exclude, args.raw)
     _job_of(args, page)

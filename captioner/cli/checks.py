@@ -17,16 +17,28 @@ MOST_LOOKED_AT = 100
 """Files of a folder of the wrong kind that are looked into for what it holds."""
 
 
-def check_model(args: argparse.Namespace) -> None:
+def check_model(args: argparse.Namespace, *, several_languages: bool = False) -> None:
     """Refuse a model and a device that cannot be; see `captioner.cli.options.add_model`.
+
+    Args:
+        args: of the command.
+        several_languages: whether the command can write captions in several languages.
 
     Raises:
         CaptionerError: names the option's value and the remedy.
     """
-    from captioner.model.choices import check_device, check_model_file
-    from captioner.model.options import SHIPPED, ModelOptions
+    from captioner.model.choices import check_device, check_language_file, check_model_file
+    from captioner.model.options import LANGUAGE_SUFFIX, SHIPPED, ModelOptions
 
     options = options_of(ModelOptions, args)
+    if len(options.language) > 1 and not several_languages:
+        raise CaptionerError(
+            f"--language {','.join(options.language)}: this command works in one language at a "
+            "time; give one"
+        )
+    for language in options.language:
+        if language.endswith(LANGUAGE_SUFFIX):
+            check_language_file(language)
     if options.model not in SHIPPED:
         check_model_file(options.model)
     check_device(options.device)

@@ -21,6 +21,8 @@ example:
   captioner caption photos/ --model mine.safetensors
   captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
   captioner export --checkpoint runs/more/best.ckpt mine.safetensors --output mean.safetensors
+  captioner export --checkpoint runs/de/last.ckpt --without-cnn --output de.safetensors
+  captioner caption photos/ --language de.safetensors
 
 The mean of the weights of several runs can be better than each of them, if they are of one
 configuration and started from the same model (`model.init_from`).
@@ -40,6 +42,12 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         "model files",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
+    parser.add_argument(
+        "--without-cnn",
+        action="store_true",
+        help="write a language file, for --language: all but the CNN, which it shares with the "
+        "model that the training started from",
+    )
     parser.add_argument("--overwrite", action="store_true", help="replace an existing file")
     add_decoding(
         parser,
@@ -56,7 +64,9 @@ def _export(args: argparse.Namespace) -> int:
 
     first, *others = args.checkpoint
     options = decoding_options(args, decoding_of(first))
-    model = export_checkpoint(first, args.output, *others, decoding=options)
+    model = export_checkpoint(
+        first, args.output, *others, decoding=options, without_cnn=args.without_cnn
+    )
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")
     # The checkpoint never has one: training makes that of the model it started from untrue.

@@ -252,7 +252,12 @@ def model_of(args: argparse.Namespace) -> CaptionModel:
     from captioner.model.shipped import load_model
 
     options = options_of(ModelOptions, args)
-    return load_model(options.model, device=options.device, precision=options.precision)
+    return load_model(
+        options.model,
+        language=options.language,
+        device=options.device,
+        precision=options.precision,
+    )
 
 
 def data_of(

@@ -14,6 +14,7 @@ from pathlib import Path
 from captioner.data.datasets import CaptionData, Example, load_caption_data
 from captioner.data.image_index import composed
 from captioner.errors import CaptionerError
+from captioner.text.languages import language_of
 
 TEXT = "text"
 """Format of a source that has sentences and no images."""
@@ -42,6 +43,7 @@ class DataSource:
             given the style, and writes the first source's unless asked for another. Empty in
             all sources: the decoder knows no styles.
         sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
+        language: of its captions, a BCP 47 tag such as ``de``; empty: ``data.language``.
 
     Raises:
         ValueError: when an option has a value that cannot be used.
@@ -59,6 +61,7 @@ class DataSource:
     rewards: bool = True
     style: str = ""
     sidecar_suffix: str | None = None
+    language: str = ""
 
     def __post_init__(self) -> None:
         if not self.name or "/" in self.name:
@@ -73,6 +76,11 @@ class DataSource:
             raise ValueError(
                 f"source {self.name}: min_captions={self.min_captions}: must be at least 1"
             )
+        if self.language:
+            try:
+                language_of(self.language)
+            except CaptionerError as error:
+                raise ValueError(f"source {self.name}: {error}") from None
 
 
 def styles_of(sources: Sequence[DataSource]) -> tuple[str, ...]:
@@ -89,6 +97,26 @@ def styles_of(sources: Sequence[DataSource]) -> tuple[str, ...]:
             "or for none"
         )
     return tuple(dict.fromkeys(source.style for source in named))
+
+
+def language_of_sources(sources: Sequence[DataSource], default: str) -> str:
+    """The language of all captions.
+
+    Args:
+        sources: all of them.
+        default: of those that name none.
+
+    Raises:
+        CaptionerError: when it is not one language.
+    """
+    by_language = {source.language or default: source.name for source in sources}
+    first, *others = by_language
+    if others:
+        raise CaptionerError(
+            f"data.sources: {by_language[first]} is in {first}, {by_language[others[0]]} in "
+            f"{others[0]}; a decoder has one language: train one for each"
+        )
+    return language_of(first).tag
 
 
 def load_source(source: DataSource, *, prefix: bool = True) -> CaptionData:

@@ -15,7 +15,7 @@ Shapes: K sentences begun, M words that a blank may be, N fillings, C blanks, V 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -247,6 +247,10 @@ def _add_logs(values: Iterable[float]) -> float:
     return _log_sum(torch.tensor(list(values), dtype=torch.float64))
 
 
+Join = Callable[[Iterable[str]], str]
+"""Makes a text of words, as `captioner.text.tokenizer.Tokenizer.detokenize` does."""
+
+
 def fill_each(
     step: StepFunction[S],
     states: Iterable[S],
@@ -255,6 +259,7 @@ def fill_each(
     every_word: Sequence[str],
     options: FillOptions,
     device: torch.device | str,
+    join: Join = detokenize,
 ) -> list[FillResult]:
     """Fill the blanks of one sentence for each of some images.
 
@@ -266,6 +271,7 @@ def fill_each(
         every_word: the word of every id.
         options: how they are searched for.
         device: where `step` expects words.
+        join: makes a text of words.
     """
     results = []
     for state in states:
@@ -279,7 +285,7 @@ def fill_each(
             never=(PAD_ID, BOS_ID, UNK_ID),
             device=device,
         )
-        results.append(result_of(found, sentence, every_word, options.top))
+        results.append(result_of(found, sentence, every_word, options.top, join))
     return results
 
 
@@ -287,7 +293,11 @@ def fill_each(
 
 
 def result_of(
-    found: Fillings, sentence: Sequence[str | None], words: Sequence[str], top: int
+    found: Fillings,
+    sentence: Sequence[str | None],
+    words: Sequence[str],
+    top: int,
+    join: Join = detokenize,
 ) -> FillResult:
     """Probabilities and sentences out of what was found.
 
@@ -296,6 +306,7 @@ def result_of(
         sentence: the words, None for a blank.
         words: the word of every id.
         top: how many fillings, and words of each blank, are wanted.
+        join: makes a text of words.
     """
     whole = _log_sum(found.log_probs)
     shares = (found.log_probs - whole).exp()  # (N,)
@@ -305,7 +316,7 @@ def result_of(
     ):
         chosen = tuple(words[int(place)] for place in ids)
         rest = iter(chosen)
-        text = detokenize(next(rest) if word is None else word for word in sentence)
+        text = join(next(rest) if word is None else word for word in sentence)
         fillings.append(Filling(chosen, text, float(share), float(log_prob)))
     blanks = []
     for column in found.ids.T:

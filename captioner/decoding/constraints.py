@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import BOS_ID, PAD_ID, UNK_ID, Tokenizer, tokenize
+from captioner.text.tokenizer import BOS_ID, PAD_ID, UNK_ID, Tokenizer
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,11 @@ def find_constraints(options: DecodingOptions, tokenizer: Tokenizer) -> Constrai
             one word, a word is both requested and banned, or more words are given than
             `max_length` admits.
     """
-    banned = [_single(text, "banned word") for text in options.banned_words]
-    included = dict.fromkeys(_single(text, "word to include") for text in options.must_include)
-    prompt = () if options.prompt is None else tuple(tokenize(options.prompt))
+    banned = [_single(text, "banned word", tokenizer) for text in options.banned_words]
+    included = dict.fromkeys(
+        _single(text, "word to include", tokenizer) for text in options.must_include
+    )
+    prompt = () if options.prompt is None else tuple(tokenizer.tokenize(options.prompt))
     if options.prompt is not None and not prompt:
         raise CaptionerError(f"prompt {options.prompt!r}: it has no letter; give the first words")
     for word in (*prompt, *included):
@@ -63,7 +65,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, where: str) -> tuple[i
     """The ids of tokenised words.
 
     Args:
-        words: as `captioner.text.tokenizer.tokenize` gives them.
+        words: as the vocabulary's `Tokenizer.tokenize` gives them.
         tokenizer: the vocabulary.
         where: what the words are of, for the message.
 
@@ -83,7 +85,7 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, where: str) -> tuple[i
 
 def notes_on_banned(options: DecodingOptions, tokenizer: Tokenizer) -> list[str]:
     """What there is to say of banned words that the vocabulary lacks, each in a few words."""
-    words = [word for text in options.banned_words for word in tokenize(text)]
+    words = [word for text in options.banned_words for word in tokenizer.tokenize(text)]
     return [
         f"the model never says {word!r} anyway: it is not in its vocabulary of "
         f"{len(tokenizer.words):,} words{_similar(word, tokenizer)}"
@@ -97,8 +99,8 @@ def _similar(word: str, tokenizer: Tokenizer) -> str:
     return f"; it has {', '.join(map(repr, similar))}" if similar else ""
 
 
-def _single(text: str, what: str) -> str:
-    words = tokenize(text)
+def _single(text: str, what: str, tokenizer: Tokenizer) -> str:
+    words = tokenizer.tokenize(text)
     if len(words) != 1:
         found = f"is {len(words)} words ({', '.join(words)})" if words else "has no letter"
         raise CaptionerError(f"{what} {text!r}: it {found}; give single words")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 from captioner.errors import CaptionerError
 from captioner.text.tokenizer import tokenize
@@ -11,11 +12,17 @@ _BLANK = re.compile("_+")
 _TOUCHED = re.compile(r"\w*[^\W_]-?_+\w*|_+-?[^\W_]\w*")
 
 
-def parse_blanks(sentence: str) -> tuple[str | None, ...]:
+def parse_blanks(
+    sentence: str, tokenize: Callable[[str], list[str]] = tokenize
+) -> tuple[str | None, ...]:
     """The words of a sentence with blanks, None for each blank.
 
     A blank is a run of underscores that touches no letter or digit, and stands for one word. The
     rest is tokenised as captions are.
+
+    Args:
+        sentence: such as "a ___ dog".
+        tokenize: of the model's language.
 
     Raises:
         CaptionerError: there is no blank, or one is a part of a word.

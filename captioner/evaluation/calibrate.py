@@ -35,6 +35,7 @@ from captioner.evaluation.installed import check_installed
 from captioner.images.ahead import read_ahead
 from captioner.images.reading import ImageError
 from captioner.model.familiarity import Familiarity, check_counts
+from captioner.model.language_file import write_language
 from captioner.model.tag_head import TagHead, learnable, named_lemmas
 from captioner.model.tags import EVIDENCE_CAPTIONS
 from captioner.text.lexicon import Lexicon
@@ -132,6 +133,9 @@ def save_calibrated(model: CaptionModel, path: Path) -> None:
     Raises:
         CaptionerError: when the file cannot be written.
     """
+    if model.is_language:
+        write_language(model, path)
+        return
     # A file in half precision becomes one again, and one in single precision loses nothing.
     half = all(
         torch.equal(tensor, tensor.half().to(tensor.dtype))

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +20,7 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import SourceFile
 from captioner.files.writing import replace_file
 from captioner.images.reading import READER_VERSION
-from captioner.text.metrics import RULES, CaptionScores, score_captions
+from captioner.text.metrics import CaptionScores, rule_of, score_captions
 from captioner.text.options import ScoringOptions
 from captioner.version import __version__
 
@@ -150,7 +150,10 @@ def evaluate(
             cannot be read, or a metric cannot run.
     """
     options = options or model.decoding
-    scoring = scoring or ScoringOptions()
+    try:
+        scoring = replace(scoring or ScoringOptions(), language=model.tokenizer.language)
+    except ValueError as error:
+        raise CaptionerError(str(error)) from None
     _check_examples(examples)
     # A metric that cannot run here is reported now and not after an hour of captioning.
     score_captions({"": "a trial"}, {"": ("a trial",)}, scoring)
@@ -200,7 +203,7 @@ def _protocol(
         "model": _describe_model(model),
         "decoding": asdict(options),
         "metrics": {
-            "tokenizer": RULES[scoring.tokenizer][0],
+            "tokenizer": rule_of(scoring)[0],
             "cider_d_document_frequency": "the references of the evaluated images",
         },
         "libraries": {name: version(name) for name in LIBRARIES},

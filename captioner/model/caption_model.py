@@ -34,7 +34,8 @@ from captioner.model.model_file import (
     reason_of,
     write_model_file,
 )
-from captioner.model.results import Candidate, CaptionResult, result_of
+from captioner.model.other_languages import add_other_languages, check_other_languages
+from captioner.model.results import CaptionResult, results_of
 from captioner.model.tag_head import TagHead
 from captioner.model.tags import TagCalibration, with_evidence
 from captioner.networks.configs import DecoderConfig, EncoderConfig
@@ -44,7 +45,7 @@ from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastEncoder
 from captioner.networks.features import ImageFeatures
 from captioner.networks.weights import evaluating
-from captioner.text.lexicon import Lemma, Lexicon
+from captioner.text.lexicon import Lexicon
 from captioner.text.tokenizer import BOS_ID, EOS_ID, SPECIAL_WORDS, Tokenizer
 
 
@@ -89,6 +90,10 @@ class CaptionModel(nn.Module):
         """Its default options; the file keeps `KEPT_OPTIONS`."""
         self.precision = "fp32"
         self.path: Path | None = None
+        self.is_language = False
+        """Whether its file adds a language to another model, whose CNN it shares."""
+        self.others: tuple[CaptionModel, ...] = ()
+        """Captioners in other languages with the same CNN, whose captions are wanted as well."""
         self._fast: FastEncoder | None = None
         self._steps: DecoderSteps | None = None
         self._guided: GuidedSteps | None = None
@@ -114,6 +119,11 @@ class CaptionModel(nn.Module):
     def device(self) -> torch.device:
         """Where the weights are."""
         return self.decoder.embedding.weight.device
+
+    @property
+    def language(self) -> str:
+        """Of the captions, a BCP 47 tag."""
+        return self.tokenizer.language
 
     @cached_property
     def sha256(self) -> str:
@@ -215,7 +225,10 @@ class CaptionModel(nn.Module):
                 for n in range(len(pixels))
             )
             every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
-            found = fill_each(steps.step, starts, words, ids, every_word, options, self.device)
+            join = self.tokenizer.detokenize
+            found = fill_each(
+                steps.step, starts, words, ids, every_word, options, self.device, join
+            )
         return found[0] if is_single(images) else found
 
     def check_sentence(
@@ -226,7 +239,7 @@ class CaptionModel(nn.Module):
         Raises:
             CaptionerError: the sentence has no blank, or a word that is not in the vocabulary.
         """
-        words = parse_blanks(sentence)
+        words = parse_blanks(sentence, self.tokenizer.tokenize)
         said = [word for word in words if word is not None]
         ids = iter(known_ids(said, self.tokenizer, f"sentence {sentence!r}"))
         return words, tuple(None if word is None else next(ids) for word in words)
@@ -244,6 +257,7 @@ class CaptionModel(nn.Module):
             )
         find_constraints(options, self.tokenizer)
         self.decoder.style_numbers(options.style, 1)
+        check_other_languages(self, options)
 
     def read(self, path: str | Path) -> Tensor:
         """Read an image as this model looks at it: float32 (3, height, width).
@@ -333,23 +347,14 @@ class CaptionModel(nn.Module):
                 found = search(steps.step, steps.start(features, styles))
             else:
                 found = search(guided.step, guided.start(features, styles))
-        familiarity: Sequence[float | None] = [None] * len(found)
-        if self.familiarity is not None:
-            familiarity = self.familiarity(features.pooled).tolist()
-        seen: Sequence[Mapping[Lemma, float] | None] = [None] * len(found)
-        if self.tag_head is not None and self.lexicon is not None:
-            seen = self.tag_head.seen(features.pooled, self.lexicon)
-        return [
-            result_of(
-                [Candidate.of(each, self.tokenizer) for each in hypotheses],
-                wanted,
-                self.lexicon,
-                self.tag_calibration,
-                familiarity=share,
-                seen=lemmas,
-            )
-            for hypotheses, share, lemmas in zip(found, familiarity, seen, strict=True)
-        ]
+        results = results_of(self, found, features.pooled, wanted)
+        if not self.others:
+            return results
+
+        def in_another(other: CaptionModel, options: DecodingOptions) -> list[CaptionResult]:
+            return other.caption_features(features, options, streams, fixed_shape=fixed_shape)
+
+        return add_other_languages(self, results, wanted, in_another)
 
     def _guided_steps(self, options: DecodingOptions) -> GuidedSteps | None:
         if not options.tag_weight or self.tag_head is None or self.lexicon is None:

@@ -14,6 +14,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import read_decoding
+from captioner.model.language_file import read_language, write_language
 from captioner.model.model_file import entries_under, reason_of
 from captioner.model.shipped import load_model
 
@@ -124,6 +125,7 @@ def export_checkpoint(
     output: str | Path,
     *others: str | Path,
     decoding: DecodingOptions | None = None,
+    without_cnn: bool = False,
 ) -> CaptionModel:
     """Turn a training checkpoint into a model file, and return the model read back from it.
 
@@ -133,6 +135,8 @@ def export_checkpoint(
         others: further checkpoints or model files, whose weights are averaged with those of the
             first.
         decoding: the model's default options, instead of those of the model it started from.
+        without_cnn: write a language file, for the models that have the checkpoint's CNN; see
+            `captioner.model.language_file`.
 
     Raises:
         CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
@@ -144,6 +148,9 @@ def export_checkpoint(
     if decoding is not None:
         model.decoder.style_numbers(decoding.style, 1)  # Refuse an unknown style now.
         model.decoding = decoding
+    if without_cnn:
+        write_language(model, output)
+        return read_language(output, model)
     model.save(output)
     return CaptionModel.load(output, device="cpu")
 

@@ -29,6 +29,20 @@ def check_model_file(path: str | Path) -> None:
         )
 
 
+def check_language_file(path: str | Path) -> None:
+    """Refuse a language file that is not there.
+
+    Raises:
+        CaptionerError: it is no file.
+    """
+    if not Path(path).is_file():
+        refuse_url(path)
+        raise CaptionerError(
+            f"language {shown(path)}: no such file; give a file of `captioner export "
+            "--without-cnn`, or the tag of a language that ships with captioner"
+        )
+
+
 def check_device(device: str) -> None:
     """Refuse what is not the name of a device, whether there is one or not.
 

@@ -23,6 +23,7 @@ from captioner.networks.decoder import Decoder
 from captioner.networks.encoder import Encoder
 from captioner.networks.pretrained import is_file_name
 from captioner.networks.weights import ShapesOnly, ZerosOnly
+from captioner.text.languages import DEFAULT_LANGUAGE
 from captioner.text.lexicon import Lexicon
 from captioner.text.tokenizer import Tokenizer
 
@@ -231,8 +232,13 @@ def describe_model(model: CaptionModel) -> dict[str, Any]:
     tags = "none" if model.lexicon is None else "raw"
     if is_calibrated(model):
         tags = "calibrated"
-    return {
+    about: dict[str, Any] = {
         "sha256": model.sha256,
         "encoder": model.encoder.config.name,
         "tag_confidence": tags,
     }
+    if model.others or model.language != DEFAULT_LANGUAGE:
+        about["language"] = model.language
+    if model.others:
+        about["other_languages"] = {other.language: other.sha256 for other in model.others}
+    return about

@@ -21,6 +21,8 @@ from captioner.files.escaping import escaped
 from captioner.files.writing import replace_bytes
 
 FILE_FORMAT = "captioner-model-1"
+LANGUAGE_FORMAT = "captioner-language-1"
+"""Of a file that holds all of a captioner but its CNN; see `captioner.model.language_file`."""
 
 MAX_DESCRIPTION = 20_000_000
 """Characters of the description: enough for a million words, and the objects that JSON makes of
@@ -28,7 +30,10 @@ them, twenty times as large at worst, still fit into any memory."""
 
 
 def write_model_file(
-    path: Path, description: Mapping[str, Any], tensors: Mapping[str, Tensor]
+    path: Path,
+    description: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+    file_format: str = FILE_FORMAT,
 ) -> None:
     """Write description (JSON primitives) and tensors, under a temporary name first.
 
@@ -37,7 +42,7 @@ def write_model_file(
     Raises:
         CaptionerError: when the file cannot be written.
     """
-    metadata = {"format": FILE_FORMAT, "model": json.dumps(description)}
+    metadata = {"format": file_format, "model": json.dumps(description)}
     replace_bytes(path, _in_order(save(dict(tensors), metadata)))
 
 
@@ -68,7 +73,9 @@ def halved(tensor: Tensor) -> Tensor:
     return half if torch.equal(half.isfinite(), tensor.isfinite()) else tensor
 
 
-def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def read_model_file(
+    path: Path, file_format: str = FILE_FORMAT
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """Description and tensors of a model file; nothing in it is executed.
 
     Raises:
@@ -76,7 +83,7 @@ def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     """
     try:
         with safe_open(path, framework="pt") as file:
-            description = _read_description(path, file.metadata() or {})
+            description = _read_description(path, file.metadata() or {}, file_format)
             state = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         return description, {
             name: tensor.float() if tensor.is_floating_point() else tensor
@@ -89,11 +96,17 @@ def read_model_file(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
         ) from error
 
 
-def _read_description(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
-    if metadata.get("format") != FILE_FORMAT:
+def _read_description(path: Path, metadata: Mapping[str, str], file_format: str) -> dict[str, Any]:
+    if (found := metadata.get("format")) != file_format:
+        remedy = "make one from a checkpoint with `captioner export`"
+        if file_format == LANGUAGE_FORMAT:
+            remedy += " --without-cnn"
+        if (found, file_format) == (LANGUAGE_FORMAT, FILE_FORMAT):
+            remedy = f"it adds a language to a model: --language {path}"
+        if (found, file_format) == (FILE_FORMAT, LANGUAGE_FORMAT):
+            remedy = f"it is a whole model: --model {path}"
         raise CaptionerError(
-            f"model {path}: its format is {metadata.get('format')!r:.60}, wanted {FILE_FORMAT!r}; "
-            "make one from a checkpoint with `captioner export`"
+            f"model {path}: its format is {found!r:.60}, wanted {file_format!r}; {remedy}"
         )
     try:
         text = metadata["model"]

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from captioner.errors import CaptionerError
 from captioner.networks.precisions import PRECISIONS
 from captioner.options import check_options, option
+from captioner.text.languages import language_of
 
 SHIPPED = ("default", "flickr8k")
 """Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
+
+SHIPPED_LANGUAGES = ("zh", "de", "ar")
+"""Languages inside the package, for the default model."""
+
+LANGUAGE_SUFFIX = ".safetensors"
+"""What ends in it is a language file."""
 
 
 @dataclass(frozen=True)
@@ -17,6 +25,9 @@ class ModelOptions:
 
     Attributes:
         model: one of :data:`SHIPPED`, or a model file.
+        language: of the captions: the tag of a language that the model has or that is shipped for
+            it (:data:`LANGUAGES`), or a language file. With several, each image is captioned in
+            each of them, the first one foremost. Empty: the model's own.
         device: a torch device; ``auto``: see `captioner.model.device.find_device`.
         precision: of the CNN; ``auto``: see `captioner.model.device.find_precision`.
     """
@@ -27,6 +38,14 @@ class ModelOptions:
         metavar="FILE",
         default_text="the shipped model that knows more",
     )
+    language: tuple[str, ...] = option(
+        (),
+        f"of the captions: en, {', '.join(SHIPPED_LANGUAGES)}, or a language file (docs/languages"
+        ".md); several, with commas between them, where a command can write them",
+        kind=tuple,
+        metavar="TAG",
+        default_text="the model's own, English",
+    )
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option(
         "auto",
@@ -36,6 +55,14 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
+        for language in self.language:
+            if not language.endswith(LANGUAGE_SUFFIX):
+                try:
+                    language_of(language)
+                except CaptionerError as error:
+                    raise ValueError(f"language={language!r}: {error}") from None
+            if self.language.count(language) > 1:
+                raise ValueError(f"language={language!r}: it is given twice")
 
 
 @dataclass(frozen=True)

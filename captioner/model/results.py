@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import torch
+from torch import Tensor
 
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
 from captioner.model.tags import Tag, TagCalibration, caption_confidence, tags_of
 from captioner.text.languages import DEFAULT_LANGUAGE
 from captioner.text.lexicon import Lemma, Lexicon
-from captioner.text.tokenizer import Tokenizer, detokenize
+from captioner.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    from captioner.model.caption_model import CaptionModel
 
 
 @dataclass(frozen=True)
@@ -43,7 +48,7 @@ class Candidate:
         words = tokenizer.decode(hypothesis.ids)
         log_probs = torch.tensor(hypothesis.log_probs, dtype=torch.float64)
         return cls(
-            text=detokenize(words),
+            text=tokenizer.detokenize(words),
             log_prob=hypothesis.log_prob,
             confidence=float(log_probs.mean().exp()),
             words=tuple(words),
@@ -130,6 +135,40 @@ class CaptionResult:
         return tags_of(self, self.lexicon, self.tag_calibration)
 
 
+def results_of(
+    model: CaptionModel,
+    found: Sequence[Sequence[Hypothesis]],
+    pooled: Tensor,
+    options: DecodingOptions,
+) -> list[CaptionResult]:
+    """The results of B images.
+
+    Args:
+        model: that captioned them.
+        found: of each image all captions that were decoded, best first.
+        pooled: features of the images (B, D).
+        options: see :func:`result_of`.
+    """
+    familiarity: Sequence[float | None] = [None] * len(found)
+    if model.familiarity is not None:
+        familiarity = model.familiarity(pooled).tolist()
+    seen: Sequence[Mapping[Lemma, float] | None] = [None] * len(found)
+    if model.tag_head is not None and model.lexicon is not None:
+        seen = model.tag_head.seen(pooled, model.lexicon)
+    return [
+        result_of(
+            [Candidate.of(each, model.tokenizer) for each in hypotheses],
+            options,
+            model.lexicon,
+            model.tag_calibration,
+            familiarity=share,
+            seen=lemmas,
+            language=model.language,
+        )
+        for hypotheses, share, lemmas in zip(found, familiarity, seen, strict=True)
+    ]
+
+
 def result_of(
     considered: Sequence[Candidate],
     options: DecodingOptions,
@@ -138,6 +177,7 @@ def result_of(
     *,
     familiarity: float | None = None,
     seen: Mapping[Lemma, float] | None = None,
+    language: str = DEFAULT_LANGUAGE,
 ) -> CaptionResult:
     """The result of one image.
 
@@ -148,12 +188,14 @@ def result_of(
         tag_calibration: likewise.
         familiarity: see `CaptionResult`.
         seen: see `CaptionResult`.
+        language: see `CaptionResult`.
     """
     asked = CaptionResult(
         tuple(considered[: options.num_captions]),
         tuple(considered),
         familiarity=familiarity,
         seen=seen,
+        language=language,
     )
     if lexicon is None or options.prompt or options.must_include:
         return asked  # Words that were given are no evidence.

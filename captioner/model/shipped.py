@@ -2,34 +2,85 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from importlib import resources
 from pathlib import Path
 
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
-from captioner.model.options import SHIPPED, ModelOptions
+from captioner.model.choices import check_language_file
+from captioner.model.language_file import read_language
+from captioner.model.options import LANGUAGE_SUFFIX, SHIPPED, SHIPPED_LANGUAGES, ModelOptions
+from captioner.text.languages import language_of
 
 
 def load_model(
     path_or_name: str | Path = ModelOptions.model,
     *,
+    language: str | Sequence[str] = (),
     device: str = ModelOptions.device,
     precision: str = ModelOptions.precision,
 ) -> CaptionModel:
     """Load a captioner: one of `captioner.model.options.SHIPPED`, or a file of your own.
 
-    See :meth:`CaptionModel.load` for the options and errors.
+    Args:
+        path_or_name: which.
+        language: of its captions; see `captioner.model.options.ModelOptions`. Several give a model
+            whose results have the captions in all of them.
+        device: see :meth:`CaptionModel.load`.
+        precision: likewise.
+
+    Raises:
+        CaptionerError: as :meth:`CaptionModel.load`; or a language is not shipped, is given twice,
+            or is for another model.
     """
     name = str(path_or_name)
-    if name not in SHIPPED:
-        return CaptionModel.load(path_or_name, device=device, precision=precision)
-    shipped = resources.files("captioner") / "weights" / f"{name}.safetensors"
+    if name in SHIPPED:
+        with _shipped(f"{name}.safetensors", f"model {name}") as path:
+            base = CaptionModel.load(path, device=device, precision=precision)
+            _ = base.sha256  # Out of a zipped package, the file is gone later.
+    else:
+        base = CaptionModel.load(path_or_name, device=device, precision=precision)
+    languages = (language,) if isinstance(language, str) else tuple(language)
+    models = [_in_language(base, each) for each in languages]
+    if not models:
+        return base
+    tags = [model.language for model in models]
+    for tag in tags:
+        if tags.count(tag) > 1:
+            raise CaptionerError(f"language {tag}: it is given twice; give each once")
+    models[0].others = tuple(models[1:])
+    return models[0]
+
+
+def _in_language(base: CaptionModel, language: str) -> CaptionModel:
+    """The model itself where it has the language, or another one with the same CNN."""
+    if language == base.language:
+        return base
+    if language.endswith(LANGUAGE_SUFFIX):
+        check_language_file(language)
+        return read_language(language, base)
+    tag = language_of(language).tag
+    if tag not in SHIPPED_LANGUAGES:
+        raise CaptionerError(
+            f"language {tag}: the model has {base.language}, and captioner brings "
+            f"{', '.join(SHIPPED_LANGUAGES)}; choose one of them, or give the language file of "
+            "another (docs/languages.md)"
+        )
+    with _shipped(f"language_{tag}.safetensors", f"language {tag}") as path:
+        model = read_language(path, base)
+        _ = model.sha256
+    return model
+
+
+@contextmanager
+def _shipped(file: str, what: str) -> Iterator[Path]:
+    """A file of the package, for as long as it is read."""
+    shipped = resources.files("captioner") / "weights" / file
     if not shipped.is_file():
         raise CaptionerError(
-            f"model {name}: this installation has no weights/{name}.safetensors; reinstall "
-            "captioner, or give a model file"
+            f"{what}: this installation has no weights/{file}; reinstall captioner, or give a file"
         )
     with resources.as_file(shipped) as path:
-        model = CaptionModel.load(path, device=device, precision=precision)
-        _ = model.sha256  # Out of a zipped package, the file is gone later.
-    return model
+        yield path

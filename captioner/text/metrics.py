@@ -18,15 +18,10 @@ from captioner.text.options import EXTRA_METRICS, ScoringOptions
 from captioner.text.ptb_tokenizer import PTB_RULE, ptb_tokenize
 from captioner.text.rouge import RougeL
 from captioner.text.scores import Candidates, Metric, References, Scores, Tokenize
-from captioner.text.tokenizer import TOKENIZER_RULE, tokenize
+from captioner.text.segmentation import scoring_rule, tokenize_to_score
 
 STANDARD: tuple[type[Metric], ...] = (Bleu, RougeL, CiderD)
 EXTRA: dict[str, type[Metric]] = dict(zip(EXTRA_METRICS, (Meteor, MeteorStem, Spice), strict=True))
-RULES: dict[str, tuple[str, Tokenize]] = {
-    "captioner": (TOKENIZER_RULE, tokenize),
-    "ptb": (PTB_RULE, ptb_tokenize),
-}
-"""The name of each tokenizer's rule, with its version, and the tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -35,6 +30,14 @@ class CaptionScores:
 
     values: dict[str, float]
     per_image: dict[str, dict[str, float]]
+
+
+def rule_of(options: ScoringOptions) -> tuple[str, Tokenize]:
+    """The name of the rule that splits captions, with its version, and what splits them."""
+    if options.tokenizer == "ptb":
+        return PTB_RULE, ptb_tokenize
+    split = functools.partial(tokenize_to_score, language=options.language)
+    return scoring_rule(options.language), split
 
 
 def score_captions(
@@ -51,7 +54,7 @@ def score_captions(
         CaptionerError: the images differ, one has no references, or a metric cannot run here.
     """
     options = options or ScoringOptions()
-    words = functools.cache(RULES[options.tokenizer][1])
+    words = functools.cache(rule_of(options)[1])
 
     def evaluate(kind: type[Metric]) -> dict[str, Scores]:
         return kind(references, tokenize=words).evaluate(candidates)

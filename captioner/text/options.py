@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from captioner.options import check_options, option
+from captioner.text.languages import DEFAULT_LANGUAGE
 
 TOKENIZERS = ("captioner", "ptb")
 EXTRA_METRICS = ("METEOR", "METEOR-stem", "SPICE")
@@ -17,6 +18,8 @@ class ScoringOptions:
     Attributes:
         tokenizer: one of :data:`TOKENIZERS`: ``captioner`` is the rule of
             `captioner.text.tokenizer`, ``ptb`` that of `captioner.text.ptb_tokenizer`.
+        language: of the captions, a BCP 47 tag. ``captioner`` splits them as
+            `captioner.text.segmentation.tokenize_to_score` says; ``ptb`` is for English.
         metrics: of :data:`EXTRA_METRICS`, in addition to BLEU, ROUGE-L and CIDEr-D.
 
     Raises:
@@ -37,5 +40,12 @@ class ScoringOptions:
         metavar="NAME",
     )
 
+    language: str = DEFAULT_LANGUAGE
+
     def __post_init__(self) -> None:
         check_options(self)
+        is_english = self.language.partition("-")[0] == DEFAULT_LANGUAGE
+        if not is_english and self.tokenizer == "ptb":
+            raise ValueError(f"tokenizer='ptb': is for English, not for {self.language}")
+        if not is_english and self.metrics:
+            raise ValueError(f"metrics={self.metrics!r}: are for English, not for {self.language}")

@@ -1,122 +1,78 @@
-"""Text to words to ids and back: one rule for training captions, references and metrics.
+"""A vocabulary: words to ids and back, and the words to the text that people read.
 
-The rule, whose version is ``TOKENIZER_RULE``:
-
-1. *Unicode.* NFKC; invisible format characters (soft hyphens, direction marks, variation
-   selectors) and enclosing marks are removed; a zero-width joiner or non-joiner stays inside a
-   word, as Persian and Indic spelling need it; a zero-width space separates words.
-2. *Case.* Lower case, without regard to language: "ß" stays, and both "İ" and "I" become "i".
-3. *Words* are runs of letters, marks and digits. A single hyphen, apostrophe or Catalan middle
-   dot inside a word belongs to it: "t-shirt", "don't", "l'homme", "col·lega". Every kind of
-   apostrophe and hyphen is the same one; an em dash or "--" separates words.
-4. *Possessives.* A final "'s" is a word of its own, whether "man's" or "man 's" was written (so is
-   that of "it's"). The apostrophe of "dogs'" is dropped.
-5. *Numbers* keep inner points and commas: "3.5", "1,000". A vulgar fraction is two numbers:
-   "3½" gives "3", "1", "2".
-6. *All other punctuation and symbols* are dropped: "U.S." gives "u", "s", and "<eos>" gives
-   "eos", so no caption can contain a special word.
-7. *Scripts written without spaces* (Han, Hiragana, Katakana, Thai, Lao, Khmer, Myanmar) give one
-   word per letter with its marks, and no dictionary is needed. Hangul and all other scripts are
-   split at spaces and punctuation.
-
-For every text, ``tokenize(detokenize(tokenize(text))) == tokenize(text)``.
+How a text becomes words is the rule of `captioner.text.words`, with what
+`captioner.text.segmentation` adds to it for a language.
 """
 
 from __future__ import annotations
 
-import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-import regex
-
 from captioner.errors import CaptionerError
+from captioner.text.languages import DEFAULT_LANGUAGE, language_of
+from captioner.text.segmentation import Segmentation, choose_segmentation, find_segmentation
+from captioner.text.words import (
+    POSSESSIVE,
+    TOKENIZER_RULE,
+    detokenize,
+    join_chinese,
+    tokenize,
+    tokenize_with_case,
+)
 
-TOKENIZER_RULE = "captioner-words-1"
+__all__ = [
+    "BOS_ID",
+    "EOS_ID",
+    "PAD_ID",
+    "POSSESSIVE",
+    "SPECIAL_WORDS",
+    "TOKENIZER_RULE",
+    "UNK_ID",
+    "Tokenizer",
+    "detokenize",
+    "tokenize",
+]
+
 PAD_ID, BOS_ID, EOS_ID, UNK_ID = 0, 1, 2, 3
 SPECIAL_WORDS = ("<pad>", "<bos>", "<eos>", "<unk>")  # the word at index i has id i
-POSSESSIVE = "'s"
-
-# NFKC turns the acute accent into a space and a mark, so this one has to go first.
-_BEFORE_NFKC = str.maketrans({"\u00b4": "'"})
-_TO_ASCII = str.maketrans(
-    dict.fromkeys("`\u2018\u2019\u201b\u2032\u02bc\u05f3", "'")
-    | dict.fromkeys("\u2010\u2011\u2012\u2013\u2212", "-")
-    | dict.fromkeys("\u2014\u2015", "--")
-)
-_INVISIBLE = regex.compile(r"(?V1)[[\p{Default_Ignorable_Code_Point}\p{Me}]--[\u200b-\u200d]]+")
-_SECOND_DOTS = regex.compile("i\u0307+")
-_BEFORE_FRACTION = regex.compile(r"(?<=\p{Nd})(?=[\u00bc-\u00be\u2150-\u215f\u2189])")
-
-_SCRIPTS = ("Han", "Hiragana", "Katakana", "Thai", "Lao", "Khmer", "Myanmar")
-# Script extensions, not scripts: the Japanese length mark is "common" and belongs to kana.
-_SPACELESS = (
-    r"[[\p{L}\p{Nl}]&&[" + "".join(rf"\p{{Script_Extensions={name}}}" for name in _SCRIPTS) + "]]"
-)
-_SPACED = rf"[[\p{{L}}\p{{N}}]--{_SPACELESS}]"
-_JOINERS = r"[\u200c\u200d]*"
-_RUN = rf"{_SPACED}(?:{_JOINERS}[{_SPACED}\p{{M}}])*+"
-_FINAL_S = rf"'s(?!{_JOINERS}[{_SPACED}\p{{M}}])(?![-·]{_SPACED})"
-_WORD = regex.compile(
-    rf"(?V1){_RUN}(?:(?!{_FINAL_S})(?:[-'·]|(?<=\p{{Nd}})[.,٫٬](?=\p{{Nd}})){_RUN})*"
-    rf"|{_FINAL_S}"
-    rf"|{_SPACELESS}(?:{_JOINERS}\p{{M}})*"
-)
-_SPACELESS_WORD = regex.compile(rf"(?V1){_SPACELESS}")
-
-
-def _normalise(text: str) -> str:
-    text = _INVISIBLE.sub("", text.translate(_BEFORE_NFKC))
-    text = unicodedata.normalize("NFKC", _BEFORE_FRACTION.sub(" ", text))
-    # Lower case turns "İ" into "i" and a second dot, and lets some marks compose again.
-    text = _SECOND_DOTS.sub("i", text.translate(_TO_ASCII).lower())
-    return unicodedata.normalize("NFKC", text)
-
-
-def tokenize(text: str) -> list[str]:
-    """Split ``text`` into words by the rule above; a text without words gives an empty list."""
-    words: list[str] = _WORD.findall(_normalise(text))
-    return words
-
-
-def detokenize(words: Iterable[str]) -> str:
-    """Join words for people to read: ``["the", "man", "'s", "hat"]`` gives "the man's hat".
-
-    Words of scripts written without spaces are joined without them.
-    """
-    parts: list[str] = []
-    after_spaceless = False
-    for word in words:
-        spaceless = _SPACELESS_WORD.match(word) is not None
-        if parts and word != POSSESSIVE and not (spaceless and after_spaceless):
-            parts.append(" ")
-        parts.append(word)
-        after_spaceless = spaceless
-    return "".join(parts)
 
 
 class Tokenizer:
-    """A vocabulary: words to ids and back, after the rule of this module.
+    """A vocabulary of one language: words to ids and back.
 
     Ids 0 to 3 are the special words (padding, begin, end, unknown); the vocabulary starts at 4.
 
     Args:
         words: the vocabulary without special words, in the order of their ids.
+        language: of the words, a BCP 47 tag.
+        segmentation: how texts become words; the language's own otherwise.
+        spelling: how words are written in a text, where that is not how the rule has them: the
+            capitals of German nouns.
 
     Raises:
-        CaptionerError: a word is not a string, is listed twice, or is not one word of ``tokenize``.
+        CaptionerError: a word is not a string, is listed twice, or is not one word of the
+            segmentation, or a spelling is not one of a word.
     """
 
     words: tuple[str, ...]
 
-    def __init__(self, words: Sequence[str]) -> None:
+    def __init__(
+        self,
+        words: Sequence[str],
+        language: str = DEFAULT_LANGUAGE,
+        segmentation: type[Segmentation] | None = None,
+        spelling: Mapping[str, str] | None = None,
+    ) -> None:
         self.words = tuple(words)
+        self.language = language_of(language).tag
+        kind = segmentation or choose_segmentation(language)
+        self.spelling = dict(spelling or {})
         self._ids: dict[str, int] = {}
         for word in self.words:
-            if not isinstance(word, str) or tokenize(word) != [word]:
+            if not isinstance(word, str) or not kind.is_word(word):
                 raise CaptionerError(
-                    f"tokenizer: {word!r} is not one word of the rule {TOKENIZER_RULE!r}; "
+                    f"tokenizer: {word!r} is not one word of the rule {kind.rule!r}; "
                     "build the vocabulary with Tokenizer.build"
                 )
             if word in self._ids:
@@ -124,39 +80,69 @@ class Tokenizer:
                     f"tokenizer: the word {word!r} is listed twice; remove one of the two"
                 )
             self._ids[word] = len(SPECIAL_WORDS) + len(self._ids)
+        for word, written in self.spelling.items():
+            if word not in self._ids or not _is_spelling(word, written):
+                raise CaptionerError(
+                    f"tokenizer: {written!r:.60} is not a spelling of a word of the vocabulary"
+                )
+        self.segmentation = kind(self._ids)
 
     @classmethod
-    def build(cls, captions: Iterable[str], min_count: int = 5) -> Tokenizer:
+    def build(
+        cls,
+        captions: Iterable[str],
+        min_count: int = 5,
+        language: str = DEFAULT_LANGUAGE,
+        segmentation: str | None = None,
+    ) -> Tokenizer:
         """Take every word that occurs at least ``min_count`` times, the most frequent first.
 
         Words with the same count are in code point order.
 
+        Args:
+            captions: raw texts.
+            min_count: see above.
+            language: theirs.
+            segmentation: ``words`` or ``characters``; None for the language's own.
+
         Raises:
-            CaptionerError: ``min_count`` is below 1, or no word occurs that often.
+            CaptionerError: ``min_count`` is below 1, no word occurs that often, or the language
+                cannot be split so.
         """
         if min_count < 1:
             raise CaptionerError(f"min_count is {min_count}; it must be at least 1")
-        counts = Counter(word for caption in captions for word in tokenize(caption))
-        kept = [word for word, count in counts.items() if count >= min_count]
-        if not kept:
+        kind = choose_segmentation(language, segmentation)
+        texts = list(captions)
+        words = kind.vocabulary(texts, min_count)
+        if not words:
+            count = len(kind.vocabulary(texts, 1))
             raise CaptionerError(
-                f"min_count is {min_count}, and none of the {len(counts)} words in the captions "
-                "occurs that often; lower it or give more captions"
+                f"min_count is {min_count}, and none of the {count} words in the captions occurs "
+                "that often; lower it or give more captions"
             )
-        return cls(sorted(kept, key=lambda word: (-counts[word], word)))
+        return cls(words, language, kind, kind.spelling(words, texts))
 
     def __len__(self) -> int:
         """Return V, the number of ids with the special ones."""
         return len(SPECIAL_WORDS) + len(self.words)
 
     def __eq__(self, other: object) -> bool:
-        return self.words == other.words if isinstance(other, Tokenizer) else NotImplemented
+        return self.to_dict() == other.to_dict() if isinstance(other, Tokenizer) else NotImplemented
 
     def __hash__(self) -> int:
         return hash(self.words)
 
     def __repr__(self) -> str:
         return f"Tokenizer({len(self.words)} words)"
+
+    def tokenize(self, text: str) -> list[str]:
+        """Split ``text`` into words, known or not; a text without words gives an empty list."""
+        return self.segmentation.tokenize(text)
+
+    def detokenize(self, words: Iterable[str]) -> str:
+        """Join words for people to read, as the language writes them."""
+        written = (self.spelling.get(word, word) for word in words)
+        return join_chinese(written) if self.language == "zh" else detokenize(written)
 
     def id_of(self, word: str) -> int:
         """Return the id of ``word``, or ``UNK_ID``; special words have no id here."""
@@ -175,7 +161,7 @@ class Tokenizer:
 
     def encode(self, text: str) -> list[int]:
         """Return the ids of the words of ``text``, unknown ones as ``UNK_ID``; no begin, no end."""
-        return [self.id_of(word) for word in tokenize(text)]
+        return [self.id_of(word) for word in self.tokenize(text)]
 
     def decode(self, ids: Iterable[int]) -> list[str]:
         """Return the words up to the first ``EOS_ID``, without padding and begin.
@@ -193,7 +179,12 @@ class Tokenizer:
 
     def to_dict(self) -> dict[str, Any]:
         """Return JSON primitives from which ``from_dict`` makes an equal tokenizer."""
-        return {"rule": TOKENIZER_RULE, "words": list(self.words)}
+        about: dict[str, Any] = {"rule": self.segmentation.rule, "words": list(self.words)}
+        if self.language != DEFAULT_LANGUAGE:
+            about["language"] = self.language
+        if self.spelling:
+            about["spelling"] = dict(sorted(self.spelling.items()))
+        return about
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> Tokenizer:
@@ -206,15 +197,25 @@ class Tokenizer:
             raise CaptionerError(
                 f"tokenizer: expected a table with 'rule' and 'words', not {type(data).__name__}"
             )
-        if data.get("rule") != TOKENIZER_RULE:
-            raise CaptionerError(
-                f"tokenizer: the vocabulary was made with the rule {data.get('rule')!r}, and this "
-                f"version has {TOKENIZER_RULE!r}; use the version that made it, or train again"
-            )
-        words = data.get("words")
+        kind = find_segmentation(data.get("rule"))
+        words, spelling = data.get("words"), data.get("spelling", {})
         if not isinstance(words, list):
             raise CaptionerError(
                 f"tokenizer: 'words' must be a list of strings, not {type(words).__name__}; "
                 "the file is damaged, get it again"
             )
-        return cls(words)
+        if not isinstance(spelling, dict):
+            raise CaptionerError(
+                f"tokenizer: 'spelling' must be a table, not {type(spelling).__name__}; "
+                "the file is damaged, get it again"
+            )
+        return cls(words, data.get("language", DEFAULT_LANGUAGE), kind, spelling)
+
+
+def _is_spelling(word: str, written: object) -> bool:
+    """Whether a text with ``written`` in it has this word there, and nothing else."""
+    return (
+        isinstance(written, str)
+        and tokenize(written) == [word]
+        and tokenize_with_case(written) == [written]
+    )

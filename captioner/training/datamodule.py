@@ -18,16 +18,20 @@ from captioner.data.sources import (
     TEXT,
     DataSource,
     check_no_photo_twice,
+    language_of_sources,
     load_source,
     styles_of,
 )
 from captioner.errors import CaptionerError
 from captioner.files.writing import default_cache_dir
 from captioner.model.caption_model import CaptionModel
+from captioner.model.new_language import start_language
 from captioner.networks.configs import EncoderConfig
 from captioner.networks.encoder import Encoder
+from captioner.text.languages import DEFAULT_LANGUAGE
 from captioner.text.lexicon import LANGUAGE, Lexicon
 from captioner.text.lexicon_builder import build_lexicon
+from captioner.text.segmentation import choose_segmentation
 from captioner.text.tokenizer import Tokenizer
 from captioner.training.batches import (
     CaptionedImages,
@@ -60,6 +64,11 @@ class CaptionDataModule(pl.LightningDataModule):
         min_count: a word must occur this often in the training captions to be learnt. Those that
             ``init_from`` knows are kept however rare they are; others are added to them, except
             with ``self_critical``, which teaches no words.
+        language: of the captions, a BCP 47 tag such as ``de``, where a source does not name it.
+            Where ``init_from`` has another one, all but its words is taken from it, and new words
+            are learnt.
+        segmentation: how captions become words: ``words`` or ``characters``, for Chinese; null for
+            the language's own way.
         lexicon: language of the captions, for the tags that the model can make: ``en``, or
             ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one,
             with the new words added.
@@ -92,6 +101,8 @@ class CaptionDataModule(pl.LightningDataModule):
         encoder: EncoderConfig | None = None,
         init_from: str | None = None,
         min_count: int = 5,
+        language: str = DEFAULT_LANGUAGE,
+        segmentation: str | None = None,
         lexicon: str = LANGUAGE,
         max_words: int = 20,
         batch_size: int = 32,
@@ -124,6 +135,9 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
         self.sources = _sources(root, format, images, sources, sidecar_suffix)
         self.styles = styles_of(self.sources)
+        self.language = language_of_sources(self.sources, language)
+        choose_segmentation(self.language, segmentation)  # which refuses other values
+        self.segmentation = segmentation
         self.objective = objective
         self.views = views
         encoder = encoder or EncoderConfig()
@@ -138,7 +152,7 @@ class CaptionDataModule(pl.LightningDataModule):
         """What each source holds, by the source's name."""
         self.initial: CaptionModel | None = None
         self.tokenizer: Tokenizer
-        self.language = lexicon
+        self.has_lexicon = lexicon != "none"
         self.lexicon: Lexicon | None = None
         self.encoder_weights: dict[str, Tensor] = {}
         """Weights of the frozen encoder that the cached features come from."""
@@ -153,7 +167,8 @@ class CaptionDataModule(pl.LightningDataModule):
             self.data = self._load()
         if self.init_from and self.initial is None:
             self.initial = load_start(self.init_from, frozen=self.encoder_config.frozen)
-            self.styles = self._styles_of_the_start()
+            if not self._starts_language:
+                self.styles = self._styles_of_the_start()
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):
@@ -183,6 +198,11 @@ class CaptionDataModule(pl.LightningDataModule):
     def test_dataloader(self) -> LazyLoader:
         """Batches of the test split, in its order."""
         return self._loader("test", shuffle=False)
+
+    @property
+    def _starts_language(self) -> bool:
+        """Whether the model to start from has to learn another language."""
+        return self.initial is not None and self.initial.tokenizer.language != self.language
 
     def _styles_of_the_start(self) -> tuple[str, ...]:
         """The styles of the model to start from, among which the sources' must be."""
@@ -240,8 +260,16 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _make_tokenizer(self) -> Tokenizer:
         captions = self._photo_captions()
-        if self.initial is None:
-            return Tokenizer.build([text for each in captions for text in each], self.min_count)
+        if self.initial is None or self._starts_language:
+            tokenizer = Tokenizer.build(
+                [text for each in captions for text in each],
+                self.min_count,
+                self.language,
+                self.segmentation,
+            )
+            if self.initial is not None:
+                start_language(self.initial, tokenizer, self.styles)
+            return tokenizer
         if self.objective != "self_critical":
             teach_new_words(self.initial, captions, self.min_count)
         return self.initial.tokenizer
@@ -256,7 +284,7 @@ class CaptionDataModule(pl.LightningDataModule):
         ]
 
     def _make_lexicon(self) -> Lexicon | None:
-        if self.language == "none":
+        if not self.has_lexicon or self.language != LANGUAGE:
             return None
         if self.initial is not None and self.initial.lexicon is not None:
             return self.initial.lexicon

@@ -10,6 +10,7 @@ Shapes: B images, C samples of each, T words, V vocabulary.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -24,7 +25,7 @@ from captioner.networks.features import ImageFeatures
 from captioner.networks.weights import evaluating
 from captioner.text.bleu import Bleu
 from captioner.text.cider import CiderD
-from captioner.text.scores import References
+from captioner.text.scores import References, Tokenize
 from captioner.text.tokenizer import (
     BOS_ID,
     EOS_ID,
@@ -39,7 +40,7 @@ END = SPECIAL_WORDS[EOS_ID]
 NEVER_SAID = (PAD_ID, BOS_ID, UNK_ID)
 
 
-def words_and_end(text: str) -> list[str]:
+def words_and_end(text: str, tokenize: Tokenize = tokenize) -> list[str]:
     """The words of a reference caption and, as the last one, the end of the sentence."""
     return [*tokenize(text), END]
 
@@ -60,8 +61,9 @@ class CaptionReward:
     ) -> None:
         self.tokenizer = tokenizer
         self.bleu_weight = bleu_weight
-        self._cider = CiderD(references, tokenize=words_and_end)
-        self._bleu = Bleu(references, tokenize=words_and_end) if bleu_weight else None
+        split = partial(words_and_end, tokenize=tokenizer.tokenize)
+        self._cider = CiderD(references, tokenize=split)
+        self._bleu = Bleu(references, tokenize=split) if bleu_weight else None
 
     def score(self, image_ids: Sequence[str], samples: Sequence[Sequence[Hypothesis]]) -> Tensor:
         """Rewards (B, C) float32 of C samples for each of B images.

@@ -24,6 +24,7 @@ from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
 from captioner.networks.features import ImageFeatures
 from captioner.text.metrics import score_captions
+from captioner.text.options import ScoringOptions
 from captioner.text.tokenizer import PAD_ID
 from captioner.training.batches import Batch
 from captioner.training.checkpoint_check import check_checkpoint
@@ -325,6 +326,7 @@ class CaptionTask(pl.LightningModule):
     def _score(self, name: str, split: str) -> None:
         """Log the scores of each source, and the mean over the sources, which chooses."""
         parts = self.data.parts[split]
+        scoring = ScoringOptions(language=self.data.language)
         means: dict[str, float] = defaultdict(float)
         for part in parts:
             examples = self.data.examples[split][part.first : part.first + part.size]
@@ -334,7 +336,7 @@ class CaptionTask(pl.LightningModule):
             if not references:
                 continue  # A trial run sees the first batches only.
             said = {image_id: self._said[image_id] for image_id in references}
-            scores = score_captions(said, references)
+            scores = score_captions(said, references, scoring)
             for metric, value in scores.values.items():
                 key = metric.lower().replace("-", "_")
                 means[key] += value / len(parts)
