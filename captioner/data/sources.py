@@ -14,7 +14,7 @@ from pathlib import Path
 from captioner.data.datasets import CaptionData, Example, load_caption_data
 from captioner.data.image_index import composed
 from captioner.errors import CaptionerError
-from captioner.text.languages import language_of
+from captioner.text.languages import TAG_REMEDY, is_tag, language_of
 
 TEXT = "text"
 """Format of a source that has sentences and no images."""
@@ -76,11 +76,8 @@ class DataSource:
             raise ValueError(
                 f"source {self.name}: min_captions={self.min_captions}: must be at least 1"
             )
-        if self.language:
-            try:
-                language_of(self.language)
-            except CaptionerError as error:
-                raise ValueError(f"source {self.name}: {error}") from None
+        if self.language and not is_tag(self.language):
+            raise ValueError(f"source {self.name}: language={self.language!r}: {TAG_REMEDY}")
 
 
 def styles_of(sources: Sequence[DataSource]) -> tuple[str, ...]:

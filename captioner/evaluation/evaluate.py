@@ -304,6 +304,7 @@ def _describe_model(model: CaptionModel) -> dict[str, Any]:
         # A model that never was a file (during training, in tests) has no hash.
         "sha256": None if model.path is None else model.sha256,
         "encoder": model.encoder.config.name,
+        "language": model.language,
         "device": model.device.type,
         "precision": model.precision,
         "provenance": model.provenance,

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captioner.errors import CaptionerError
 from captioner.networks.precisions import PRECISIONS
 from captioner.options import check_options, option
-from captioner.text.languages import language_of
+from captioner.text.languages import TAG_REMEDY, is_tag
 
 SHIPPED = ("default", "flickr8k")
 """Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
@@ -56,11 +55,10 @@ class ModelOptions:
     def __post_init__(self) -> None:
         check_options(self)
         for language in self.language:
-            if not language.endswith(LANGUAGE_SUFFIX):
-                try:
-                    language_of(language)
-                except CaptionerError as error:
-                    raise ValueError(f"language={language!r}: {error}") from None
+            if not language.endswith(LANGUAGE_SUFFIX) and not is_tag(language):
+                raise ValueError(
+                    f"language={language!r}: {TAG_REMEDY}, or a file that ends in {LANGUAGE_SUFFIX}"
+                )
             if self.language.count(language) > 1:
                 raise ValueError(f"language={language!r}: it is given twice")
 

@@ -43,7 +43,16 @@ LANGUAGES = {
 }
 """Those with a name; a model can be trained in others."""
 
+TAG_REMEDY = (
+    f"give a tag such as {', '.join(LANGUAGES)} (BCP 47: two or three small letters, then perhaps "
+    "a region or script)"
+)
 _RIGHT_TO_LEFT = ("ar", "fa", "he", "ps", "ur", "yi")
+
+
+def is_tag(tag: object) -> bool:
+    """Whether it is the tag of a language, as far as its form goes."""
+    return isinstance(tag, str) and _TAG.fullmatch(tag) is not None
 
 
 def language_of(tag: str) -> Language:
@@ -52,11 +61,8 @@ def language_of(tag: str) -> Language:
     Raises:
         CaptionerError: it is not a BCP 47 tag.
     """
-    if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-        raise CaptionerError(
-            f"language {tag!r}: give a tag such as {', '.join(LANGUAGES)} (BCP 47: two or three "
-            "small letters, then perhaps a region or script)"
-        )
+    if not is_tag(tag):
+        raise CaptionerError(f"language {tag!r}: {TAG_REMEDY}")
     primary = tag.partition("-")[0]
     direction = "rtl" if primary in _RIGHT_TO_LEFT else "ltr"
     known = LANGUAGES.get(tag)

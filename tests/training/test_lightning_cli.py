@@ -28,8 +28,10 @@ from helpers.training import QUIET, TINY, arguments, read, scores
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = sorted((ROOT / "configs").glob("*.yaml"))
-# Those of several sources, and of corrections, have tests of their own.
-ONE_SOURCE = [path for path in CONFIGS if not path.stem.startswith(("world_", "corrections"))]
+# Those of several sources, of corrections and of languages have tests of their own.
+ONE_SOURCE = [
+    path for path in CONFIGS if not path.stem.startswith(("world_", "corrections", "language_"))
+]
 
 pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
 
