@@ -65,13 +65,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         data = top / f"{language}.jsonl"
         data.write_text("".join(json.dumps(line) + "\n" for line in lines))
         run = top / language
+        source = {"name": "noise", "root": str(data), "images": str(top / "images")}
+        source |= {"language": language}
         given = [
             f"--config={ROOT / 'configs' / f'language_{language}.yaml'}",
             f"--model.init_from={start}",
             "--model.decoder.dropout=0",
             "--model.lr_decoder=0.03",
-            f"--data.root={data}",
-            f"--data.images={top / 'images'}",
+            f"--data.sources={json.dumps([source])}",
             f"--data.cache_dir={top / 'cache'}",
             f"--run_dir={run}",
             "--trainer.max_epochs=12",
