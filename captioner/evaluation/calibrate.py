@@ -39,7 +39,7 @@ from captioner.model.language_file import write_language
 from captioner.model.tag_head import TagHead, learnable, named_lemmas
 from captioner.model.tags import EVIDENCE_CAPTIONS
 from captioner.text.lexicon import Lexicon
-from captioner.text.lexicon_builder import build_lexicon
+from captioner.text.lexicon_languages import build_lexicon_of
 from captioner.version import __version__
 
 if TYPE_CHECKING:
@@ -87,7 +87,12 @@ def calibrate(
     examples = data.split(split)[:limit]
     if model.lexicon is None:
         captions = (example.captions for example in data.split("train"))
-        model.lexicon = build_lexicon(model.tokenizer.words, captions)
+        model.lexicon = build_lexicon_of(model.tokenizer, captions)
+        if model.lexicon is None:
+            raise CaptionerError(
+                f"calibration: captions in {model.language!r} have no lexicon, and confidence is "
+                "measured by its lemmas; the languages that have one are en, zh, de and ar"
+            )
     reading = _Reading(model, batch_size, workers, on_image)
     decoding = decoding_for_tags(model)
     if "train" in data.splits:

@@ -148,7 +148,9 @@ def _read_tagging(
     """The parts that a model needs for tags only, None where a description lacks them."""
     lexicon, calibration = description.get("lexicon"), description.get("tag_calibration")
     return (
-        None if lexicon is None else Lexicon.from_dict(lexicon, tokenizer.words),
+        None
+        if lexicon is None
+        else Lexicon.from_dict(lexicon, tokenizer.words, tokenizer.segmentation),
         None if calibration is None else TagCalibration.from_dict(calibration),
     )
 

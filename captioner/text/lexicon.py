@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from captioner.errors import CaptionerError
-from captioner.text.tokenizer import tokenize
+from captioner.text.segmentation import Segmentation
+from captioner.text.words import tokenize, tokenize_with_case
 
 LANGUAGE = "en"
 TYPES = ("noun", "verb", "adjective")
@@ -47,6 +48,7 @@ class Lexicon:
         lemmas: all lemmas, each once.
         indices: for every word the place of its lemma in ``lemmas``, or ``NO_LEMMA``.
         language: of the words; what stop-list and lemmas are made for.
+        segmentation: splits captions into such words; the shared rule otherwise.
 
     Raises:
         CaptionerError: the parts do not fit together, or a lemma cannot be one.
@@ -58,16 +60,18 @@ class Lexicon:
         lemmas: Sequence[Lemma],
         indices: Sequence[int],
         language: str = LANGUAGE,
+        segmentation: Segmentation | None = None,
     ) -> None:
         self.lemmas = tuple(lemmas)
         self.language = language
+        self._segmentation = segmentation or Segmentation()
         self._indices = tuple(indices)
         if len(self._indices) != len(words):
             raise _damaged(f"{len(self._indices)} entries for {len(words)} words")
         if not isinstance(language, str) or not (language.isascii() and language.isalpha()):
             raise _damaged(f"{language!r:.40} is not the name of a language")
         for lemma in self.lemmas:
-            _check_lemma(lemma)
+            _check_lemma(lemma, language)
         if len({(lemma.name, lemma.type) for lemma in self.lemmas}) != len(self.lemmas):
             raise _damaged("a lemma is listed twice")
         for index in self._indices:
@@ -94,7 +98,8 @@ class Lexicon:
 
     def lemmas_in(self, captions: Iterable[str]) -> set[Lemma]:
         """The lemmas that people's captions of one image say."""
-        return self.lemmas_of(word for caption in captions for word in tokenize(caption))
+        split = self._segmentation.tokenize
+        return self.lemmas_of(word for caption in captions for word in split(caption))
 
     def extended(self, words: Sequence[str], found: Lexicon | None = None) -> Lexicon:
         """This lexicon with further words at the end of the vocabulary; nothing else moves.
@@ -117,7 +122,8 @@ class Lexicon:
                 places[key] = len(lemmas)
                 lemmas.append(lemma)
             indices.append(places[key])
-        return Lexicon(words, lemmas, indices, self.language)
+        segmentation = type(self._segmentation)(words)
+        return Lexicon(words, lemmas, indices, self.language, segmentation)
 
     def by_frequency(self, words: Sequence[str]) -> Lexicon:
         """The same lexicon with its most frequent lemmas first; equally frequent ones stay.
@@ -128,7 +134,8 @@ class Lexicon:
         order = sorted(range(len(self.lemmas)), key=lambda place: -self.lemmas[place].frequency)
         places = {old: new for new, old in enumerate(order)} | {NO_LEMMA: NO_LEMMA}
         lemmas = [self.lemmas[place] for place in order]
-        return Lexicon(words, lemmas, [places[old] for old in self._indices], self.language)
+        indices = [places[old] for old in self._indices]
+        return Lexicon(words, lemmas, indices, self.language, self._segmentation)
 
     def __len__(self) -> int:
         """Return the number of lemmas."""
@@ -162,7 +169,12 @@ class Lexicon:
         }
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any], words: Sequence[str]) -> Lexicon:
+    def from_dict(
+        cls,
+        data: Mapping[str, Any],
+        words: Sequence[str],
+        segmentation: Segmentation | None = None,
+    ) -> Lexicon:
         """Make the lexicon that ``to_dict`` described, of the vocabulary ``words``.
 
         Raises:
@@ -176,16 +188,26 @@ class Lexicon:
         for entry in lemmas:
             if not isinstance(entry, list) or len(entry) != 3:
                 raise _damaged(f"{entry!r:.60} is not [name, type, frequency]")
-        return cls(words, [Lemma(*entry) for entry in lemmas], indices, data.get("language", ""))
+        found = [Lemma(*entry) for entry in lemmas]
+        return cls(words, found, indices, data.get("language", ""), segmentation)
 
 
 def _damaged(reason: str) -> CaptionerError:
     return CaptionerError(f"lexicon: {reason}; the file is damaged, get it again")
 
 
-def _check_lemma(lemma: Lemma) -> None:
+def is_lemma(name: object, language: str) -> bool:
+    """Whether a lemma can be called so: one word of the language, in German with its capitals."""
+    if not isinstance(name, str) or not name:
+        return False
+    if language == "zh":
+        return "".join(tokenize(name)) == name
+    return (tokenize if language == LANGUAGE else tokenize_with_case)(name) == [name]
+
+
+def _check_lemma(lemma: Lemma, language: str) -> None:
     # The rule of the tokenizer keeps out whatever could not be shown on a screen or in a page.
-    if not isinstance(lemma.name, str) or tokenize(lemma.name) != [lemma.name]:
+    if not is_lemma(lemma.name, language):
         raise _damaged(f"{lemma.name!r:.60} is not one word")
     if lemma.type not in TYPES:
         raise _damaged(f"the type of {lemma.name!r} is {lemma.type!r:.40}, not {', '.join(TYPES)}")

@@ -12,7 +12,7 @@ from typing import Any
 
 from captioner.errors import CaptionerError
 from captioner.text.lexicon import NO_LEMMA, TYPES, Lemma, Lexicon
-from captioner.text.tokenizer import tokenize
+from captioner.text.tokenizer import Tokenizer, tokenize
 
 # Parts of speech by the beginning of HanTa's tags (C5, the tag set of the British National Corpus).
 # "be", "do" and "have" have tags of their own (VB, VD, VH) and are left out with them; so are names
@@ -21,7 +21,8 @@ _TYPE_OF_TAG = {"NN": "noun", "UN": "noun", "VV": "verb", "AJ": "adjective"}
 _UD = {"noun": "NOUN", "verb": "VERB", "adjective": "ADJ"}
 
 
-def _words(text: str) -> frozenset[str]:
+def word_set(text: str) -> frozenset[str]:
+    """The words of a list with blanks between them."""
     return frozenset(text.split())
 
 
@@ -29,7 +30,7 @@ def _words(text: str) -> frozenset[str]:
 # ("in front of"), how much of it there is ("a group of", "a pair of"), that it is an image at all
 # ("poses for the camera"), and verbs and adjectives that only carry others ("gets ready").
 STOP_LEMMAS: Mapping[str, frozenset[str]] = {
-    "noun": _words(
+    "noun": word_set(
         # places in the image and relations in space
         "front back side top middle background foreground center centre bottom end edge corner "
         "rear midst left right distance direction way part area place spot position location "
@@ -44,7 +45,7 @@ STOP_LEMMAS: Mapping[str, frozenset[str]] = {
         "look use try attempt turn action motion progress fun life show start stop finish help "
         "move attention act advertising"
     ),
-    "verb": _words(
+    "verb": word_set(
         "be have do get go come take make look seem appear show use try attempt give put set let "
         "keep start begin continue stop end wear dress cover surround fill see face attach locate "
         "contain include place need want become say ask enjoy prepare allow happen involve line "
@@ -53,7 +54,7 @@ STOP_LEMMAS: Mapping[str, frozenset[str]] = {
         # what captions say of whoever does nothing else ("standing in front of")
         "stand"
     ),
-    "adjective": _words(
+    "adjective": word_set(
         "other another same several many few various different multiple certain such own next last "
         "first second third only open full ready similar identical single left right front back "
         "top middle bottom rear opposite opposing main entire whole real nice good great fair "
@@ -63,7 +64,7 @@ STOP_LEMMAS: Mapping[str, frozenset[str]] = {
 }
 
 # Words with no singular of the same meaning; a dictionary would make "glass" of "glasses".
-_ONLY_PLURAL = _words(
+_ONLY_PLURAL = word_set(
     "binoculars bleachers clothes crossbones dreadlocks earphones eyeglasses fireworks glasses "
     "goggles gymnastics headphones jeans khakis leggings overalls pajamas pants pyjamas rapids "
     "scissors shorts slacks sunglasses sweatpants tights trousers trunks underpants woods"
@@ -89,7 +90,7 @@ _KNOWN: Mapping[str, tuple[str, str] | None] = {
     }.items()
     for word, name in (reading.split(":") for reading in readings.split())
 } | dict.fromkeys(
-    _words(
+    word_set(
         "haired skinned shirted bathing bearing living sporting onstage headfirst hello "
         "whist lease sooners outstreached"
     )
@@ -124,6 +125,21 @@ def build_lexicon(words: Sequence[str], captions_by_image: Iterable[Sequence[str
         raise CaptionerError("lexicon: there are no images with captions to learn it from")
     read = _Reader(tags).read
     found = {word: lemma for word in words if (lemma := read(word)) is not None}
+    return assemble(Tokenizer(words), found, images)
+
+
+def assemble(
+    tokenizer: Tokenizer,
+    found: Mapping[str, tuple[str, str]],
+    images: Mapping[frozenset[str], int],
+) -> Lexicon:
+    """A lexicon of what was found out about words, the most frequent lemmas first.
+
+    Args:
+        tokenizer: the vocabulary.
+        found: name and type of the lemma of each word that makes a tag.
+        images: how many training images are described with exactly these words.
+    """
     shares: Counter[tuple[str, str]] = Counter()
     for said_words, count in images.items():
         for lemma in {found[word] for word in said_words if word in found}:
@@ -131,9 +147,11 @@ def build_lexicon(words: Sequence[str], captions_by_image: Iterable[Sequence[str
     # A vocabulary can be older than the captions: a lemma that no image has is left out.
     order = sorted(shares, key=lambda lemma: (-shares[lemma], lemma))
     places = {lemma: place for place, lemma in enumerate(order)}
-    lemmas = [Lemma(*lemma, _share(shares[lemma], images.total())) for lemma in order]
+    total = sum(images.values())
+    lemmas = [Lemma(*lemma, _share(shares[lemma], total)) for lemma in order]
+    words = tokenizer.words
     indices = [places.get(found.get(word, ("", "")), NO_LEMMA) for word in words]
-    return Lexicon(words, lemmas, indices)
+    return Lexicon(words, lemmas, indices, tokenizer.language, tokenizer.segmentation)
 
 
 def _share(count: int, total: int) -> float:

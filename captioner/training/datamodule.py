@@ -30,7 +30,7 @@ from captioner.networks.configs import EncoderConfig
 from captioner.networks.encoder import Encoder
 from captioner.text.languages import DEFAULT_LANGUAGE
 from captioner.text.lexicon import LANGUAGE, Lexicon
-from captioner.text.lexicon_builder import build_lexicon
+from captioner.text.lexicon_languages import build_lexicon_of
 from captioner.text.segmentation import choose_segmentation
 from captioner.text.tokenizer import Tokenizer
 from captioner.training.batches import (
@@ -69,9 +69,9 @@ class CaptionDataModule(pl.LightningDataModule):
             are learnt.
         segmentation: how captions become words: ``words`` or ``characters``, for Chinese; null for
             the language's own way.
-        lexicon: language of the captions, for the tags that the model can make: ``en``, or
-            ``none`` for a model without tags. ``init_from``'s lexicon is used where it has one,
-            with the new words added.
+        lexicon: for the tags that the model can make: ``en``, of the captions' language (English,
+            Chinese, German or Arabic); ``none`` for a model without tags. ``init_from``'s lexicon
+            is used where it has one in this language, with the new words added.
         max_words: longer training captions are cut.
         batch_size: images in a batch; each comes with all its captions.
         augment: train on random views instead of the whole image. Their features cannot be kept:
@@ -284,7 +284,7 @@ class CaptionDataModule(pl.LightningDataModule):
         ]
 
     def _make_lexicon(self) -> Lexicon | None:
-        if not self.has_lexicon or self.language != LANGUAGE:
+        if not self.has_lexicon:
             return None
         if self.initial is not None and self.initial.lexicon is not None:
             return self.initial.lexicon
@@ -292,7 +292,7 @@ class CaptionDataModule(pl.LightningDataModule):
         count = sum(map(len, captions))
         if count >= 10_000:  # from here on somebody waits and wonders: about 1,500 a second
             rank_zero_info(f"{count} captions are tagged for the lexicon")
-        return build_lexicon(self.tokenizer.words, captions)
+        return build_lexicon_of(self.tokenizer, captions)
 
     def _make_encoder(self) -> Encoder:
         """The encoder in the state that training begins with."""

@@ -12,7 +12,8 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import load_any
 from captioner.model.new_words import add_words, find_new_words
 from captioner.text.lexicon import Lexicon
-from captioner.text.lexicon_builder import build_lexicon, load_tagger
+from captioner.text.lexicon_languages import build_lexicon_of
+from captioner.text.tokenizer import Tokenizer
 
 ENCODER_SETTINGS = ("name", "image_size", "resize")
 DECODER_SETTINGS = (
@@ -102,16 +103,16 @@ def teach_new_words(
     add_words(model, new)
     if model.lexicon is not None:
         words = model.tokenizer.words
-        model.lexicon = model.lexicon.extended(words, _lexicon(words, captions_by_image))
+        found = _lexicon(model.tokenizer, captions_by_image)
+        model.lexicon = model.lexicon.extended(words, found)
 
 
-def _lexicon(words: Sequence[str], captions_by_image: Sequence[Sequence[str]]) -> Lexicon | None:
+def _lexicon(tokenizer: Tokenizer, captions_by_image: Sequence[Sequence[str]]) -> Lexicon | None:
     try:
-        load_tagger()
+        return build_lexicon_of(tokenizer, captions_by_image)
     except CaptionerError as error:
         rank_zero_info(f"the new words make no tags: {error}")
         return None
-    return build_lexicon(words, captions_by_image)
 
 
 def _all(captions_by_image: Iterable[Sequence[str]]) -> Iterable[str]:
