@@ -231,3 +231,34 @@ def test_commands_that_write_one_language_refuse_several(
     assert "--language en,de: this command works in one language at a time" in (
         capsys.readouterr().err
     )
+
+
+# --- calibrated ----------------------------------------------------------------------------
+
+
+def test_a_language_is_calibrated_in_its_own_words(
+    folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    german, output = folder / "de.safetensors", tmp_path / "calibrated.safetensors"
+    # Half of the people see something else, so that there is something right and wrong.
+    lines = [json.loads(line) for line in (folder / "de.jsonl").read_text("utf-8").splitlines()]
+    for number, line in enumerate(lines):
+        line["captions"] = ["Eine Katze schläft"] if number % 2 else line["captions"]
+        line["split"] = "train" if number < 2 else "dev"
+    data = tmp_path / "de.jsonl"
+    data.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    given = ["--data", str(data), "--images", str(folder / "images"), "--quiet"]
+    model = ["--model", str(folder / "start.safetensors"), "--language", str(german)]
+    assert cli.main(["calibrate", *given, *model, "--output", str(output)]) == 0
+    capsys.readouterr()
+    plain, calibrated = (
+        caption(folder, tmp_path / f"{n}.jsonl", "--language", str(file), "--tags", "0.1")
+        for n, file in enumerate((german, output))
+    )
+    assert {record["calibrated"] for record in plain} == {False}
+    assert {record["calibrated"] for record in calibrated} == {True}
+    assert [record["text"] for record in plain] == [record["text"] for record in calibrated]
+    assert {tag["name"] for tag in calibrated[0]["tags"]} <= {"Hund", "laufen", "Straße"}
+    assert 0.3 < sum(record["confidence"] for record in calibrated) / 12 < 0.8
+    with safe_open(output, "pt") as opened:
+        assert opened.metadata()["format"] == "captioner-language-1"
