@@ -96,8 +96,8 @@ def styles_of(sources: Sequence[DataSource]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(source.style for source in named))
 
 
-def language_of_sources(sources: Sequence[DataSource], default: str) -> str:
-    """The language of all captions.
+def language_of_sources(sources: Sequence[DataSource], default: str | None) -> str | None:
+    """The language of all captions; None where nothing names it.
 
     Args:
         sources: all of them.
@@ -108,12 +108,17 @@ def language_of_sources(sources: Sequence[DataSource], default: str) -> str:
     """
     by_language = {source.language or default: source.name for source in sources}
     first, *others = by_language
+    if others and None in by_language:
+        raise CaptionerError(
+            f"data.sources: {by_language[None]} has no language, others have; name one for each "
+            "source, or data.language"
+        )
     if others:
         raise CaptionerError(
             f"data.sources: {by_language[first]} is in {first}, {by_language[others[0]]} in "
             f"{others[0]}; a decoder has one language: train one for each"
         )
-    return language_of(first).tag
+    return None if first is None else language_of(first).tag
 
 
 def load_source(source: DataSource, *, prefix: bool = True) -> CaptionData:

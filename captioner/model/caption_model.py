@@ -224,7 +224,7 @@ class CaptionModel(nn.Module):
                 steps.start(ImageFeatures(*(part[n : n + 1].float() for part in features)))
                 for n in range(len(pixels))
             )
-            every_word = (*SPECIAL_WORDS, *self.tokenizer.words)
+            every_word = (*SPECIAL_WORDS, *map(self.tokenizer.written, self.tokenizer.words))
             join = self.tokenizer.detokenize
             found = fill_each(
                 steps.step, starts, words, ids, every_word, options, self.device, join

@@ -99,7 +99,7 @@ def _read_german(tokenizer: Tokenizer, text: str) -> Iterator[tuple[str, Reading
     """The words of a caption as HanTa tags them, with the capitals that the vocabulary has."""
     types = {"NN": "noun", "VV": "verb", "AD": "adjective"}
     words = tokenizer.tokenize(text)
-    written = [tokenizer.spelling.get(word, word) for word in words]
+    written = [tokenizer.written(word) for word in words]
     for word, (_, name, tag) in zip(words, _german_tagger().tag_sent(written), strict=True):
         kind = types.get(tag[:2]) if tag[:3] != "ADV" else None
         is_tag = kind is not None and name not in GERMAN_STOPS and len(name) > 1

@@ -139,9 +139,13 @@ class Tokenizer:
         """Split ``text`` into words, known or not; a text without words gives an empty list."""
         return self.segmentation.tokenize(text)
 
+    def written(self, word: str) -> str:
+        """How a word is written within a text."""
+        return self.spelling.get(word, word)
+
     def detokenize(self, words: Iterable[str]) -> str:
         """Join words for people to read, as the language writes them."""
-        written = (self.spelling.get(word, word) for word in words)
+        written = map(self.written, words)
         return join_chinese(written) if self.language == "zh" else detokenize(written)
 
     def id_of(self, word: str) -> int:

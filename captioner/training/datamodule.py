@@ -64,9 +64,9 @@ class CaptionDataModule(pl.LightningDataModule):
         min_count: a word must occur this often in the training captions to be learnt. Those that
             ``init_from`` knows are kept however rare they are; others are added to them, except
             with ``self_critical``, which teaches no words.
-        language: of the captions, a BCP 47 tag such as ``de``, where a source does not name it.
-            Where ``init_from`` has another one, all but its words is taken from it, and new words
-            are learnt.
+        language: of the captions, a BCP 47 tag such as ``de``, where a source does not name it;
+            null: that of ``init_from``, or English. Where ``init_from`` has another one, all but
+            its words is taken from it, and new words are learnt.
         segmentation: how captions become words: ``words`` or ``characters``, for Chinese; null for
             the language's own way.
         lexicon: for the tags that the model can make: ``en``, of the captions' language (English,
@@ -101,7 +101,7 @@ class CaptionDataModule(pl.LightningDataModule):
         encoder: EncoderConfig | None = None,
         init_from: str | None = None,
         min_count: int = 5,
-        language: str = DEFAULT_LANGUAGE,
+        language: str | None = None,
         segmentation: str | None = None,
         lexicon: str = LANGUAGE,
         max_words: int = 20,
@@ -135,7 +135,8 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
         self.sources = _sources(root, format, images, sources, sidecar_suffix)
         self.styles = styles_of(self.sources)
-        self.language = language_of_sources(self.sources, language)
+        self.language = language_of_sources(self.sources, language) or DEFAULT_LANGUAGE
+        self.has_language = any((language, *(source.language for source in self.sources)))
         choose_segmentation(self.language, segmentation)  # which refuses other values
         self.segmentation = segmentation
         self.objective = objective
@@ -167,6 +168,8 @@ class CaptionDataModule(pl.LightningDataModule):
             self.data = self._load()
         if self.init_from and self.initial is None:
             self.initial = load_start(self.init_from, frozen=self.encoder_config.frozen)
+            if not self.has_language:
+                self.language = self.initial.language
             if not self._starts_language:
                 self.styles = self._styles_of_the_start()
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]

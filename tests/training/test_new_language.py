@@ -183,6 +183,10 @@ def test_prompt_and_blanks_are_in_the_language(
     image = str(folder / "images/0.png")
     assert cli.main(["fill", image, "ein ___ läuft über die Straße", *model, *german]) == 0
     assert "ein Hund läuft über die Straße" in capsys.readouterr().out
+    sentence = "ein ___ läuft über die Straße"
+    assert cli.main(["fill", image, sentence, *model, *german, "--format", "jsonl"]) == 0
+    record = json.loads(capsys.readouterr().out)
+    assert record["blanks"][0][0][0] == "Hund"
 
 
 # --- refused -------------------------------------------------------------------------------

@@ -14,7 +14,13 @@ import pytest
 import torch
 from PIL import Image
 
-from captioner.data.sources import DataSource, check_no_photo_twice, load_source, styles_of
+from captioner.data.sources import (
+    DataSource,
+    check_no_photo_twice,
+    language_of_sources,
+    load_source,
+    styles_of,
+)
 from captioner.errors import CaptionerError
 from captioner.images.reading import read_image
 from captioner.model.checkpoints import load_checkpoint
@@ -113,6 +119,7 @@ def test_sentences_without_images_are_a_source(words: Path) -> None:
         ({"captions": -1}, "source x: captions=-1: must be at least 0"),
         ({"views": 0}, "source x: views=0: must be at least 1"),
         ({"min_captions": 0}, "source x: min_captions=0: must be at least 1"),
+        ({"language": "German"}, "source x: language='German': give a tag such as en, zh, de, ar"),
     ],
 )
 def test_options_of_a_source_are_checked(options: dict[str, Any], message: str) -> None:
@@ -147,6 +154,34 @@ def test_styles_are_those_of_all_sources_or_of_none() -> None:
     assert styles_of([none]) == ()
     with pytest.raises(CaptionerError, match="d has no style, a has"):
         styles_of([one, none])
+
+
+@pytest.mark.parametrize(
+    ("languages", "default", "found"),
+    [(("", ""), None, None), (("", ""), "de", "de"), (("zh", "zh"), None, "zh")],
+)
+def test_the_language_is_that_of_all_sources(
+    languages: tuple[str, str], default: str | None, found: str | None
+) -> None:
+    sources = [DataSource("x", f"{n}", language=each) for n, each in enumerate(languages)]
+    assert language_of_sources(sources, default) == found
+
+
+@pytest.mark.parametrize(
+    ("languages", "default", "message"),
+    [
+        (("de", ""), None, "second has no language, others have; name one for each source"),
+        (("de", "zh"), None, "first is in de, second in zh; a decoder has one language"),
+        (("de", ""), "en", "first is in de, second in en"),
+    ],
+)
+def test_sources_in_several_languages_are_refused(
+    languages: tuple[str, str], default: str | None, message: str
+) -> None:
+    names = ("first", "second")
+    sources = [DataSource("x", n, language=each) for n, each in zip(names, languages, strict=True)]
+    with pytest.raises(CaptionerError, match=message):
+        language_of_sources(sources, default)
 
 
 def test_a_photo_in_two_sources_is_named(people: Path, machine: Path) -> None:
