@@ -20,7 +20,14 @@ from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 
 from captioner.captioning.coco_ids import NumberIds
 from captioner.errors import CaptionerError
-from captioner.files.escaping import encode_text, escaped, safe_cell, shown, without_steering
+from captioner.files.escaping import (
+    encode_text,
+    escaped,
+    isolated,
+    safe_cell,
+    shown,
+    without_steering,
+)
 from captioner.files.writing import (
     cannot_write,
     check_no_folder,
@@ -129,10 +136,12 @@ class LineWriter(Writer):
     Attributes:
         header: with which the file begins.
         footer: with which it ends.
+        is_escaped: whether its lines hold nothing that could steer a terminal.
     """
 
     header = ""
     footer = ""
+    is_escaped: ClassVar[bool] = False
 
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
@@ -190,9 +199,13 @@ class LineWriter(Writer):
     def _create(self, output: Path) -> IO[bytes]:
         return create_file(output, output)
 
+    @property
+    def _is_on_terminal(self) -> bool:
+        return self.output is None and sys.stdout.isatty()
+
     def _put(self, text: str) -> None:
         assert self._stream is not None, "write() outside of open() and close()"
-        if self.output is None and sys.stdout.isatty():
+        if self._is_on_terminal and not self.is_escaped:
             text = without_steering(text)
         data = encode_text(text, self._encoding)
         try:
@@ -213,11 +226,13 @@ class TsvWriter(LineWriter):
     """``path<TAB>caption`` per image, further captions after further tabs.
 
     Control characters are escaped, so that a line stays a line and a terminal shows them.
-    Images that failed have no line. On a terminal the caption has its confidence before it; what
-    goes into a file or to another program does not.
+    Images that failed have no line. On a terminal the caption has its confidence before it, and
+    fields in Arabic keep their places (`isolated`); what goes into a file or to another program is
+    the plain text.
     """
 
     format = "tsv"
+    is_escaped = True
     suffixes = (".tsv",)
     summary = "one line per image: its path, a tab, the caption"
 
@@ -232,9 +247,10 @@ class TsvWriter(LineWriter):
         if path is not None:
             name = os.fsencode(path).decode("utf-8", "backslashreplace")
         texts = [candidate["text"] for candidate in record.get("candidates") or [record]]
-        if self.output is None and sys.stdout.isatty():
-            texts.insert(0, f"{record['confidence']:4.0%}")
-        return "\t".join(map(escaped, [name, *texts])) + "\n"
+        if not self._is_on_terminal:
+            return "\t".join(map(escaped, [name, *texts])) + "\n"
+        sure = f"{record['confidence']:4.0%}"
+        return "\t".join(map(isolated, [name, sure, *texts])) + "\n"
 
 
 class JsonlWriter(LineWriter):

@@ -13,12 +13,13 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from captioner.files.escaping import escaped, safe_cell
 from captioner.tagging.passages import passages
 from captioner.tagging.subtitles import make_cues
+from captioner.text.scripts import is_right_to_left, with_direction_marks
 
 Record = Mapping[str, Any]
 
@@ -91,10 +92,15 @@ class _SubtitleWriter(TagWriter):
 
         subtitles = pysubs2.SSAFile()
         for cue in make_cues(record["segments"], self.min_confidence):
-            text = r"\N".join(self._escape(line) for line in cue.lines)
+            text = r"\N".join(map(self._escape, _in_order(cue.lines)))
             subtitles.append(pysubs2.SSAEvent(start=cue.start_ms, end=cue.end_ms, text=text))
         # Without keep_ssa_tags it would take what stands in braces for formatting, and drop it.
         return re.sub(r"\n+\Z", "\n", subtitles.to_string(self.format, keep_ssa_tags=True))
+
+
+def _in_order(lines: Sequence[str]) -> Sequence[str]:
+    is_marked = is_right_to_left(" ".join(lines))
+    return [with_direction_marks(line) for line in lines] if is_marked else lines
 
 
 class SrtTagWriter(_SubtitleWriter):
