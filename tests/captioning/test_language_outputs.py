@@ -8,15 +8,143 @@ from typing import Any
 
 import pytest
 
-from captioner.captioning.formats import open_writer
+from captioner.captioning.formats import make_writer, open_writer
+from captioner.captioning.sidecars import SidecarWriter
+from captioner.captioning.xmp import Sidecar, read_xmp
+from captioner.errors import CaptionerError
 
-DOG = {"file_name": "a.jpg", "text": "a dog runs", "confidence": 0.5123, "error": None}
+DOG: dict[str, Any] = {
+    "file_name": "a.jpg",
+    "text": "a dog runs",
+    "confidence": 0.5123,
+    "error": None,
+}
+FAILED = {"file_name": "bad.jpg", "text": None, "confidence": None, "error": "truncated file"}
+CHINESE = {**DOG, "text": "一只狗，在跑", "language": "zh"}
+GERMAN = {"text": "ein Hund läuft", "confidence": 0.25, "calibrated": True}
+ARABIC = {"text": "كلب يركض.", "confidence": 0.75, "calibrated": True}
+SEVERAL = {**DOG, "language": "en", "other_languages": {"de": GERMAN, "ar": ARABIC}}
+UNSURE = {
+    **SEVERAL,
+    "text": None,
+    "other_languages": {"de": {**GERMAN, "text": None}, "ar": ARABIC},
+}
+LANGUAGES = ("en", "de", "ar")
 
 
 def write(output: Path | None, records: list[dict[str, Any]], **options: Any) -> None:
     with open_writer(output, **options) as writer:
         for record in records:
             writer.write(record)
+
+
+def written(format: str, records: list[dict[str, Any]], output: Path, **options: Any) -> str:
+    with make_writer(format, output, **options) as writer:
+        for record in records:
+            writer.write(record, output.parent / record["file_name"])
+    return output.read_bytes().decode("utf-8") if output.is_file() else ""
+
+
+def test_tsv(tmp_path: Path) -> None:
+    records = [CHINESE, SEVERAL, FAILED, UNSURE]
+    path = tmp_path / "a.jpg"
+    assert written("tsv", records, tmp_path / "x.tsv") == (
+        f"{path}\t一只狗，在跑\n{path}\ta dog runs\tein Hund läuft\tكلب يركض.\n"
+        f"{path}\t\t\tكلب يركض.\n"
+    )
+
+
+def test_csv(tmp_path: Path) -> None:
+    assert written("csv", [CHINESE, FAILED], tmp_path / "x.csv", languages=("zh",)) == (
+        "file_name,language,text,confidence,error\r\n"
+        "a.jpg,zh,一只狗，在跑,0.5123,\r\nbad.jpg,,,,truncated file\r\n"
+    )
+    records = [SEVERAL, FAILED, UNSURE]
+    options: dict[str, Any] = {"languages": LANGUAGES, "csv_bom": True}
+    assert written("csv", records, tmp_path / "y.csv", **options) == (
+        "\ufefffile_name,language,text,confidence,text_de,confidence_de,text_ar,confidence_ar,error"
+        "\r\na.jpg,en,a dog runs,0.5123,ein Hund läuft,0.25,كلب يركض.,0.75,\r\n"
+        "bad.jpg,,,,,,,,truncated file\r\n"
+        "a.jpg,en,,0.5123,,0.25,كلب يركض.,0.75,\r\n"
+    )
+
+
+def test_jsonl_and_coco_results_hold_the_letters_themselves(tmp_path: Path) -> None:
+    assert written("jsonl", [SEVERAL], tmp_path / "x.jsonl") == (
+        '{"file_name": "a.jpg", "text": "a dog runs", "confidence": 0.5123, "error": null,'
+        ' "language": "en", "other_languages": {'
+        '"de": {"text": "ein Hund läuft", "confidence": 0.25, "calibrated": true}, '
+        '"ar": {"text": "كلب يركض.", "confidence": 0.75, "calibrated": true}}}\n'
+    )
+    assert written("json", [CHINESE], tmp_path / "x.json") == (
+        '[\n{"image_id": "a.jpg", "caption": "一只狗，在跑"}\n]\n'
+    )
+
+
+def test_a_text_file_for_each_language(tmp_path: Path) -> None:
+    images, texts = tmp_path / "images", tmp_path / "texts"
+    images.mkdir()
+    for name in ("a.jpg", "b.jpg", "bad.jpg"):
+        (images / name).touch()
+    with make_writer("txt", texts, languages=LANGUAGES) as writer:
+        writer.write(SEVERAL, images / "a.jpg")
+        writer.write({**UNSURE, "file_name": "b.jpg"}, images / "b.jpg")
+        writer.write(FAILED, images / "bad.jpg")
+    assert {path.name: path.read_bytes().decode("utf-8") for path in texts.iterdir()} == {
+        "a.txt": "a dog runs\n",
+        "a.de.txt": "ein Hund läuft\n",
+        "a.ar.txt": "كلب يركض.\n",
+        "b.ar.txt": "كلب يركض.\n",
+    }
+    caption = SidecarWriter(suffix=".caption", languages=LANGUAGES)
+    assert [each.name for each in caption.targets(images / "a.jpg", "a.jpg")] == [
+        "a.caption",
+        "a.de.caption",
+        "a.ar.caption",
+    ]
+
+
+def test_a_language_in_the_name_of_another_image(tmp_path: Path) -> None:
+    for name in ("a.jpg", "a.DE.jpg"):
+        (tmp_path / name).touch()
+    writer = SidecarWriter(languages=LANGUAGES)
+    with pytest.raises(CaptionerError) as caught:
+        writer.targets(tmp_path / "a.jpg", "a.jpg")
+    assert str(caught.value) == (
+        f"{tmp_path}/a.jpg and {tmp_path}/a.DE.jpg would share a.de.txt: rename one of them"
+    )
+    assert SidecarWriter().targets(tmp_path / "a.jpg", "a.jpg") == [tmp_path / "a.txt"]
+
+
+def test_xmp_has_all_languages_as_alternatives(tmp_path: Path) -> None:
+    tags = [{"name": "dog"}, {"name": "run"}]
+    record = {**SEVERAL, "tags": tags}
+    record["other_languages"] = {"de": {**GERMAN, "tags": [{"name": "Hund"}, {"name": "dog"}]}}
+    with make_writer("xmp", languages=("en", "de")) as writer:
+        writer.write(record, tmp_path / "a.jpg")
+        writer.write(CHINESE, tmp_path / "b.jpg")
+        writer.write(UNSURE, tmp_path / "c.jpg")
+    alternatives = (
+        "    <rdf:Alt>\n"
+        '     <rdf:li xml:lang="x-default">a dog runs</rdf:li>\n'
+        '     <rdf:li xml:lang="en">a dog runs</rdf:li>\n'
+        '     <rdf:li xml:lang="de">ein Hund läuft</rdf:li>\n'
+        "    </rdf:Alt>\n"
+    )
+    text = (tmp_path / "a.jpg.xmp").read_bytes().decode("utf-8")
+    assert text[text.index("   <dc:") :] == (
+        f"   <dc:description>\n{alternatives}   </dc:description>\n"
+        f"   <Iptc4xmpCore:AltTextAccessibility>\n{alternatives}"
+        "   </Iptc4xmpCore:AltTextAccessibility>\n"
+        "   <dc:subject>\n    <rdf:Bag>\n"
+        "     <rdf:li>dog</rdf:li>\n     <rdf:li>run</rdf:li>\n     <rdf:li>Hund</rdf:li>\n"
+        "    </rdf:Bag>\n   </dc:subject>\n  </rdf:Description>\n </rdf:RDF>\n</x:xmpmeta>\n"
+    )
+    assert read_xmp(tmp_path / "a.jpg.xmp") == Sidecar(
+        "a dog runs", ("dog", "run", "Hund"), {"en": "a dog runs", "de": "ein Hund läuft"}
+    )
+    assert read_xmp(tmp_path / "b.jpg.xmp") == Sidecar("一只狗，在跑", (), {"zh": "一只狗，在跑"})
+    assert read_xmp(tmp_path / "c.jpg.xmp") == Sidecar("كلب يركض.", (), {"ar": "كلب يركض."})
 
 
 def test_fields_from_right_to_left_keep_their_places_on_a_terminal(

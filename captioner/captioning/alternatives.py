@@ -1,0 +1,57 @@
+"""The languages of a record, as `captioner.captioning.batches.CaptionRecord.to_dict` has them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from captioner.text.languages import DEFAULT_LANGUAGE
+
+
+def captions_of(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:
+    """What a record says in each language, the first one first; nothing of an image that failed.
+
+    Args:
+        record: of one image; with what was read from a file, others' records as well.
+
+    Returns:
+        Language -> mapping with ``text`` (None where it is not sure enough), ``confidence`` and
+        perhaps ``candidates``; the record itself is that of its first language.
+    """
+    if record.get("error") is not None:
+        return {}
+    return {language_in(record): record, **(record.get("other_languages") or {})}
+
+
+def language_in(record: Mapping[str, Any]) -> str:
+    """The language of a record's ``text``."""
+    return str(record.get("language") or DEFAULT_LANGUAGE)
+
+
+def alternatives_of(record: Mapping[str, Any]) -> dict[str, str]:
+    """Language -> caption, of a record that names its language; empty for one in English alone."""
+    if "language" not in record:
+        return {}
+    return {
+        language: each["text"]
+        for language, each in captions_of(record).items()
+        if each["text"] is not None
+    }
+
+
+def tag_names(record: Mapping[str, Any]) -> list[str]:
+    """The names of a record's tags in all its languages, each once, surest first."""
+    return list(dict.fromkeys(_tag_names(record)))
+
+
+def _tag_names(record: Mapping[str, Any]) -> Iterator[str]:
+    for each in captions_of(record).values():
+        yield from (tag["name"] for tag in each.get("tags") or ())
+
+
+def flattened(record: Mapping[str, Any]) -> dict[str, Any]:
+    """A record for a table: ``text_de`` and ``confidence_de`` for each further language."""
+    row = dict(record)
+    for language, each in row.pop("other_languages", {}).items():
+        row |= {f"text_{language}": each["text"], f"confidence_{language}": each["confidence"]}
+    return row
