@@ -39,6 +39,12 @@ def alternatives_of(record: Mapping[str, Any]) -> dict[str, str]:
     }
 
 
+def foremost(record: Mapping[str, Any]) -> str | None:
+    """The caption in the first language that has one."""
+    texts = (each["text"] for each in captions_of(record).values())
+    return next((text for text in texts if text is not None), None)
+
+
 def tag_names(record: Mapping[str, Any]) -> list[str]:
     """The names of a record's tags in all its languages, each once, surest first."""
     return list(dict.fromkeys(_tag_names(record)))

@@ -9,6 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from captioner.captioning.alternatives import alternatives_of, foremost, tag_names
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.embedding import Embedder, NotEmbedded
 from captioner.captioning.job import CaptionJob
@@ -79,13 +80,13 @@ class CaptionRun(ABC):
         self, record: CaptionRecord, captioned: Fingerprint
     ) -> tuple[CaptionRecord, Fingerprint]:
         """Embed a caption, if there is one and that is wanted; the file may be another then."""
-        result = record.result
-        if self._embedder is None or result is None or record.unsure:
+        written = self.job.to_dict(record)
+        text = foremost(written)
+        if self._embedder is None or text is None:
             return record, captioned
-        tags = [tag.name for tag in record.tags or ()]
+        tags, others = tag_names(written), alternatives_of(written)
         try:
-            text = self.job.affixes.around(result.text)
-            now = self._embedder.embed(record.path, text, tags, captioned)
+            now = self._embedder.embed(record.path, text, tags, captioned, others)
         except NotEmbedded as error:
             return replace(record, embedded=False, embed_error=str(error)), captioned
         return replace(record, embedded=True), now

@@ -7,7 +7,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
-from captioner.captioning.alternatives import alternatives_of, captions_of, tag_names
+from captioner.captioning.alternatives import (
+    alternatives_of,
+    captions_of,
+    foremost,
+    tag_names,
+)
 from captioner.captioning.writers import NamedFile, Record, Writer
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
@@ -259,14 +264,11 @@ class XmpWriter(SidecarWriter):
 
     def text(self, record: Record) -> str:
         """The whole sidecar."""
-        captions = alternatives_of(record)
-        text = next(iter(captions.values())) if record["text"] is None else record["text"]
-        return render_xmp(text, tag_names(record), captions)
+        return render_xmp(foremost(record) or "", tag_names(record), alternatives_of(record))
 
     def texts(self, record: Record) -> list[str | None]:
         """The sidecar, of all languages with a caption; see `SidecarWriter.texts`."""
-        is_there = record["text"] is not None or alternatives_of(record)
-        return [self.text(record) if is_there else None]
+        return [None if foremost(record) is None else self.text(record)]
 
     def may_replace(self, target: Path) -> bool:
         """Whether captioner has made it, and nobody has changed it since."""

@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from captioner.captioning.embedding import Embedder, NotEmbedded
 from captioner.captioning.formats import make_writer, open_writer
 from captioner.captioning.sidecars import SidecarWriter
 from captioner.captioning.xmp import Sidecar, read_xmp
 from captioner.errors import CaptionerError
+from captioner.files.exiftool import ExifTool
+from captioner.files.finding import SourceFile
+from captioner.files.resume import Fingerprint
+from helpers.images import noise
+from helpers.programs import program
 
 DOG: dict[str, Any] = {
     "file_name": "a.jpg",
@@ -165,4 +173,53 @@ def test_fields_from_right_to_left_keep_their_places_on_a_terminal(
     assert capsys.readouterr().out == (
         "\u2068صورة 1.jpg\u2069\t 51%\t\u2068كلب يركض.\u2069\n"
         "a.jpg\t 51%\t一只狗\na.jpg\t 51%\t\u2068ה\\u2069dog\u2069\n"
+    )
+
+
+def test_languages_inside_of_an_image(tmp_path: Path) -> None:
+    program("exiftool")
+    path = tmp_path / "a.jpg"
+    noise(3).save(path)
+    file = SourceFile(path, path.name)
+    tags = ["XMP-dc:all", "IFD0:ImageDescription", "IPTC:Caption-Abstract"]
+    everywhere = {"IFD0:ImageDescription", "IPTC:Caption-Abstract", "XMP-dc:Description"}
+    chinese = {"en": "a dog runs", "zh": "一只狗，在跑"}
+
+    with closing(ExifTool()) as reader, closing(Embedder()) as embedder:
+
+        def embed(text: str, keywords: list[str], alternatives: dict[str, str]) -> dict[str, Any]:
+            embedder.embed(path, text, keywords, Fingerprint.of(file), alternatives)
+            found = reader.read(path, tags)
+            assert {found[tag] for tag in everywhere} == {text}
+            del found["SourceFile"]
+            return {tag: found[tag] for tag in found if tag not in everywhere}
+
+        assert embed("a dog runs", ["dog", "狗"], chinese | {"ar": "كلب يركض."}) == {
+            "XMP-dc:Description-en": "a dog runs",
+            "XMP-dc:Description-zh": "一只狗，在跑",
+            "XMP-dc:Description-ar": "كلب يركض.",
+            "XMP-dc:Subject": ["dog", "狗"],
+        }
+        # It is captioner's own, and replaced as a whole.
+        assert embed("一只狗", ["狗"], {"zh": "一只狗"}) == {
+            "XMP-dc:Description-zh": "一只狗",
+            "XMP-dc:Subject": "狗",
+        }
+        before = path.stat()
+        assert embed("一只狗", ["狗"], {"zh": "一只狗"})["XMP-dc:Description-zh"] == "一只狗"
+        assert path.stat() == before
+        assert embed("a dog", [], {}) == {}
+        # One that somebody has added is not.
+        embed("a dog runs", [], chinese)
+        command = ["exiftool", "-q", "-overwrite_original", "-XMP-dc:Description-de=mein Hund"]
+        subprocess.run([*command, str(path)], check=True)
+        with pytest.raises(NotEmbedded, match="which captioner has not written"):
+            embed("a dog", [], chinese)
+    assert (
+        subprocess.run(
+            ["exiftool", "-s3", "-XMP-dc:Description-de", str(path)],
+            capture_output=True,
+            check=True,
+        ).stdout
+        == b"mein Hund\n"
     )
