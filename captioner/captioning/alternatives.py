@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from captioner.text.languages import DEFAULT_LANGUAGE
+
+
+def written_languages(first: str, others: Iterable[str] = ()) -> tuple[str, ...]:
+    """The languages that outputs name, the first one first; empty for English alone."""
+    languages = (first, *others)
+    return () if languages == (DEFAULT_LANGUAGE,) else languages
+
+
+def described_languages(about: Mapping[str, Any]) -> tuple[str, ...]:
+    """`written_languages` of what `captioner.model.description.describe_model` says."""
+    first, others = about.get("language", DEFAULT_LANGUAGE), about.get("other_languages", {})
+    return written_languages(str(first), map(str, others if isinstance(others, Mapping) else ()))
 
 
 def captions_of(record: Mapping[str, Any]) -> dict[str, Mapping[str, Any]]:

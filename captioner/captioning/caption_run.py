@@ -9,9 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
-from captioner.captioning.alternatives import alternatives_of, foremost, tag_names
+from captioner.captioning.alternatives import (
+    alternatives_of,
+    foremost,
+    tag_names,
+    written_languages,
+)
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.embedding import Embedder, NotEmbedded
+from captioner.captioning.formats import check_language_count
 from captioner.captioning.job import CaptionJob
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
@@ -34,6 +40,9 @@ class CaptionRun(ABC):
         self.total: int | None = None
         self.done = 0
         self._embedder = Embedder() if job.embed else None
+        self._languages = written_languages(
+            model.language, [other.language for other in model.others]
+        )
         self.kept = 0
 
     @abstractmethod
@@ -93,6 +102,7 @@ class CaptionRun(ABC):
 
     def _check_options(self) -> None:
         job = self.job
+        check_language_count(job.format, len(self._languages))
         check_caption_options(
             self.model,
             job.decoding,

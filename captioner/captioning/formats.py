@@ -23,6 +23,19 @@ def is_sidecar(format: str) -> bool:
     return issubclass(WRITERS[format], SidecarWriter)
 
 
+def check_language_count(format: str, count: int) -> None:
+    """Refuse several languages in a format that holds one caption for each image.
+
+    Raises:
+        CaptionerError: says which formats have several.
+    """
+    if count > 1 and format == JsonWriter.format:
+        raise CaptionerError(
+            f"{format} (COCO results) holds one caption for each image, and these would be in "
+            f"{count} languages: give one language, or --format jsonl or csv"
+        )
+
+
 def make_writer(
     format: str,
     output: Path | None = None,

@@ -82,7 +82,7 @@ class KeptRun(CaptionRun):
         self._check_options()
         job = self.job
         base = base_folder(job.paths, IMAGES)
-        self._output: Output = make_output(job, base)
+        self._output: Output = make_output(job, base, self._languages)
         self._output.check_place()
         about: dict[str, Any] = {
             "model": describe_model(self.model),

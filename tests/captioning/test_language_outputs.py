@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 import subprocess
 import sys
 from contextlib import closing
@@ -14,11 +17,14 @@ from captioner.captioning.embedding import Embedder, NotEmbedded
 from captioner.captioning.formats import make_writer, open_writer
 from captioner.captioning.sidecars import SidecarWriter
 from captioner.captioning.xmp import Sidecar, read_xmp
+from captioner.cli import entry as cli
 from captioner.errors import CaptionerError
 from captioner.files.exiftool import ExifTool
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
 from helpers.images import noise
+from helpers.languages import write_languages
+from helpers.models import make_talker
 from helpers.programs import program
 
 DOG: dict[str, Any] = {
@@ -223,3 +229,129 @@ def test_languages_inside_of_an_image(tmp_path: Path) -> None:
         ).stdout
         == b"mein Hund\n"
     )
+
+
+# --- the command ---------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model_and_languages(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """A model file, and language files in German, Arabic and Chinese for ``--language``."""
+    folder = tmp_path_factory.mktemp("models")
+    model = make_talker()
+    model.save(folder / "model.safetensors", half=False)
+    files = write_languages(model, folder, "de", "ar", "zh")
+    return folder / "model.safetensors", ",".join(map(str, files))
+
+
+@pytest.fixture
+def run(model_and_languages: tuple[Path, str], capsys: pytest.CaptureFixture[str]):
+    """Caption in English, German, Arabic and Chinese; returns (exit code, stdout, stderr)."""
+    model, languages = model_and_languages
+    options = ["--model", str(model), "--device", "cpu", "--quiet", "--max-length", "5"]
+
+    def run(*arguments: str, language: str = f"en,{languages}") -> tuple[int, str, str]:
+        code = cli.main(["caption", *options, "--language", language, *arguments])
+        captured = capsys.readouterr()
+        return code, captured.out, captured.err
+
+    return run
+
+
+def read_texts(folder: Path) -> dict[str, str]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes().decode("utf-8")
+        for path in sorted(folder.rglob("*.txt"))
+    }
+
+
+def test_the_command_in_four_languages(photos: Path, run) -> None:
+    """Every format has the same captions; a run that finds files missing writes them again."""
+    code, _, _ = run(str(photos), "--output", "x.jsonl")
+    assert code == 1  # one image cannot be read
+    records = list(map(json.loads, Path("x.jsonl").read_text("utf-8").splitlines()))
+    texts = {}
+    for record in records:
+        if record["error"] is None:
+            stem = record["file_name"].removesuffix(".png")
+            assert list(record["other_languages"]) == ["de", "ar", "zh"]
+            texts[f"{stem}.txt"] = f"{record['text']}\n"
+            for language, each in record["other_languages"].items():
+                texts[f"{stem}.{language}.txt"] = f"{each['text']}\n"
+    assert len(texts) == 24 and len(set(texts.values())) > 8
+    assert run(str(photos), "--format", "txt")[0] == 1
+    assert read_texts(photos) == texts
+    (photos / "a.ar.txt").unlink()
+    (photos / "sub dir" / "a.txt").unlink()
+    assert run(str(photos), "--format", "txt", "--missing-only")[0] == 1
+    assert read_texts(photos) == texts
+    (photos / "a.ar.txt").write_text("رجل\n", "utf-8")
+    assert run(str(photos), "--format", "txt", "--missing-only")[0] == 1
+    assert read_texts(photos) == texts | {"a.ar.txt": "رجل\n"}
+    code, _, err = run(str(photos), "--format", "txt", "--overwrite")
+    assert code == 2 and f"1 file ({photos}/a.ar.txt)" in err
+
+    run(str(photos), "--output", "x.csv")
+    table = list(csv.DictReader(io.StringIO(Path("x.csv").read_text("utf-8"), newline="")))
+    for row, record in zip(table, records, strict=True):
+        others = record.get("other_languages", {})
+        assert row["language"] == record.get("language", "")
+        assert row["text"] == (record["text"] or "")
+        for language in ("de", "ar", "zh"):
+            assert row[f"text_{language}"] == others.get(language, {}).get("text", "")
+    out = run(str(photos), language="en")[1]
+    assert out == run(str(photos), language="en")[1] and len(out.splitlines()[0].split("\t")) == 2
+    lines = [line.split("\t") for line in run(str(photos))[1].splitlines()]
+    assert [line[1:] for line in lines] == [
+        [record["text"], *(each["text"] for each in record["other_languages"].values())]
+        for record in records
+        if record["error"] is None
+    ]
+
+
+def test_coco_results_are_of_one_language(photos: Path, run, model_and_languages) -> None:
+    chinese = model_and_languages[1].split(",")[-1]
+    code, _, err = run(str(photos), "--output", "x.json")
+    assert code == 2 and "json (COCO results) holds one caption for each image" in err
+    assert run(str(photos), "--output", "x.json", language=chinese)[0] == 1
+    run(str(photos), "--output", "y.jsonl", language=chinese)
+    records = map(json.loads, Path("y.jsonl").read_text("utf-8").splitlines())
+    captions = [
+        {"image_id": record["file_name"], "caption": record["text"]}
+        for record in records
+        if record["error"] is None
+    ]
+    assert json.loads(Path("x.json").read_text("utf-8")) == captions
+
+
+def test_metadata_of_people_gets_rows_in_its_columns(photos: Path, run) -> None:
+    """Rows that ``--missing-only`` adds fill the columns of languages that the table has."""
+    before = "file_name,text,text_de\r\na.png,my dog,mein Hund\r\n"
+    Path("own.csv").write_bytes(before.encode())
+    run(str(photos), "--output", "own.csv", "--missing-only")
+    run(str(photos), "--output", "x.jsonl")
+    records = map(json.loads, Path("x.jsonl").read_text("utf-8").splitlines())
+    rows = [
+        f"{record['file_name']},{record['text']},{record['other_languages']['de']['text']}\r\n"
+        for record in records
+        if record["error"] is None and record["file_name"] != "a.png"
+    ]
+    assert Path("own.csv").read_bytes().decode("utf-8") == before + "".join(rows)
+
+
+def test_all_languages_inside_of_images_and_beside_them(photos: Path, run) -> None:
+    program("exiftool")
+    run(str(photos), "--format", "xmp", "--embed")
+    run(str(photos), "--output", "x.jsonl", "--overwrite")
+    image, sidecar = photos / "a.png", photos / "a.png.xmp"
+    with closing(ExifTool()) as reader:
+        inside, beside = (reader.read(path, ["XMP-dc:all"]) for path in (image, sidecar))
+        alt_text = reader.read(sidecar, ["XMP-iptcCore:AltTextAccessibility-ar"])
+    written = read_xmp(sidecar)
+    assert written is not None and list(written.alternatives) == ["en", "de", "ar", "zh"]
+    expected = {"XMP-dc:Description": written.text} | {
+        f"XMP-dc:Description-{language}": text for language, text in written.alternatives.items()
+    }
+    del inside["SourceFile"], beside["SourceFile"]
+    assert inside == beside == expected
+    assert alt_text["XMP-iptcCore:AltTextAccessibility-ar"] == written.alternatives["ar"]
