@@ -33,7 +33,11 @@ class Cue:
     lines: tuple[str, ...]
 
 
-def make_cues(segments: Iterable[Mapping[str, Any]], min_confidence: float = 0.0) -> list[Cue]:
+def make_cues(
+    segments: Iterable[Mapping[str, Any]],
+    min_confidence: float = 0.0,
+    language: str | None = None,
+) -> list[Cue]:
     """The subtitles of a video, in the order of time; none overlap.
 
     Neighbouring segments with one caption, whatever cuts are between them, have one subtitle. It is
@@ -45,9 +49,10 @@ def make_cues(segments: Iterable[Mapping[str, Any]], min_confidence: float = 0.0
     Args:
         segments: of a record.
         min_confidence: captions that are less sure, in the mean over their time, have none.
+        language: one of the other languages of the record; None for its first one.
     """
     cues: list[Cue] = []
-    for passage in passages(segments):
+    for passage in passages(segments, language):
         if passage.text is not None and passage.confidence >= min_confidence:
             cues += _cues_of(passage, passage.text)
     return cues
