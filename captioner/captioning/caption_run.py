@@ -9,8 +9,15 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from captioner.captioning.alternatives import (
+    alternatives_of,
+    foremost,
+    tag_names,
+    written_languages,
+)
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.embedding import Embedder, NotEmbedded
+from captioner.captioning.formats import check_language_count
 from captioner.captioning.job import CaptionJob
 from captioner.files.finding import SourceFile
 from captioner.files.resume import Fingerprint
@@ -33,6 +40,9 @@ class CaptionRun(ABC):
         self.total: int | None = None
         self.done = 0
         self._embedder = Embedder() if job.embed else None
+        self._languages = written_languages(
+            model.language, [other.language for other in model.others]
+        )
         self.kept = 0
 
     @abstractmethod
@@ -79,19 +89,20 @@ class CaptionRun(ABC):
         self, record: CaptionRecord, captioned: Fingerprint
     ) -> tuple[CaptionRecord, Fingerprint]:
         """Embed a caption, if there is one and that is wanted; the file may be another then."""
-        result = record.result
-        if self._embedder is None or result is None or record.unsure:
+        written = self.job.to_dict(record)
+        text = foremost(written)
+        if self._embedder is None or text is None:
             return record, captioned
-        tags = [tag.name for tag in record.tags or ()]
+        tags, others = tag_names(written), alternatives_of(written)
         try:
-            text = self.job.affixes.around(result.text)
-            now = self._embedder.embed(record.path, text, tags, captioned)
+            now = self._embedder.embed(record.path, text, tags, captioned, others)
         except NotEmbedded as error:
             return replace(record, embedded=False, embed_error=str(error)), captioned
         return replace(record, embedded=True), now
 
     def _check_options(self) -> None:
         job = self.job
+        check_language_count(job.format, len(self._languages))
         check_caption_options(
             self.model,
             job.decoding,

@@ -1,9 +1,10 @@
 """Captions inside of image files, where photo programs and websites look for them.
 
 The caption becomes EXIF ImageDescription, IPTC Caption-Abstract (where the format has IPTC) and XMP
-dc:description, the tags are added to dc:subject. ExifTool writes a changed copy, which takes the
-file's place when it is whole. A mark in the place where XMP names its writer tells which text is
-ours: other programs replace it by their own name when they change anything.
+dc:description, the tags are added to dc:subject. Of several languages the first one is in all
+three, and dc:description has each as an alternative of its own. ExifTool writes a changed copy,
+which takes the file's place when it is whole. A mark in the place where XMP names its writer tells
+which text is ours: other programs replace it by their own name when they change anything.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 from zlib import crc32
@@ -62,7 +64,8 @@ class _Content:
     """What a file holds of what is written.
 
     Attributes:
-        texts: tag -> text, of the three descriptions that are there.
+        texts: tag -> text, of the three descriptions that are there, with the alternatives in
+            other languages of the last.
         others: dc:subject without our tags.
         tags: those that captioner wrote.
         is_ours: whether captioner has written all the texts.
@@ -81,7 +84,13 @@ class _Content:
         if mark is not None:
             first = max(0, len(subject) - int(mark[2]))
             tags, text = subject[first:], texts.get(_XMP, "")
-            is_ours = mark[1] == _checksum(text, tags) and _is_same(texts, text)
+            alternatives = {
+                tag.removeprefix(f"{_XMP}-"): texts[tag]
+                for tag in texts
+                if tag.startswith(f"{_XMP}-")
+            }
+            is_same = _is_same(texts, text)
+            is_ours = is_same and mark[1] == _checksum(text, tags, alternatives)
             if is_ours:
                 return cls(texts, subject[:first], tags, True)
         return cls(texts, subject, (), False)
@@ -110,7 +119,12 @@ class Embedder:
         self._exiftool.close()
 
     def embed(
-        self, path: Path, text: str, tags: Sequence[str], captioned: Fingerprint
+        self,
+        path: Path,
+        text: str,
+        tags: Sequence[str],
+        captioned: Fingerprint,
+        alternatives: Mapping[str, str] | None = None,
     ) -> Fingerprint:
         """Write a caption into its image, whole or not at all.
 
@@ -119,6 +133,7 @@ class Embedder:
             text: the caption.
             tags: of the image, surest first.
             captioned: of the file whose caption this is.
+            alternatives: language (a BCP 47 tag) -> caption, as `render_xmp` has them.
 
         Returns:
             By what the file is known again, now that it holds the caption. A file that holds it
@@ -138,7 +153,7 @@ class Embedder:
             _check_same(path, captioned)
             with _own_files(real) as (copy, part):
                 _copy(real, copy)
-                if not self._change(copy, part, text, tags, kind):
+                if not self._change(copy, part, text, tags, alternatives or {}, kind):
                     return captioned
                 return _replace(real, part, path, captioned)
         except OSError as error:
@@ -146,12 +161,23 @@ class Embedder:
         except ExifToolError as error:
             raise NotEmbedded(str(error)) from None
 
-    def _change(self, copy: Path, part: Path, text: str, tags: Sequence[str], kind: str) -> bool:
+    def _change(
+        self,
+        copy: Path,
+        part: Path,
+        text: str,
+        tags: Sequence[str],
+        alternatives: Mapping[str, str],
+        kind: str,
+    ) -> bool:
         """Write the file with the caption; False if the copy has it already."""
         found = self._exiftool.read(copy, _READ)
         content = _Content.of(found)
         text = held_by_xml(text).strip()
+        alternatives = {each: held_by_xml(alternatives[each]).strip() for each in alternatives}
         wanted = {_EXIF: text, _XMP: text} | ({_IPTC: _cut(text)} if HAS_IPTC[kind] else {})
+        # After the text without a language, whose writing removes those that are there.
+        wanted |= {f"{_XMP}-{language}": each for language, each in alternatives.items()}
         own = tuple(
             tag for tag in dict.fromkeys(map(held_by_xml, tags)) if tag not in content.others
         )
@@ -159,7 +185,7 @@ class Embedder:
             return False
         if content.is_written_by_people:
             raise NotEmbedded("it already has a description, which captioner has not written")
-        changes = [*wanted.items(), (_WRITER, _mark(text, own))]
+        changes = [*wanted.items(), (_WRITER, _mark(text, own, alternatives))]
         if own or content.tags:
             changes += [(_SUBJECT, tag) for tag in (*content.others, *own) or ("",)]
         changes += _consequences(found, text, kind)
@@ -185,16 +211,20 @@ def _consequences(found: Mapping[str, Any], text: str, kind: str) -> Iterator[tu
 
 def _is_same(texts: Mapping[str, str], text: str) -> bool:
     return bool(text) and all(
-        there == (_cut(text) if tag == _IPTC else text) for tag, there in texts.items()
+        there == (_cut(text) if tag == _IPTC else text)
+        for tag, there in texts.items()
+        if not tag.startswith(f"{_XMP}-")
     )
 
 
-def _mark(text: str, tags: Sequence[str]) -> str:
-    return f"captioner {__version__} crc32 {_checksum(text, tags)} tags {len(tags)}"
+def _mark(text: str, tags: Sequence[str], alternatives: Mapping[str, str]) -> str:
+    checksum = _checksum(text, tags, alternatives)
+    return f"captioner {__version__} crc32 {checksum} tags {len(tags)}"
 
 
-def _checksum(text: str, tags: Sequence[str]) -> str:
-    return f"{crc32(chr(0).join((text, *tags)).encode('utf-8', 'replace')):08x}"
+def _checksum(text: str, tags: Sequence[str], alternatives: Mapping[str, str]) -> str:
+    parts = (text, *tags, *chain.from_iterable(sorted(alternatives.items())))
+    return f"{crc32(chr(0).join(parts).encode('utf-8', 'replace')):08x}"
 
 
 def _cut(text: str) -> str:

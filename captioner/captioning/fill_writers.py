@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 
 from captioner.captioning.writers import JsonlWriter, LineWriter, Record
-from captioner.files.escaping import escaped
+from captioner.files.escaping import escaped, isolated
 from captioner.files.finding import printable
 
 
@@ -16,6 +16,7 @@ class FillTextWriter(LineWriter):
 
     format = "text"
     summary = "some lines for each image"
+    is_escaped = True
 
     def _choose_encoding(self) -> str:
         return sys.stdout.encoding or "utf-8"
@@ -23,13 +24,17 @@ class FillTextWriter(LineWriter):
     def _line(self, record: Record, path: Path | None) -> str | None:
         if record["fillings"] is None:
             return None
-        lines = [escaped(record["file_name"] if path is None else printable(path))]
+        safe = isolated if self._is_on_terminal else escaped
+        lines = [safe(record["file_name"] if path is None else printable(path))]
         lines += [
-            f"  {_percent(filling['probability'])}  {filling['text']}"
+            f"  {_percent(filling['probability'])}  {safe(filling['text'])}"
             for filling in record["fillings"]
         ]
         if len(record["blanks"]) > 1:  # of a single one, the fillings say it all
-            lines += map(_blank_line, range(1, len(record["blanks"]) + 1), record["blanks"])
+            lines += [
+                _blank_line(number, [(safe(word), share) for word, share in blank])
+                for number, blank in enumerate(record["blanks"], start=1)
+            ]
         if record["unexplored"] > 0:
             lines.append(
                 f"  {record['considered']:,} fillings were looked at; at most "
@@ -41,8 +46,8 @@ class FillTextWriter(LineWriter):
 FILL_WRITERS: dict[str, type[LineWriter]] = {"text": FillTextWriter, "jsonl": JsonlWriter}
 
 
-def _blank_line(number: int, words: Iterable[Sequence[str | float]]) -> str:
-    listed = ", ".join(f"{word} {_percent(float(share)).strip()}" for word, share in words)
+def _blank_line(number: int, words: Iterable[tuple[str, float]]) -> str:
+    listed = ", ".join(f"{word} {_percent(share).strip()}" for word, share in words)
     return f"  blank {number}: {listed}"
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 from captioner.captioning.sidecars import XMP_NAMINGS, SidecarWriter, XmpWriter
@@ -22,6 +23,19 @@ def is_sidecar(format: str) -> bool:
     return issubclass(WRITERS[format], SidecarWriter)
 
 
+def check_language_count(format: str, count: int) -> None:
+    """Refuse several languages in a format that holds one caption for each image.
+
+    Raises:
+        CaptionerError: says which formats have several.
+    """
+    if count > 1 and format == JsonWriter.format:
+        raise CaptionerError(
+            f"{format} (COCO results) holds one caption for each image, and these would be in "
+            f"{count} languages: give one language, or --format jsonl or csv"
+        )
+
+
 def make_writer(
     format: str,
     output: Path | None = None,
@@ -29,6 +43,7 @@ def make_writer(
     xmp_name: str = XMP_NAMINGS[0],
     sidecar_suffix: str = SidecarWriter.suffix,
     csv_bom: bool = False,
+    languages: Sequence[str] = (),
 ) -> Writer:
     """The writer of a format of `WRITERS`, with what that format leaves open.
 
@@ -38,13 +53,14 @@ def make_writer(
         xmp_name: how XMP sidecars are called, one of `XMP_NAMINGS`.
         sidecar_suffix: of text files.
         csv_bom: whether CSV begins with a byte order mark.
+        languages: of the captions, the first one first; empty for English alone.
     """
     if format == XmpWriter.format:
         return XmpWriter(output, naming=xmp_name)
     if format == SidecarWriter.format:
-        return SidecarWriter(output, suffix=sidecar_suffix)
+        return SidecarWriter(output, suffix=sidecar_suffix, languages=languages)
     if format == CsvWriter.format:
-        return CsvWriter(output, bom=csv_bom)
+        return CsvWriter(output, bom=csv_bom, languages=languages)
     return WRITERS[format](output)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -116,14 +117,19 @@ class CaptionJob:
         """What stands around every caption."""
         return Affixes(self.caption_prefix, self.caption_suffix)
 
-    def make_writer(self) -> Writer:
-        """A new writer of the job's format."""
+    def make_writer(self, languages: Sequence[str] = ()) -> Writer:
+        """A new writer of the job's format.
+
+        Args:
+            languages: of the captions, the first one first; empty for English alone.
+        """
         return make_writer(
             self.format,
             self.output,
             xmp_name=self.xmp_name,
             sidecar_suffix=self.sidecar_suffix,
             csv_bom=self.csv_bom,
+            languages=languages,
         )
 
     def to_dict(self, record: CaptionRecord) -> dict[str, Any]:

@@ -20,7 +20,7 @@ class PassingRun(CaptionRun):
     def __enter__(self) -> Self:
         """See `CaptionRun.__enter__`."""
         self._check_options()
-        self._writer = self.job.make_writer()
+        self._writer = self.job.make_writer(self._languages)
         self._found = self._files()
         self._ahead: deque[Fingerprint] = deque()  # of the files that are being read
         with ExitStack() as stack:

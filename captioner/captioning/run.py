@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+from captioner.captioning.alternatives import alternatives_of, foremost, tag_names
 from captioner.captioning.batches import CaptionRecord
 from captioner.captioning.caption_run import CaptionRun
 from captioner.captioning.embedding import NotEmbedded
@@ -81,7 +82,7 @@ class KeptRun(CaptionRun):
         self._check_options()
         job = self.job
         base = base_folder(job.paths, IMAGES)
-        self._output: Output = make_output(job, base)
+        self._output: Output = make_output(job, base, self._languages)
         self._output.check_place()
         about: dict[str, Any] = {
             "model": describe_model(self.model),
@@ -285,10 +286,10 @@ class KeptRun(CaptionRun):
             here, entry = Fingerprint.of(file), self._journal.get(file.name)
             if entry is None or not here.is_same(entry.source) or not _lacks_embedding(entry):
                 continue
-            text, tags = entry.record["text"], entry.record.get("tags") or ()
-            problem = None
+            text, tags = foremost(entry.record) or "", tag_names(entry.record)
+            others, problem = alternatives_of(entry.record), None
             try:
-                here = self._embedder.embed(file.path, text, [tag["name"] for tag in tags], here)
+                here = self._embedder.embed(file.path, text, tags, here, others)
             except NotEmbedded as error:
                 problem = str(error)
             record = {**entry.record, "embed_error": problem}
@@ -402,7 +403,7 @@ class KeptRun(CaptionRun):
 def _lacks_embedding(entry: Entry) -> bool:
     """Whether there is a caption that does not stand in its image."""
     is_embedded = "embed_error" in entry.record and entry.record["embed_error"] is None
-    return entry.record["text"] is not None and not is_embedded
+    return foremost(entry.record) is not None and not is_embedded
 
 
 def even_size(images: int, most: int) -> int:

@@ -61,10 +61,13 @@ class SidecarsOutput(Output):
 
     def has_caption(self, file: SourceFile) -> bool:
         """See `Output.has_caption`."""
-        target = self._writer.target(file.path, file.name)
+        first, *others = self._writer.targets(file.path, file.name)
         # People may have given it the full name of the image, although the short one was free.
-        names = (target, target.with_name(f"{file.path.name}{self._writer.suffix}"))
-        return any(why_no_name(name) is None and self._writer.is_taken(name) for name in names)
+        full = first.with_name(f"{file.path.name}{self._writer.suffix}")
+        return (self._is_taken(first) or self._is_taken(full)) and all(map(self._is_taken, others))
+
+    def _is_taken(self, target: Path) -> bool:
+        return why_no_name(target) is None and self._writer.is_taken(target)
 
     def hand_made(self, files: Iterable[SourceFile], journal: Journal | None) -> Iterator[str]:
         """See `Output.hand_made`."""
@@ -72,11 +75,9 @@ class SidecarsOutput(Output):
             return  # What others wrote is refused, whatever is asked for.
         for file in files:
             entry = None if journal is None else journal.get(file.name)
-            target = self._writer.target(file.path, file.name)
-            if why_no_name(target) is not None or not self._writer.is_taken(target):
-                continue
-            if entry is None or not self._is_ours(target, entry):
-                yield shown(target)
+            for target, text in self._files(file, entry):
+                if self._is_taken(target) and not self._is_ours(target, text):
+                    yield shown(target)
 
     def check(self, file: SourceFile, entry: Entry | None, is_done: bool) -> None:
         """See `Output.check`."""
@@ -86,14 +87,17 @@ class SidecarsOutput(Output):
                 f"{shown(file.path)} is to be captioned, and has the suffix of the {writer.what}: "
                 "rename it, or choose another --format"
             )
-        target = writer.target(file.path, file.name)
-        if why_no_name(target) is not None:
+        if self.why_not(file) is not None:
             return  # That one will fail, and it alone.
-        if target.parent != self._checked:
-            check_folder(target.parent)
-            self._checked = target.parent
-        if is_done or not exists(target) or (entry is not None and self._is_ours(target, entry)):
-            return
+        for target, text in self._files(file, entry):
+            if target.parent != self._checked:
+                check_folder(target.parent)
+                self._checked = target.parent
+            if not is_done and exists(target) and not self._is_ours(target, text):
+                self._check_replacing(target)
+
+    def _check_replacing(self, target: Path) -> None:
+        writer = self._writer
         if not writer.may_replace(target):
             raise writer.foreign(target)
         if not (self.may_replace or self._missing_only):
@@ -105,7 +109,8 @@ class SidecarsOutput(Output):
 
     def why_not(self, file: SourceFile) -> str | None:
         """See `Output.why_not`."""
-        return why_no_name(self._writer.target(file.path, file.name))
+        problems = map(why_no_name, self._writer.targets(file.path, file.name))
+        return next((problem for problem in problems if problem is not None), None)
 
     def restore(self, journal: Journal, keep: bool) -> None:
         """See `Output.restore`."""
@@ -113,44 +118,52 @@ class SidecarsOutput(Output):
 
     def write_missing(self, file: SourceFile, entry: Entry) -> None:
         """See `Output.write_missing`."""
-        target = self._writer.target(file.path, file.name)
-        # A text file that somebody has emptied is no caption; it is theirs unless one is wanted.
-        is_there = self._writer.is_taken(target) if self._missing_only else exists(target)
-        if entry.record["text"] is not None and not is_there:
-            self._write(target, entry)
+        for target, text in self._files(file, entry):
+            # A text file that somebody has emptied is no caption; it is theirs unless one is
+            # wanted.
+            is_there = self._writer.is_taken(target) if self._missing_only else exists(target)
+            if text is not None and not is_there:
+                self._write(target, text)
 
     def remove_outdated(self, known: Sequence[Entry]) -> None:
         """See `Output.remove_outdated`."""
         # First: once the journal knows better, only what is missing is written.
         for entry in known:
-            target = self._writer.target(Path(entry.path), entry.name)
-            if self._is_ours(target, entry):
-                try:
-                    target.unlink()
-                except OSError as error:
-                    raise cannot_write(target, error) from None
+            for target, text in self._files(SourceFile(Path(entry.path), entry.name), entry):
+                if self._is_ours(target, text):
+                    try:
+                        target.unlink()
+                    except OSError as error:
+                        raise cannot_write(target, error) from None
 
     def add(self, entries: Sequence[Entry], before: Sequence[Entry | None]) -> None:
         """See `Output.add`."""
         for entry in entries:
-            if entry.record["text"] is not None:
-                self._write(self._writer.target(Path(entry.path), entry.name), entry)
+            for target, text in self._files(SourceFile(Path(entry.path), entry.name), entry):
+                if text is not None:
+                    self._write(target, text)
 
-    def _write(self, target: Path, entry: Entry) -> None:
+    def _files(self, file: SourceFile, entry: Entry | None) -> Iterator[tuple[Path, str | None]]:
+        """The files of an image, and what the journal says that each holds; None for nothing."""
+        targets = self._writer.targets(file.path, file.name)
+        texts = [None] * len(targets) if entry is None else self._writer.texts(entry.record)
+        return zip(targets, texts, strict=True)
+
+    def _write(self, target: Path, text: str) -> None:
         # Looked at again: somebody may have made it since the job was checked.
         is_foreign = exists(target) and not self._writer.may_replace(target)
         if is_foreign and not self._missing_only:
             raise self._writer.foreign(target)
         if self._writer.is_taken(target) and not self.may_replace:
             return  # Theirs stays. Ours was removed before, or is what would be written.
-        replace_file(target, self._writer.text(entry.record), part_beside(target))
+        replace_file(target, text, part_beside(target))
 
-    def _is_ours(self, target: Path, entry: Entry) -> bool:
+    def _is_ours(self, target: Path, text: str | None) -> bool:
         """Whether a file holds what was written there, and not what somebody made of it."""
-        if entry.record["text"] is None:
+        if text is None:
             return False
         try:
-            return target.read_text(encoding="utf-8") == self._writer.text(entry.record)
+            return target.read_text(encoding="utf-8") == text
         except (OSError, ValueError):
             return False
 

@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path, PurePosixPath
 from typing import ClassVar
 
+from captioner.captioning.alternatives import (
+    alternatives_of,
+    captions_of,
+    foremost,
+    tag_names,
+)
 from captioner.captioning.writers import NamedFile, Record, Writer
 from captioner.captioning.xmp import is_untouched, render_xmp
 from captioner.errors import CaptionerError
@@ -27,8 +33,12 @@ class SidecarWriter(Writer):
     images are captioned, so that a second run finds the files of the first. Images that failed
     get none.
 
+    Of several languages the first has these files, and the others have theirs beside them with the
+    language in the name: ``a.de.txt``.
+
     Attributes:
         suffix: of the files.
+        languages: of the captions, the first one first; empty where there is one language.
         what: they are called in messages.
         journal: the name of the hidden file that a job keeps beside them.
         is_signed: whether a file says itself that captioner has written it.
@@ -42,7 +52,12 @@ class SidecarWriter(Writer):
     is_signed: ClassVar[bool] = False
 
     def __init__(
-        self, output: Path | None = None, *, overwrite: bool = False, suffix: str | None = None
+        self,
+        output: Path | None = None,
+        *,
+        overwrite: bool = False,
+        suffix: str | None = None,
+        languages: Sequence[str] = (),
     ) -> None:
         """As the others' one.
 
@@ -50,8 +65,10 @@ class SidecarWriter(Writer):
             output: the folder, None for beside the images.
             overwrite: whether existing files may be replaced.
             suffix: of the files, by default that of the class; see `check_sidecar_suffix`.
+            languages: of the captions, where there are several, the first one first.
         """
         super().__init__(output, overwrite=overwrite)
+        self.languages = tuple(languages)
         if suffix is not None and suffix != self.suffix:
             # Text files of another suffix are another job's, with a journal of their own.
             self.suffix, self.journal = suffix, sidecar_journal(suffix)
@@ -60,6 +77,8 @@ class SidecarWriter(Writer):
 
     def target(self, path: Path, name: str) -> Path:
         """The file that belongs to the image at `path` that the records call `name`.
+
+        Of several languages it is that of the first, or of all.
 
         Raises:
             CaptionerError: the image cannot have one; names the image and the remedy.
@@ -71,6 +90,31 @@ class SidecarWriter(Writer):
         if inside.is_absolute() or ".." in inside.parts:
             raise CaptionerError(f"{name} would be written outside of {self.output}")
         return self.output.joinpath(*inside.parent.parts, sidecar)
+
+    def targets(self, path: Path, name: str) -> list[Path]:
+        """All files that belong to an image: `target`, and one for each of the other languages.
+
+        Raises:
+            CaptionerError: as `target`, or one of them is that of another image.
+        """
+        first, stem = self.target(path, name), self._stem(path)
+        others = [f"{stem}.{language}" for language in self.languages[1:]]
+        taken = {each.casefold(): image for image, each in self._stems_beside(path).items()}
+        for other in others:
+            if other.casefold() in taken:
+                image = path.with_name(taken[other.casefold()])
+                raise CaptionerError(
+                    f"{shown(path)} and {shown(image)} would share {shown(other + self.suffix)}: "
+                    "rename one of them"
+                )
+        return [first, *(first.with_name(other + self.suffix) for other in others)]
+
+    def texts(self, record: Record) -> list[str | None]:
+        """What each of the `targets` of a record holds; None where it has no caption for it."""
+        first = None if record["text"] is None else self.text(record)
+        captions = captions_of(record)
+        others = [captions.get(language, {}).get("text") for language in self.languages[1:]]
+        return [first, *(None if each is None else f"{each}\n" for each in others)]
 
     def _stem(self, path: Path) -> str:
         return self._stems_beside(path).get(path.name, path.name)
@@ -106,11 +150,11 @@ class SidecarWriter(Writer):
         """Refuse files that exist and folders that cannot be written."""
         checked: Path | None = None
         for file in files:
-            target = self.target(file.path, file.name)
-            if target.parent != checked:
-                check_folder(target.parent)
-                checked = target.parent
-            self._check_target(target)
+            for target in self.targets(file.path, file.name):
+                if target.parent != checked:
+                    check_folder(target.parent)
+                    checked = target.parent
+                self._check_target(target)
 
     def open(self) -> None:
         """Create the output folder."""
@@ -119,14 +163,17 @@ class SidecarWriter(Writer):
             check_folder(self.output)
 
     def write(self, record: Record, path: Path | None = None) -> None:
-        """Write one image's file, whole or not at all."""
-        if record["text"] is None:
+        """Write one image's files, each whole or not at all."""
+        texts = self.texts(record)
+        if not any(texts):
             return
         if path is None:
             raise CaptionerError(f"{self.what} need the path of each image: write(record, path)")
-        target = self.target(path, record["file_name"])
-        self._check_target(target)
-        replace_file(target, self.text(record))
+        targets = self.targets(path, record["file_name"])
+        for target, text in zip(targets, texts, strict=True):
+            if text is not None:
+                self._check_target(target)
+                replace_file(target, text)
 
     def _check_target(self, target: Path) -> None:
         if not exists(target):
@@ -184,7 +231,10 @@ class XmpWriter(SidecarWriter):
     def __init__(
         self, output: Path | None = None, *, overwrite: bool = False, naming: str = "darktable"
     ) -> None:
-        """As the text files' one; the naming is one of `XMP_NAMINGS`."""
+        """As the text files' one; the naming is one of `XMP_NAMINGS`.
+
+        All languages of an image are in one sidecar.
+        """
         super().__init__(output, overwrite=overwrite)
         self.naming = naming
         self._sharing: dict[str, list[str]] = {}  # stem -> names, of the folder of `_stems`
@@ -214,7 +264,11 @@ class XmpWriter(SidecarWriter):
 
     def text(self, record: Record) -> str:
         """The whole sidecar."""
-        return render_xmp(record["text"], [tag["name"] for tag in record.get("tags") or ()])
+        return render_xmp(foremost(record) or "", tag_names(record), alternatives_of(record))
+
+    def texts(self, record: Record) -> list[str | None]:
+        """The sidecar, of all languages with a caption; see `SidecarWriter.texts`."""
+        return [None if foremost(record) is None else self.text(record)]
 
     def may_replace(self, target: Path) -> bool:
         """Whether captioner has made it, and nobody has changed it since."""

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from captioner.captioning.alternatives import flattened
 from captioner.data.entries import IMAGE_FOLDERS
 from captioner.data.fields import NAME_FIELDS, TEXT_FIELDS
 from captioner.data.image_index import composed
@@ -91,7 +92,8 @@ class Table(ABC):
         if record["text"] is None:
             return b""
         row: dict[str, Any] = dict.fromkeys(self._columns)
-        row |= {column: record[column] for column in row if column in record}
+        values = {**record, **flattened(record)}
+        row |= {column: values[column] for column in row if column in values}
         row[self._name_column] = record["file_name"]
         row[self._text_column] = [record["text"]] if self._has_lists else record["text"]
         line = self._encode(row)

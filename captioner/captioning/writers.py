@@ -12,15 +12,23 @@ import json
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, ClassVar, Protocol, Self, TextIO, cast
 
+from captioner.captioning.alternatives import captions_of, flattened
 from captioner.captioning.coco_ids import NumberIds
 from captioner.errors import CaptionerError
-from captioner.files.escaping import encode_text, escaped, safe_cell, shown, without_steering
+from captioner.files.escaping import (
+    encode_text,
+    escaped,
+    isolated,
+    safe_cell,
+    shown,
+    without_steering,
+)
 from captioner.files.writing import (
     cannot_write,
     check_no_folder,
@@ -129,10 +137,12 @@ class LineWriter(Writer):
     Attributes:
         header: with which the file begins.
         footer: with which it ends.
+        is_escaped: whether its lines hold nothing that could steer a terminal.
     """
 
     header = ""
     footer = ""
+    is_escaped: ClassVar[bool] = False
 
     def __init__(self, output: Path | None = None, *, overwrite: bool = False) -> None:
         super().__init__(output, overwrite=overwrite)
@@ -190,9 +200,13 @@ class LineWriter(Writer):
     def _create(self, output: Path) -> IO[bytes]:
         return create_file(output, output)
 
+    @property
+    def _is_on_terminal(self) -> bool:
+        return self.output is None and sys.stdout.isatty()
+
     def _put(self, text: str) -> None:
         assert self._stream is not None, "write() outside of open() and close()"
-        if self.output is None and sys.stdout.isatty():
+        if self._is_on_terminal and not self.is_escaped:
             text = without_steering(text)
         data = encode_text(text, self._encoding)
         try:
@@ -210,14 +224,16 @@ class LineWriter(Writer):
 
 
 class TsvWriter(LineWriter):
-    """``path<TAB>caption`` per image, further captions after further tabs.
+    """``path<TAB>caption`` per image, further captions and other languages after further tabs.
 
     Control characters are escaped, so that a line stays a line and a terminal shows them.
-    Images that failed have no line. On a terminal the caption has its confidence before it; what
-    goes into a file or to another program does not.
+    Images that failed have no line. On a terminal the caption has its confidence before it, and
+    fields in Arabic keep their places (`isolated`); what goes into a file or to another program is
+    the plain text.
     """
 
     format = "tsv"
+    is_escaped = True
     suffixes = (".tsv",)
     summary = "one line per image: its path, a tab, the caption"
 
@@ -226,15 +242,19 @@ class TsvWriter(LineWriter):
         return terminal or "utf-8"
 
     def _line(self, record: Record, path: Path | None) -> str | None:
-        if record["text"] is None:
+        captions = captions_of(record).values()
+        if all(each["text"] is None for each in captions):
             return None
         name = record["file_name"]
         if path is not None:
             name = os.fsencode(path).decode("utf-8", "backslashreplace")
-        texts = [candidate["text"] for candidate in record.get("candidates") or [record]]
-        if self.output is None and sys.stdout.isatty():
-            texts.insert(0, f"{record['confidence']:4.0%}")
-        return "\t".join(map(escaped, [name, *texts])) + "\n"
+        fields = [name]
+        for each in captions:
+            if self._is_on_terminal:
+                fields.append(f"{each['confidence']:4.0%}")
+            fields += [one["text"] or "" for one in each.get("candidates") or [each]]
+        safe = isolated if self._is_on_terminal else escaped
+        return "\t".join(map(safe, fields)) + "\n"
 
 
 class JsonlWriter(LineWriter):
@@ -254,6 +274,9 @@ class JsonlWriter(LineWriter):
 class CsvWriter(LineWriter):
     """Columns file_name, text, confidence, error; UTF-8, lines end as RFC 4180 says.
 
+    Captions in other languages have more columns: ``language``, that of ``text``, and
+    ``text_de`` and ``confidence_de`` for each further language.
+
     Cells that a spreadsheet would run as a formula (they start with ``= + - @``, also in their
     full-width forms, a tab or a line end) are given a leading ``'``.
     """
@@ -262,19 +285,35 @@ class CsvWriter(LineWriter):
     suffixes = (".csv",)
     summary = "a table for spreadsheets: file name, caption, confidence, error"
 
-    columns = ("file_name", "text", "confidence", "error")
-    """Of the table."""
+    columns: tuple[str, ...] = ("file_name", "text", "confidence", "error")
+    """Of a table in English alone."""
 
     def __init__(
-        self, output: Path | None = None, *, overwrite: bool = False, bom: bool = False
+        self,
+        output: Path | None = None,
+        *,
+        overwrite: bool = False,
+        bom: bool = False,
+        languages: Sequence[str] = (),
     ) -> None:
-        """As the others' one; ``bom`` begins with a byte order mark, by which Excel sees UTF-8."""
+        """As the others' one.
+
+        Args:
+            output: see `Writer`, as for the next.
+            overwrite: whether it may be replaced.
+            bom: begin with a byte order mark, by which Excel sees UTF-8.
+            languages: of the captions, the first one first; empty for English alone.
+        """
         super().__init__(output, overwrite=overwrite)
+        if languages:
+            others = [f"{name}_{each}" for each in languages[1:] for name in ("text", "confidence")]
+            self.columns = ("file_name", "language", "text", "confidence", *others, "error")
         self.header = ("\ufeff" if bom else "") + ",".join(self.columns) + "\r\n"
 
     def _line(self, record: Record, path: Path | None) -> str:
         row = io.StringIO()
-        cells = [safe_cell(record.get(column)) for column in self.columns]
+        values = flattened(record)
+        cells = [safe_cell(values.get(column)) for column in self.columns]
         csv.writer(row).writerow(cells)
         return row.getvalue()
 

@@ -10,7 +10,8 @@ untouched.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from xml.sax.saxutils import escape, unescape
 from zlib import crc32
@@ -35,27 +36,36 @@ _TAIL = """\
 """
 _UNKNOWN = "0" * 8  # in the place of the checksum while it is taken
 _REFERENCES = {"&#13;": "\r"}
-_ITEM = re.compile(r"<rdf:li[^>]*>([^<]*)</rdf:li>")
+_DEFAULT = "x-default"
+_CAPTIONS, _TAGS = "dc:description", "dc:subject"
+_ITEM = re.compile(r'<rdf:li(?: xml:lang="([^"]*)")?>([^<]*)</rdf:li>')
 _STAMP = re.compile(rb'(x:xmptk="captioner [^"<\n]* crc32 )([0-9a-f]{8})(?=")')
 
 
-def render_xmp(text: str, tags: Iterable[str] = ()) -> str:
+def render_xmp(
+    text: str, tags: Iterable[str] = (), alternatives: Mapping[str, str] | None = None
+) -> str:
     """The whole sidecar of an image.
 
     Args:
         text: its caption, which becomes ``dc:description`` and the IPTC alternative text.
         tags: become ``dc:subject``, in this order; without any it is left out.
+        alternatives: language (a BCP 47 tag) -> caption; each is an alternative in both, after the
+            first one, which programs show that know no language.
 
     Characters that XML cannot hold become U+FFFD.
     """
-    caption = _escaped(text)
+    captions = {_DEFAULT: text, **(alternatives or {})}
     lines = [_HEAD.format(version=_escaped(__version__), checksum=_UNKNOWN)]
-    for name in ("dc:description", "Iptc4xmpCore:AltTextAccessibility"):
-        item = f'     <rdf:li xml:lang="x-default">{caption}</rdf:li>\n'
-        lines.append(f"   <{name}>\n    <rdf:Alt>\n{item}    </rdf:Alt>\n   </{name}>\n")
+    items = "".join(
+        f'     <rdf:li xml:lang="{_escaped(language)}">{_escaped(caption)}</rdf:li>\n'
+        for language, caption in captions.items()
+    )
+    for name in (_CAPTIONS, "Iptc4xmpCore:AltTextAccessibility"):
+        lines.append(f"   <{name}>\n    <rdf:Alt>\n{items}    </rdf:Alt>\n   </{name}>\n")
     items = "".join(f"     <rdf:li>{_escaped(tag)}</rdf:li>\n" for tag in tags)
     if items:
-        lines.append(f"   <dc:subject>\n    <rdf:Bag>\n{items}    </rdf:Bag>\n   </dc:subject>\n")
+        lines.append(f"   <{_TAGS}>\n    <rdf:Bag>\n{items}    </rdf:Bag>\n   </{_TAGS}>\n")
     lines.append(_TAIL)
     unsigned = "".join(lines)
     checksum = f"crc32 {crc32(unsigned.encode()):08x}"
@@ -79,12 +89,36 @@ def is_untouched(path: Path) -> bool:
     return int(found[2], 16) == crc32(unsigned)
 
 
-def read_xmp(path: Path) -> tuple[str, tuple[str, ...]] | None:
-    """The caption and the tags of an untouched sidecar of `render_xmp`; None of any other file."""
+@dataclass(frozen=True)
+class Sidecar:
+    """What an untouched sidecar of `render_xmp` holds.
+
+    Attributes:
+        text: the caption.
+        tags: the keywords.
+        alternatives: language -> caption.
+    """
+
+    text: str
+    tags: tuple[str, ...]
+    alternatives: Mapping[str, str]
+
+
+def read_xmp(path: Path) -> Sidecar | None:
+    """What an untouched sidecar of `render_xmp` holds; None of any other file."""
     if not is_untouched(path):
         return None
-    items = [unescape(item, _REFERENCES) for item in _ITEM.findall(path.read_text("utf-8"))]
-    return items[0], tuple(items[2:])  # The caption stands there twice.
+    whole = path.read_text("utf-8")
+    captions = dict(_items(whole, _CAPTIONS))
+    tags = tuple(tag for _, tag in _items(whole, _TAGS))
+    return Sidecar(captions.pop(_DEFAULT), tags, captions)
+
+
+def _items(whole: str, name: str) -> list[tuple[str, str]]:
+    """The language (empty for none) and the text of each item of a property."""
+    _, _, inside = whole.partition(f"<{name}>")
+    inside, _, _ = inside.partition(f"</{name}>")
+    return [(found[1] or "", unescape(found[2], _REFERENCES)) for found in _ITEM.finditer(inside)]
 
 
 def held_by_xml(text: str) -> str:

@@ -24,7 +24,7 @@ from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
-from captioner.model.options import BatchOptions
+from captioner.model.options import BatchOptions, ModelOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
@@ -183,10 +183,11 @@ def _page_job(args: argparse.Namespace, page: ReportJob, options: DecodingOption
 
 
 def _caption_job(args: argparse.Namespace, options: DecodingOptions) -> CaptionJob:
-    from captioner.captioning.formats import open_writer
+    from captioner.captioning.formats import check_language_count, open_writer
 
     writer = open_writer(args.output, args.format)
     _check_candidates(args.candidates, options.num_captions, writer.format)
+    check_language_count(writer.format, len(options_of(ModelOptions, args).language))
     _check_tags(args, writer.format)
     candidates = args.candidates or options.num_captions > 1
     return _job(args, options, writer.output, writer.format, candidates)

@@ -28,7 +28,7 @@ from captioner.cli.options import (
     share,
 )
 from captioner.errors import CaptionerError
-from captioner.files.escaping import shown
+from captioner.files.escaping import escaped, isolated, shown
 from captioner.files.writing import check_folder
 from captioner.options import described
 from captioner.tagging.options import FrameBatchOptions, TagOptions
@@ -49,6 +49,7 @@ examples:
   captioner tag videos/ --output-dir tags --format json,vtt --fps 2
   captioner tag videos/ --output-dir tags --format html   then open tags/index.html in a browser
   captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
+  captioner tag clip.mp4 --output-dir tags --language en,de   subtitles clip.en.srt and clip.de.srt
   captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
 
 GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
@@ -122,7 +123,7 @@ def _tag(args: argparse.Namespace) -> int:
         "batch_size": options_of(FrameBatchOptions, args).batch_size,
     }
     decoding_options(args)
-    check_model(args)
+    check_model(args, several_languages=True)
     files = found_videos(args.paths, args.exclude)
     model = model_of(args)
     asked["decoding"] = decoding_options(args, model.decoding)
@@ -166,11 +167,13 @@ def _print_summaries(
     from captioner.tagging.videos import tag_videos
 
     counts: Counter[str] = Counter()
+    about = {"other_languages": [other.language for other in model.others]}
+    safe = isolated if sys.stdout.isatty() else escaped
     with closing(tag_videos(model, files, **asked, on_progress=bars.frame)) as videos:
         for video in videos:
             bars.video()
             if video.status != "failed":
-                text = TextTagWriter().text(video.to_dict())
+                text = TextTagWriter().shown({**video.to_dict(), "model": about}, safe)
                 tqdm.write(f"\n{text}" if counts else text, file=sys.stdout, end="")
             counts[video.status] += 1
             _say_error(

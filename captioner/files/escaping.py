@@ -34,6 +34,22 @@ def without_steering(text: str) -> str:
     return _STEERING.sub(lambda found: f"\\u{ord(found[0]):04x}", text)
 
 
+# Letters that run from right to left (Unicode's blocks of them), the marks between them aside.
+_RIGHT_TO_LEFT = re.compile(
+    "[\u0590-\u08ff\ufb1d-\ufdff\ufe70-\ufefc\U00010800-\U00010fff\U0001e800-\U0001efff]"
+)
+
+
+def isolated(text: str) -> str:
+    """A field of a line for a terminal: `escaped`, and with Arabic or Hebrew in it on its own.
+
+    Marks that are not shown (U+2068 and U+2069, Unicode's UAX #9) keep a terminal from moving what
+    stands before and behind such a field to its other side.
+    """
+    text = escaped(text)
+    return f"\u2068{text}\u2069" if _RIGHT_TO_LEFT.search(text) else text
+
+
 # OWASP's "CSV Injection", full-width forms included.
 _FORMULA_STARTS = tuple("=+-@\t\r\n\uff1d\uff0b\uff0d\uff20")
 

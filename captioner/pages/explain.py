@@ -6,15 +6,15 @@ Drawn with Pillow, so that it needs nothing that captions do not.
 from __future__ import annotations
 
 import io
-import textwrap
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image, ImageDraw, ImageFont, features
 
 from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
@@ -23,6 +23,8 @@ from captioner.images.reading import read_image
 from captioner.model.attention import CaptionAttention, Window, attend, grid_window
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
+from captioner.pages.fonts import check_letters, font_for
+from captioner.text.scripts import is_right_to_left, wrap
 
 WIDTH = 1400  # pixels of the figure
 MARGIN, GAP = 40, 20
@@ -102,8 +104,10 @@ def save_figure(explanation: Explanation, path: Path) -> None:
     """Draw the figure and write it as PNG.
 
     Raises:
-        CaptionerError: it cannot be written.
+        CaptionerError: it cannot be written, or no font has the letters of the captions.
     """
+    for candidate in explanation.result.candidates:
+        check_letters(shown(candidate.text))
     data = io.BytesIO()
     draw_figure(explanation).save(data, "PNG", optimize=True)
     replace_bytes(path, [data.getvalue()])
@@ -171,19 +175,25 @@ def _draw_words(
     tile = explanation.image.copy()
     tile.thumbnail((TILE, TILE), Image.Resampling.LANCZOS)
     levels = None if attention.weights is None else attention.levels()
+    is_reversed = is_right_to_left(explanation.text)
     per_row = (WIDTH - 2 * MARGIN + GAP) // (TILE + GAP)
     height = (0 if levels is None else tile.height + 8) + 62
     for place, word in enumerate(attention.words):
         x = MARGIN + place % per_row * (TILE + GAP)
+        if is_reversed:
+            x = WIDTH - TILE - x
         top = y + place // per_row * (height + GAP)
         if levels is not None:
             cells = levels[place].reshape(explanation.grid_shape)
             canvas.paste(overlaid(tile, cells, explanation.window), (x, top))
             top += tile.height + 8
-        draw.text((x, top), shown(word), fill=INK, font=ImageFont.load_default(24))
         prob = attention.word_probs[place]
         known = "unknown" if prob is None else f"{prob:.0%}"
-        draw.text((x, top + 32), known, fill=QUIET, font=ImageFont.load_default(20))
+        edge, anchor = (x + TILE, "ra") if is_reversed else (x, "la")
+        font = font_for(shown(word), 24)
+        draw.text((edge, top), shown(word), fill=INK, font=font, anchor=anchor)
+        font = ImageFont.load_default(20)
+        draw.text((edge, top + 32), known, fill=QUIET, font=font, anchor=anchor)
     rows = -(-len(attention.words) // per_row)
     end = y + rows * (height + GAP)
     note = f"Then the sentence ends: {attention.end_prob:.0%}.  "
@@ -227,8 +237,17 @@ def _between(values: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np
 def _write(
     draw: ImageDraw.ImageDraw, at: tuple[int, int], text: str, size: int, colour: str, most: int
 ) -> int:
-    """Write text in lines of at most that many characters; returns where it ends."""
-    lines = "\n".join(textwrap.wrap(text, most, break_on_hyphens=False) or [""])
-    font = ImageFont.load_default(size)
-    draw.multiline_text(at, lines, fill=colour, font=font, spacing=6)
-    return int(draw.multiline_textbbox(at, lines, font=font, spacing=6)[3]) + 6
+    """Write text in lines of at most that many columns; returns where it ends.
+
+    A text from right to left begins at the right edge of the figure.
+    """
+    lines = "\n".join("".join(line).strip() for line in wrap(text, most))
+    font = font_for(lines, size)
+    how: dict[str, Any] = {"font": font, "spacing": 6}
+    if is_right_to_left(text):
+        at = (WIDTH - MARGIN, at[1])
+        how |= {"anchor": "ra", "align": "right"}
+        if features.check("raqm"):
+            how["direction"] = "rtl"
+    draw.multiline_text(at, lines, fill=colour, **how)
+    return int(draw.multiline_textbbox(at, lines, **how)[3]) + 6

@@ -21,10 +21,12 @@ from captioner.files.journal import journal_beside, sources_of
 from captioner.files.writing import cannot_read, replace_file
 from captioner.model.caption_model import CaptionModel
 from captioner.model.tags import UNSURE, unsure_below
+from captioner.pages.languages import page_languages
 from captioner.pages.render import render_page
 from captioner.pages.report_images import Look, ReportImage, ReportImages
 from captioner.pages.report_job import ReportJob, check_report, generator_of
 from captioner.pages.video_page import href
+from captioner.text.languages import DEFAULT_LANGUAGE, language_of
 from captioner.text.tokenizer import tokenize
 from captioner.version import __version__
 
@@ -79,7 +81,7 @@ def write_report(
     state = Path(os.path.realpath(job.captions))
     about, sources = sources_of(journal_beside(state))
     finder = _Finder(job, {} if job.images is not None else sources)
-    images = [_image_of(record, finder, model is not None) for record in records]
+    images = [_image_of(record, finder, model) for record in records]
     looks = []
     with ReportImages(job.folder, model, job.batch_size, job.workers) as reader:
         for look in reader.read(images):
@@ -139,8 +141,8 @@ def _record(path: Path, number: int, line: bytes) -> Record:
     return record
 
 
-def _words(record: Record) -> tuple[tuple[str, ...], bool]:
-    """The words of the caption, and whether the record itself lists them."""
+def _words(record: Record, model: CaptionModel | None = None) -> tuple[tuple[str, ...], bool]:
+    """The words of the caption as the model splits it, and whether the record itself lists them."""
     text = record.get("text")
     if text is None:
         return (), True
@@ -152,8 +154,13 @@ def _words(record: Record) -> tuple[tuple[str, ...], bool]:
                 return words, True
     except (KeyError, IndexError, TypeError, ValueError):
         pass  # made by others, or without candidates
-    words = tuple(tokenize(text))
+    words = tuple(tokenize(text) if model is None else model.tokenizer.tokenize(text))
     return words if len(words) <= MOST_WORDS else (), False
+
+
+def _is_in_language_of(model: CaptionModel, record: Record) -> bool:
+    """Whether the model has the words of a caption; one that names no language is English."""
+    return bool(record.get("language", DEFAULT_LANGUAGE) == model.language)
 
 
 # --- images ------------------------------------------------------------------------------
@@ -183,15 +190,16 @@ class _Finder:
         return (self.job.images or self.job.captions.parent).joinpath(*inside.parts)
 
 
-def _image_of(record: Record, finder: _Finder, with_words: bool) -> ReportImage:
+def _image_of(record: Record, finder: _Finder, model: CaptionModel | None) -> ReportImage:
     if record.get("error") is not None:
         return ReportImage(None, problem=str(record["error"]))
     path = finder.find(record["file_name"])
     if path is None:
         problem = "its name leads out of the folder of the images, or no file can have it"
         return ReportImage(None, problem=problem)
-    partial = record.get("partial") is True
-    return ReportImage(path, _words(record)[0] if with_words else (), partial=partial)
+    has_words = model is not None and _is_in_language_of(model, record)
+    words = _words(record, model)[0] if has_words else ()
+    return ReportImage(path, words, partial=record.get("partial") is True)
 
 
 # --- the page ------------------------------------------------------------------------------
@@ -206,14 +214,23 @@ def _notes(
     if model is None:
         return []
     notes = []
+    captioned = [record for record in records if record.get("text") is not None]
+    others = [record for record in captioned if not _is_in_language_of(model, record)]
     try:
         is_same: bool | None = about["model"]["sha256"] == model.sha256
     except (KeyError, TypeError):
         is_same = _is_same_by_words(records, looks)
-    if is_same is False:
+    if is_same is False and len(others) < len(captioned):
         notes.append(
             "Another model than that of this report made the captions: where words look, and the "
             "probabilities beside them, are those of the report's model."
+        )
+    if others:
+        language = others[0].get("language", DEFAULT_LANGUAGE)
+        notes.append(
+            f"{len(others):,} of the captions are in another language than the report's model "
+            f"({language_of(model.language).name}), which therefore cannot show where it looked: "
+            f"--language {shown(str(language))} chooses another."
         )
     if model.decoder.config.attention == "none":
         notes.append("The model has no attention: the page cannot show where it looked.")
@@ -311,6 +328,7 @@ def _page(
             "name": shown(job.captions.stem),
             "thumbnails": f"{quote(os.fsencode(job.folder.name))}/thumbnails/",
             "grid": None if model is None else list(model.encoder.grid_shape),
+            "languages": page_languages(records),
             "items": [_item(job, *each) for each in zip(records, images, looks, strict=True)],
         },
     )

@@ -18,6 +18,7 @@ from typing import Any
 from urllib.parse import quote
 
 from captioner.files.escaping import shown
+from captioner.pages.languages import page_languages
 from captioner.pages.render import render_page
 from captioner.version import __version__
 
@@ -59,6 +60,8 @@ def page_data(
         "version": __version__,
         "model": record["model"].get("sha256", "")[:12],
         "calibrated": record["model"].get("calibrated"),
+        "language": record["model"].get("language"),
+        "languages": page_languages([record["model"]]),
         **{key: record[key] for key in ("status", "error", "video", "shots")},
         "segments": [_without_frames(segment) for segment in record["segments"]],
         "tags": [

@@ -129,7 +129,7 @@ class TextCaptions(Captions):
             found = read_xmp(target)
             if found is None:
                 raise self._writer.foreign(target)
-            return replace(item, text=found[0], tags=found[1])
+            return replace(item, text=found.text, tags=found.tags)
         return replace(item, text=_read_text(target))
 
 

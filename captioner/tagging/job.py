@@ -98,6 +98,20 @@ class TagJob:
         if self.csv_bom and CsvTagWriter.format not in self.formats:
             raise ValueError(f"csv_bom: is for the format csv, not for {', '.join(self.formats)}")
 
+    def make_writers(self, model: CaptionModel) -> list[TagWriter]:
+        """Those of its formats; of subtitles in several languages, one for each."""
+        models = (model, *model.others)
+        return [
+            TAG_WRITERS[name](
+                min_confidence=self.min_confidence(each),
+                csv_bom=self.csv_bom,
+                language=each.language if model.others else None,
+                is_first=each is model,
+            )
+            for name in self.formats
+            for each in (models if TAG_WRITERS[name].has_language else (model,))
+        ]
+
     def min_confidence(self, model: CaptionModel) -> float:
         """Of captions as subtitles, in [0, 1]."""
         if self.min_caption_confidence is None:
@@ -142,7 +156,7 @@ def run_tag_job(
     """
     about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
     with _locked(job.output_dir):
-        output = _Output(job, about, files, job.min_confidence(model))
+        output = _Output(job, about, files, job.make_writers(model))
         with output.ledger:
             try:
                 yield from _tag(job, model, files, output, on_progress)
@@ -203,20 +217,17 @@ class _Output:
         job: TagJob,
         about: Mapping[str, Any],
         files: Sequence[SourceFile],
-        min_confidence: float,
+        writers: Sequence[TagWriter],
     ) -> None:
         self._folder = job.output_dir
         self._about = about
-        self._writers = [
-            TAG_WRITERS[name](min_confidence=min_confidence, csv_bom=job.csv_bom)
-            for name in job.formats
-        ]
+        self._writers = writers
         pages = TagPages(job.output_dir)
         # An index that an earlier run made is kept true, whatever this one writes.
         self._pages = pages if HtmlTagWriter.format in job.formats or pages.has_index() else None
         if HtmlTagWriter.format in job.formats:
             pages.check(job.overwrite)
-        self.ledger = _claim(job, about, files)
+        self.ledger = _claim(job, about, files, writers)
 
     def why_not(self, file: SourceFile) -> Failed | None:
         """Why a video's files cannot be written, whatever is in it: a name is too long."""
@@ -311,7 +322,12 @@ def _locked(output_dir: Path) -> Generator[None, None, None]:
         yield
 
 
-def _claim(job: TagJob, about: Mapping[str, Any], files: Iterable[SourceFile]) -> Ledger:
+def _claim(
+    job: TagJob,
+    about: Mapping[str, Any],
+    files: Iterable[SourceFile],
+    writers: Sequence[TagWriter],
+) -> Ledger:
     """Make the folder this job's, or see that it is.
 
     Raises:
@@ -322,19 +338,19 @@ def _claim(job: TagJob, about: Mapping[str, Any], files: Iterable[SourceFile]) -
         ledger = Ledger.find(job.output_dir, about)
         if ledger is not None:
             return ledger
-        _check_free(job, files)
+        _check_free(job, files, writers)
     return Ledger.create(job.output_dir, about)
 
 
-def _check_free(job: TagJob, files: Iterable[SourceFile]) -> None:
+def _check_free(job: TagJob, files: Iterable[SourceFile], writers: Sequence[TagWriter]) -> None:
     if (job.output_dir / LINES).exists():
         raise CaptionerError(
             f"{job.output_dir / LINES} is there, but no {STATE} that says how it was made; "
             "choose another --output-dir, or replace it with --overwrite"
         )
     for file in files:
-        for name in job.formats:
-            target = _target(file, TAG_WRITERS[name](), job.output_dir)
+        for writer in writers:
+            target = _target(file, writer, job.output_dir)
             if why_no_name(target) is None and target.exists():
                 raise CaptionerError(
                     f"{target} exists, and no run of `captioner tag` has made it; choose another "

@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+NOTHING: Mapping[str, Any] = {"text": None, "confidence": 0.0}
+
 
 @dataclass(frozen=True)
 class Passage:
@@ -24,15 +26,19 @@ class Passage:
     confidence: float
 
 
-def passages(segments: Iterable[Mapping[str, Any]]) -> list[Passage]:
+def passages(segments: Iterable[Mapping[str, Any]], language: str | None = None) -> list[Passage]:
     """Join segments that follow each other without a gap and have the same caption.
 
     Args:
         segments: of a record, in the order of time.
+        language: one of the other languages of the record; None for its first one.
     """
     found: list[Passage] = []
     for segment in segments:
-        new = Passage(segment["start"], segment["end"], segment["text"], segment["confidence"])
+        said = segment
+        if language is not None:
+            said = segment.get("other_languages", {}).get(language, NOTHING)
+        new = Passage(segment["start"], segment["end"], said["text"], said["confidence"])
         if found and found[-1].text == new.text and found[-1].end_s == new.start_s:
             new = _joined(found.pop(), new)
         found.append(new)

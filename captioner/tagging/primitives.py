@@ -36,10 +36,15 @@ def frame_dict(frame: CaptionedFrame) -> dict[str, Any]:
 
 def segment_dict(segment: Segment) -> dict[str, Any]:
     """A segment with its caption and its tags."""
+    others = {
+        language: {"text": each.text, "confidence": round(each.confidence, 4)}
+        for language, each in segment.others.items()
+    }
     return {
         **interval(segment),
         "shot": segment.shot,
         **_caption_dict(segment),
+        **({"other_languages": others} if others else {}),
         "agreement": round(segment.agreement, 4),
         "frames": list(segment.frames),
         "tags": [tag.to_dict() for tag in segment.tags],

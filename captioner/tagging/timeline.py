@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 from captioner.model.tags import Tag
 from captioner.tagging.options import TagOptions
@@ -26,6 +26,21 @@ class Shot:
 
     start_s: float
     end_s: float
+
+
+@dataclass(frozen=True)
+class OtherCaption:
+    """A caption in another language than the first.
+
+    Attributes:
+        text: the caption.
+        words: its words, as the model said them.
+        confidence: of the caption, in [0, 1].
+    """
+
+    text: str
+    words: tuple[str, ...]
+    confidence: float
 
 
 @dataclass(frozen=True)
@@ -45,6 +60,8 @@ class CaptionedFrame:
             without a caption.
         tags: what the frame shows, surest first.
         until_s: when the next frame of the video is shown, in seconds; None if that is not known.
+        others: language -> caption, of the other languages that were asked for; empty where there
+            is no caption.
     """
 
     time_s: float
@@ -57,6 +74,7 @@ class CaptionedFrame:
     avg_logprob: float | None
     tags: tuple[Tag, ...]
     until_s: float | None = None
+    others: Mapping[str, OtherCaption] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -75,6 +93,7 @@ class Segment:
             a segment of one frame.
         frames: positions of its frames in the list of all frames.
         tags: with the mean of their confidence over the time of the segment.
+        others: language -> caption, chosen in the same way in each of the other languages.
     """
 
     start_s: float
@@ -86,6 +105,7 @@ class Segment:
     agreement: float
     frames: tuple[int, ...]
     tags: tuple[Tag, ...]
+    others: Mapping[str, OtherCaption] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -251,6 +271,7 @@ def _segment(
         agreement=agreement,
         frames=tuple(positions),
         tags=tuple(kept[: options.max_tags]),
+        others={language: choose_other(own, language) for language in chosen.others},
     )
 
 
@@ -288,6 +309,24 @@ def choose_caption(
         if frame.confidence * agreement > best_score:
             best, best_score, best_agreement = frame, frame.confidence * agreement, agreement
     return best, best_agreement
+
+
+def choose_other(frames: Sequence[CaptionedFrame], language: str) -> OtherCaption:
+    """The caption in another language that agrees most with the other frames' ones in it.
+
+    As `choose_caption`, with all words counting the same.
+
+    Args:
+        frames: of one segment.
+        language: that all of them have a caption in.
+    """
+    captions = [frame.others[language] for frame in frames]
+    said = [
+        replace(frame, text=each.text, words=each.words, confidence=each.confidence)
+        for frame, each in zip(frames, captions, strict=True)
+    ]
+    chosen, _ = choose_caption(said, None)
+    return OtherCaption(chosen.text or "", chosen.words, chosen.confidence)
 
 
 def _vector(words: Iterable[str], lexicon: Lexicon | None) -> Mapping[str, float]:

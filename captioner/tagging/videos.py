@@ -36,7 +36,14 @@ from captioner.model.tags import Tag, tags_of
 from captioner.networks.features import ImageFeatures
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.primitives import frame_dict, interval, segment_dict, video_tag_dict
-from captioner.tagging.timeline import CaptionedFrame, Segment, Shot, VideoTag, build_timeline
+from captioner.tagging.timeline import (
+    CaptionedFrame,
+    OtherCaption,
+    Segment,
+    Shot,
+    VideoTag,
+    build_timeline,
+)
 from captioner.video.events import ChosenFrame, Ended, Event, Failed, Opened
 from captioner.video.finding import find_videos
 from captioner.video.frames import VideoError, VideoInfo
@@ -287,6 +294,13 @@ def _unit(features: ImageFeatures) -> np.ndarray[Any, Any]:
     return unit
 
 
+def _others(result: CaptionResult) -> dict[str, OtherCaption]:
+    return {
+        language: OtherCaption(each.text, each.candidates[0].words, each.confidence)
+        for language, each in result.other_languages.items()
+    }
+
+
 class _OpenVideo:
     """A video between its first event and its last caption."""
 
@@ -356,6 +370,7 @@ class _OpenVideo:
             avg_logprob=None if blank else best.log_prob / len(best.word_probs),
             tags=() if blank else tags,
             until_s=image.until_s,
+            others={} if blank else _others(result),
         )
 
     def _starts_segment(self, shot: int, look: np.ndarray[Any, Any]) -> bool:

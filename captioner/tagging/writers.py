@@ -13,12 +13,14 @@ import io
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 from captioner.files.escaping import escaped, safe_cell
 from captioner.tagging.passages import passages
 from captioner.tagging.subtitles import make_cues
+from captioner.text.languages import language_of
+from captioner.text.scripts import is_right_to_left, with_direction_marks
 
 Record = Mapping[str, Any]
 
@@ -30,19 +32,31 @@ class TagWriter(ABC):
         format: its name, as in ``--format``.
         suffix: of its files.
         summary: one line for the help.
+        has_language: whether a file is in one language, so that each has its own.
     """
 
     format: ClassVar[str]
-    suffix: ClassVar[str]
+    suffix: str
     summary: ClassVar[str]
+    has_language: ClassVar[bool] = False
 
-    def __init__(self, *, min_confidence: float = 0.0, csv_bom: bool = False) -> None:
+    def __init__(
+        self,
+        *,
+        min_confidence: float = 0.0,
+        csv_bom: bool = False,
+        language: str | None = None,
+        is_first: bool = True,
+    ) -> None:
         """Take the options of all formats, so that the caller need not distinguish them.
 
         Args:
             min_confidence: captions that are less sure than this, in [0, 1], get no subtitle, and
                 none over the video on a page. Everything else shows them all.
             csv_bom: whether CSV begins with a byte order mark.
+            language: of the file, where there are several: its name has it before its suffix, as
+                players know it.
+            is_first: whether that is the first language of the records.
 
         Raises:
             ValueError: min_confidence is out of range.
@@ -51,6 +65,9 @@ class TagWriter(ABC):
             raise ValueError(f"min_confidence={min_confidence!r}: give a number from 0 to 1")
         self.min_confidence = min_confidence
         self.csv_bom = csv_bom
+        self.other = None if is_first else language
+        if language is not None and self.has_language:
+            self.suffix = f".{language}{self.suffix}"
 
     @abstractmethod
     def text(self, record: Record) -> str:
@@ -78,6 +95,8 @@ class JsonTagWriter(TagWriter):
 class _SubtitleWriter(TagWriter):
     """A cue for each caption; see `make_cues`."""
 
+    has_language = True
+
     @abstractmethod
     def _escape(self, line: str) -> str:
         """A line of text as the format has to spell it.
@@ -90,11 +109,16 @@ class _SubtitleWriter(TagWriter):
         import pysubs2
 
         subtitles = pysubs2.SSAFile()
-        for cue in make_cues(record["segments"], self.min_confidence):
-            text = r"\N".join(self._escape(line) for line in cue.lines)
+        for cue in make_cues(record["segments"], self.min_confidence, self.other):
+            text = r"\N".join(map(self._escape, _in_order(cue.lines)))
             subtitles.append(pysubs2.SSAEvent(start=cue.start_ms, end=cue.end_ms, text=text))
         # Without keep_ssa_tags it would take what stands in braces for formatting, and drop it.
         return re.sub(r"\n+\Z", "\n", subtitles.to_string(self.format, keep_ssa_tags=True))
+
+
+def _in_order(lines: Sequence[str]) -> Sequence[str]:
+    is_marked = is_right_to_left(" ".join(lines))
+    return [with_direction_marks(line) for line in lines] if is_marked else lines
 
 
 class SrtTagWriter(_SubtitleWriter):
@@ -173,8 +197,15 @@ class TextTagWriter(TagWriter):
 
     def text(self, record: Record) -> str:
         """The summary; names and captions cannot break its lines."""
-        parts = [_about_video(record), _tag_lines(record["tags"])]
-        parts.append(_segment_lines(record["segments"]))
+        return self.shown(record, escaped)
+
+    def shown(self, record: Record, safe: Callable[[str], str]) -> str:
+        """The summary, with names and captions as ``safe`` shows them."""
+        parts = [_about_video(record, safe), _tag_lines(record["tags"], safe)]
+        parts.append(_segment_lines(record["segments"], safe))
+        for language in record.get("model", {}).get("other_languages", ()):
+            heading = f"In {language_of(language).name}:"
+            parts.append([heading, *_segment_lines(record["segments"], safe, language)[1:]])
         return "\n\n".join("\n".join(lines) for lines in parts) + "\n"
 
 
@@ -224,30 +255,34 @@ def summary_line(record: Record) -> dict[str, Any]:
 # --- the summary ---------------------------------------------------------------------------
 
 
-def _about_video(record: Record) -> list[str]:
+def _about_video(record: Record, safe: Callable[[str], str]) -> list[str]:
     video, error = record["video"], record["error"]
     hours, seconds = divmod(round(video["duration_s"]), 3600)
     about = f"{hours}:{seconds // 60:02}:{seconds % 60:02}"
     if video["width"] is not None:
         about += f", {video['width']}x{video['height']}"
     reason = "" if error is None else f" ({escaped(error['message'])})"
-    return [escaped(video["file_name"]), about, f"Status: {record['status']}{reason}"]
+    return [safe(video["file_name"]), about, f"Status: {record['status']}{reason}"]
 
 
-def _tag_lines(tags: Iterable[Mapping[str, Any]]) -> list[str]:
-    lines = [f"{tag['coverage']:4.0%}  {escaped(tag['name'])} ({tag['type']})" for tag in tags]
+def _tag_lines(tags: Iterable[Mapping[str, Any]], safe: Callable[[str], str]) -> list[str]:
+    lines = [f"{tag['coverage']:4.0%}  {safe(tag['name'])} ({tag['type']})" for tag in tags]
     return ["Tags, each with its share of the time:", *lines] if lines else ["No tags."]
 
 
-def _segment_lines(segments: Iterable[Mapping[str, Any]]) -> list[str]:
+def _segment_lines(
+    segments: Iterable[Mapping[str, Any]],
+    safe: Callable[[str], str],
+    language: str | None = None,
+) -> list[str]:
     rows = [
         (
             f"{_clock(passage.start_s)}-{_clock(passage.end_s)}",
             "      nothing to see"
             if passage.text is None
-            else f"{passage.confidence:4.0%}  {escaped(passage.text)}",
+            else f"{passage.confidence:4.0%}  {safe(passage.text)}",
         )
-        for passage in passages(segments)
+        for passage in passages(segments, language)
     ]
     width = max((len(when) for when, _ in rows), default=0)
     lines = [f"{when:>{width}} {what}" for when, what in rows]

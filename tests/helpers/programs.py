@@ -7,6 +7,7 @@ import shutil
 import sys
 
 import pytest
+from PIL import ImageFont
 
 
 def missing(what: str) -> None:
@@ -23,6 +24,15 @@ def program(*names: str) -> str:
         missing(names[0])
     assert found is not None
     return found
+
+
+def fonts() -> None:
+    """Need fonts with Chinese and Arabic letters."""
+    for name in ("NotoSansCJK-Regular.ttc", "NotoSansArabic-Regular.ttf"):
+        try:
+            ImageFont.truetype(name, 20)
+        except OSError:
+            missing(name)
 
 
 @pytest.fixture

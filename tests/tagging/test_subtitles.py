@@ -14,7 +14,13 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from captioner.tagging.passages import passages
-from captioner.tagging.subtitles import LINE_LENGTH, LONGEST_CUE_MS, make_cues
+from captioner.tagging.subtitles import (
+    LINE_LENGTH,
+    LONGEST_CUE_MS,
+    WIDE_LINE_LENGTH,
+    make_cues,
+)
+from captioner.text.scripts import display_width, is_wide
 from helpers.tag_records import (
     NOTE,
     UNTAGGED,
@@ -108,7 +114,47 @@ def test_lines_are_balanced_and_no_word_stands_alone() -> None:
     ]
     assert cues(segment(0, 1, "x" * 30 + " " + "y" * 30)) == [(0, 1000, "x" * 30 + "|" + "y" * 30)]
     assert cues(segment(0, 1, "x" * 42)) == [(0, 1000, "x" * 42)]
-    assert cues(segment(0, 1, "猫" * 50)) == [(0, 1000, "猫" * 42 + "|" + "猫" * 8)]
+
+
+def test_lines_in_other_scripts() -> None:
+    # Chinese has no blanks: 16 characters are a line, and closing marks stay with what they close.
+    assert cues(segment(0, 1, "一只棕色的狗叼着一个红色的球")) == [
+        (0, 1000, "一只棕色的狗叼着一个红色的球")
+    ]
+    assert cues(segment(0, 1, "一个穿着红色衬衫的男人骑着自行车，在泥土路上")) == [
+        (0, 1000, "一个穿着红色衬衫的男人|骑着自行车，在泥土路上")
+    ]
+    assert cues(segment(0, 1, "猫" * 31 + "。")) == [(0, 1000, "猫" * 16 + "|" + "猫" * 15 + "。")]
+    assert cues(segment(0, 9, "猫" * 40)) == [
+        (0, 6300, "猫" * 14 + "|" + "猫" * 14),
+        (6300, 9000, "猫" * 12),
+    ]
+    # Marks above Arabic letters take no room.
+    arabic = "كَلْبٌ بُنِّيٌّ يَرْكُضُ عَلَى العُشْبِ الأَخْضَرِ"
+    assert (len(arabic), cues(segment(0, 1, arabic))) == (50, [(0, 1000, arabic)])
+    german = "ein Geländewagen fährt an einer Straßenbahnhaltestelle vorbei"
+    assert cues(segment(0, 1, german)) == [
+        (0, 1000, "ein Geländewagen fährt an einer|Straßenbahnhaltestelle vorbei")
+    ]
+
+
+def test_lines_from_right_to_left_keep_their_order_in_players() -> None:
+    # U+200F keeps a full stop at the left end, and a line that starts with a Latin word in order.
+    segments = [
+        segment(0, 1, "كلب يركض"),
+        segment(1, 2, "كلب يركض في الحديقة."),
+        segment(2, 3, "BMX دراجة"),
+        segment(3, 4, "ein Hund (כלב)."),
+    ]
+    assert text_of("srt", record(segments=segments)) == (
+        "1\n00:00:00,000 --> 00:00:01,000\nكلب يركض\n"
+        "\n2\n00:00:01,000 --> 00:00:02,000\nكلب يركض في الحديقة.\u200f\n"
+        "\n3\n00:00:02,000 --> 00:00:03,000\n\u200fBMX دراجة\n"
+        "\n4\n00:00:03,000 --> 00:00:04,000\nein Hund (כלב).\n"
+    )
+    assert text_of("vtt", record(segments=segments[1:2])).endswith(
+        "00:00:01.000 --> 00:00:02.000\nكلب يركض في الحديقة.\u200f\n"
+    )
 
 
 def test_no_cue_of_no_length_or_later_than_srt_can_say() -> None:
@@ -197,6 +243,10 @@ WORDS = st.sampled_from([*ODD, "a", "dog", "rides"]) | st.text(CHARACTERS, max_s
 TEXTS = st.lists(WORDS, max_size=24).map(" ".join)
 
 
+def has_wide(text: str) -> bool:
+    return any(unicodedata.east_asian_width(each) in "WF" for each in text)
+
+
 @st.composite
 def segment_lists(draw: st.DrawFn) -> list[dict[str, Any]]:
     """Segments that follow each other, some without a gap, some of no length."""
@@ -219,12 +269,14 @@ def test_the_rules_of_cues(segments: list[dict[str, Any]]) -> None:
             assert before_ms <= cue.start_ms < cue.end_ms <= cue.start_ms + LONGEST_CUE_MS
             before_ms = cue.end_ms
             assert 1 <= len(cue.lines) <= 2
-            assert all(0 < len(line) <= LINE_LENGTH for line in cue.lines)
+            most = WIDE_LINE_LENGTH if is_wide(each["text"]) else LINE_LENGTH
+            assert all(line and display_width(line) <= most for line in cue.lines)
             assert all(line == " ".join(line.split()) for line in cue.lines)
-            if len(cue.lines) == 2 and " " not in cue.lines[1]:
+            if len(cue.lines) == 2 and not has_wide(each["text"]) and " " not in cue.lines[1]:
                 # One word less above does not fit below.
                 *_, last = cue.lines[0].split(" ")
-                assert " " not in cue.lines[0] or len(f"{last} {cue.lines[1]}") > LINE_LENGTH
+                below = display_width(f"{last} {cue.lines[1]}")
+                assert " " not in cue.lines[0] or below > LINE_LENGTH
         if found:
             assert found[0].start_ms >= round(1000 * each["start"])
             assert found[-1].end_ms <= round(1000 * each["end"])
@@ -236,7 +288,8 @@ def test_all_words_are_shown_in_their_order(text: str) -> None:
     shown = [line for cue in make_cues([segment(0, 100, text)]) for line in cue.lines]
     wanted = re.sub("[\x00-\x1f\x7f-\x9f\ud800-\udfff]", "\ufffd", " ".join(text.split()))
     # Only words too long for a line are broken.
-    if all(len(word) <= LINE_LENGTH for word in wanted.split()):
+    is_whole = all(display_width(word) <= LINE_LENGTH for word in wanted.split())
+    if is_whole and not has_wide(text):
         assert " ".join(shown) == wanted
     assert "".join(shown).replace(" ", "") == wanted.replace(" ", "")
 

@@ -58,6 +58,18 @@ const page = (() => {
     return true;
   }
 
+  /* How a text is written, as properties of its element. Of a language that is not known, the
+     letters say the direction. */
+  function written(language) {
+    if (!language) return {dir: "auto"};
+    const known = data && data.languages ? data.languages[language] : null;
+    return {lang: language, dir: known ? known.direction : "auto"};
+  }
+  const nameOf = (language) => {
+    const known = data && data.languages ? data.languages[language] : null;
+    return known ? known.name : language;
+  };
+
   const percent = (share) => `${Math.round(100 * share)}%`;
 
   const root = document.documentElement, button = document.getElementById("theme");
@@ -76,5 +88,5 @@ const page = (() => {
     remember("captioner.theme", theme);
   });
 
-  return {data, make, say, download, copy, percent, recall, remember};
+  return {data, make, written, nameOf, say, download, copy, percent, recall, remember};
 })();

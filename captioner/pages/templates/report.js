@@ -1,6 +1,6 @@
 /* The report: find images, look at words, correct captions. `page` is in base.js. */
 (() => {
-  const {data, make, say, download, copy, percent, recall, remember} = page;
+  const {data, make, written, nameOf, say, download, copy, percent, recall, remember} = page;
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en");
   const byName = new Intl.Collator(undefined, {numeric: true}).compare;
@@ -19,6 +19,13 @@
     return at >= 0 && at < words.length / 2;
   }
 
+  /* The captions in other languages: of each its language, its text and how sure it is. */
+  function versionsOf(given) {
+    return Object.entries(given && typeof given === "object" ? given : {})
+      .filter(([, each]) => each && typeof each.text === "string")
+      .map(([language, each]) => ({language, text: each.text, sure: share(each.confidence)}));
+  }
+
   function itemOf(given, place) {
     const record = given.record;
     const candidates = list(record.candidates).filter((c) => c && typeof c.text === "string");
@@ -29,6 +36,8 @@
       place, record, around: given.around_text || null,
       name: record.file_name,
       text: typeof record.text === "string" ? record.text : null,
+      language: typeof record.language === "string" ? record.language : null,
+      versions: versionsOf(record.other_languages),
       sure: share(record.confidence),
       calibrated: record.calibrated !== false,
       error: typeof record.error === "string" ? record.error : null,
@@ -101,7 +110,8 @@
   $("unsure-field").hidden = !items.some(isUnsure);
 
   function hay(item) {
-    item.hay ??= [textOf(item) || "", item.name, item.error || "", ...item.tags.map((t) => t.name)]
+    item.hay ??= [textOf(item) || "", item.name, item.error || "", ...item.tags.map((t) => t.name),
+      ...item.versions.map((each) => each.text)]
       .join("\n").toLowerCase();
     return item.hay;
   }
@@ -250,6 +260,7 @@
   /* The caption as it is written, each word of it a button where something is known of it. */
   function captionOf(item, box) {
     const text = textOf(item), line = make("p", {className: "caption"});
+    if (text !== null) Object.assign(line, written(item.language));
     if (text === null) {
       line.append(item.error === null
         ? make("span", {className: "none"}, "not sure enough for a caption")
@@ -317,12 +328,15 @@
     caption.id = id;
     const others = make("ol", {className: "others", "aria-label": "Other captions"});
     const different = item.others.filter((each) => differs(textOf(item), each.text));
+    for (const each of item.versions) {
+      others.append(make("li", null, make("q", {title: each.text, ...written(each.language)}, each.text)));
+    }
     for (const each of different.slice(0, 2)) {
-      others.append(make("li", null, make("q", {title: each.text}, each.text)));
+      others.append(make("li", null, make("q", {title: each.text, ...written(item.language)}, each.text)));
     }
     const body = make("div", {className: "body"},
       make("p", {className: "name", title: item.name}, item.name), caption, meterOf(item),
-      item.tags.length ? tagsOf(item) : null, different.length ? others : null);
+      item.tags.length ? tagsOf(item) : null, others.childElementCount ? others : null);
     const actions = make("div", {className: "actions"},
       button("Details", () => openDetails(item)));
     if (item.error === null) {
@@ -373,7 +387,9 @@
   function startEdit(item, host) {
     const line = host.querySelector(".caption");
     if (item.error !== null || !line || host.querySelector("textarea")) return;
-    const field = make("textarea", {value: textOf(item) || "", "aria-label": "Caption"});
+    const field = make("textarea", {
+      value: textOf(item) || "", "aria-label": "Caption", ...written(item.language),
+    });
     const box = make("div", {className: "editor"}, field,
       make("small", null, "Enter keeps it, Esc does not"));
     let over = false;
@@ -473,7 +489,7 @@
   let opened = null;
 
   function wordsOf(item, box, note) {
-    const line = make("ul", {className: "words"});
+    const line = make("ul", {className: "words", ...written(item.language)});
     item.words.forEach((word, place) => {
       const sure = item.probs[place];
       const part = button(word, () => {
@@ -495,20 +511,31 @@
     const note = make("figcaption", {"aria-live": "polite"}, item.levels && !changed
       ? "Choose a word to see where the captioner looked when it said it." : "");
     const caption = make("p", {className: "caption"});
-    if (textOf(item) !== null) caption.append(textOf(item));
-    else caption.append(captionOf(item, box).firstChild);
+    if (textOf(item) !== null) {
+      Object.assign(caption, written(item.language));
+      caption.append(textOf(item));
+    } else caption.append(captionOf(item, box).firstChild);
     const part = (title, ...inner) => make("section", null, make("h3", null, title), ...inner);
     const right = make("div", null,
       make("section", null, caption, meterOf(item)),
-      changed && item.text !== null ? part("It was", make("p", null, item.text),
+      changed && item.text !== null ? part("It was", make("p", written(item.language), item.text),
         button("Take it back", () => edit(item, item.text))) : null,
       item.words.length && !changed ? part("Word by word", wordsOf(item, box, note)) : null,
       item.tags.length ? part("Tags", tagsOf(item)) : null);
     for (const each of right.querySelectorAll(".tag")) each.tabIndex = 0;
+    if (item.versions.length) {
+      const versions = make("dl", {className: "versions"});
+      for (const each of item.versions) {
+        versions.append(make("dt", null, nameOf(each.language),
+          each.sure === null ? null : ` ${percent(each.sure)}`),
+        make("dd", written(each.language), each.text));
+      }
+      right.append(part("In other languages", versions));
+    }
     if (item.others.length) {
       const others = make("ol", {className: "others"});
       for (const each of item.others) {
-        others.append(make("li", null, make("q", null, each.text),
+        others.append(make("li", null, make("q", written(item.language), each.text),
           /* Not how sure it is of the whole: that is measured for the best caption only. */
           each.perWord === null ? null : make("span", {title: "mean probability of its words"},
             `${percent(each.perWord)} a word`),
@@ -555,7 +582,9 @@
     event.preventDefault();
     const words = [...details.querySelectorAll(".words button")];
     const at = words.indexOf(document.activeElement);
-    if (event.key.startsWith("Arrow") && at >= 0) words[at + steps]?.focus();
+    /* The next word is on the left where a language is written from right to left. */
+    const forward = at >= 0 && getComputedStyle(words[at]).direction === "rtl" ? -steps : steps;
+    if (event.key.startsWith("Arrow") && at >= 0) words[at + forward]?.focus();
     else step(steps);
   });
 
@@ -612,8 +641,17 @@
     say(`${number.format(items.length)} records saved`);
   });
   $("save-csv").addEventListener("click", () => {
-    const names = ["file_name", "text", "confidence", "error"];
-    const row = (item) => names.map((name) => cell(corrected(item)[name])).join(",");
+    const others = [...new Set(items.flatMap((item) => item.versions.map((each) => each.language)))];
+    const names = ["file_name", ...(items.some((item) => item.language) ? ["language"] : []), "text",
+      "confidence", ...others.flatMap((each) => [`text_${each}`, `confidence_${each}`]), "error"];
+    function row(item) {
+      const values = {...corrected(item)};
+      for (const each of item.versions) {
+        values[`text_${each.language}`] = each.text;
+        values[`confidence_${each.language}`] = each.sure;
+      }
+      return names.map((name) => cell(values[name])).join(",");
+    }
     const lines = [names.join(","), ...items.map(row)].map((line) => `${line}\r\n`);
     download(`${data.name}-corrected.csv`, valid(lines.join("")), "text/csv");
     say(`${number.format(items.length)} rows saved`);

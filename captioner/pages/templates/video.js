@@ -1,11 +1,19 @@
 /* A video: player, timeline, transcript. `page` is in base.js. */
 (() => {
-  const {data, make, say, copy, percent, recall, remember} = page;
+  const {data, make, written, nameOf, say, copy, percent, recall, remember} = page;
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en");
   const video = $("video"), rows = $("rows"), lanes = $("lanes"), search = $("search");
 
-  const segments = data.segments.map((each, place) => ({...each, place}));
+  /* The page is in one language at a time, which its address says: choosing another loads it again. */
+  const asked = new URLSearchParams(location.hash.slice(1));
+  const known = Object.keys(data.languages || {});
+  const language = known.includes(asked.get("lang")) ? asked.get("lang") : data.language || null;
+  function inLanguage(segment) {
+    const other = language === data.language ? null : (segment.other_languages || {})[language];
+    return other ? {...segment, ...other} : segment;
+  }
+  const segments = data.segments.map((each, place) => ({...inLanguage(each), place}));
   /* Neighbours with one caption share a line of the transcript, whatever cuts are between them. */
   const passages = [];
   for (const each of segments) {
@@ -36,6 +44,7 @@
   const floor = data.unsure_below || 0;
   const isUnsure = (part) => part.text !== null && part.confidence < floor;
   const said = (part) => (part.text === null ? "Nothing to see" : part.text);
+  const saidIn = (part) => (part.text === null ? {} : written(language));
   const kindOf = (part) => (part.text === null ? "nothing" : isUnsure(part) ? "unsure" : "");
   const range = (part) => `${clock(part.start)} to ${clock(part.end)}`;
   const meaning = data.calibrated === false ? " (not calibrated)" : "";
@@ -92,7 +101,7 @@
   });
 
   /* A <track> out of a file would be refused: this one is made of the data. */
-  const track = video.addTextTrack("captions", "What it shows", "en");
+  const track = video.addTextTrack("captions", "What it shows", language || "en");
   const cueText = (text) => text.replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
   for (const each of passages) {
     const isSaid = each.text !== null && !isUnsure(each);
@@ -168,7 +177,7 @@
       title: `${range(each)}${aside(each)}\n${said(each)}`,
       "aria-label": `${range(each)}: ${said(each)}`,
     }, imageOf(each), make("span", {className: "what", "aria-hidden": "true"},
-      make("span", null, said(each)))), each);
+      make("span", saidIn(each), said(each)))), each);
     each.block.addEventListener("click", () => seek(each.start));
     blocks.append(each.block);
   }
@@ -306,7 +315,7 @@
     return [...parts, text.slice(at)];
   }
   function rowOf(segment) {
-    segment.what = make("span", {className: "what"}, said(segment));
+    segment.what = make("span", {className: "what", ...saidIn(segment)}, said(segment));
     segment.named = make("span", {className: "tags"}, segment.tags.map((tag) => tag.name).join(", "));
     const row = make("button", {type: "button", className: "row", tabIndex: -1},
       make("span", {className: "thumb"}, imageOf(segment)),
@@ -439,6 +448,8 @@
       current = next;
       if (current) mark(current, true);
       $("now-text").textContent = current ? said(current) : "";
+      $("now-text").removeAttribute("lang");
+      Object.assign($("now-text"), {dir: ""}, current ? saidIn(current) : {});
       $("now-text").className = current ? kindOf(current.passage) : "";
       if (performance.now() > followed) follow();
     }
@@ -505,6 +516,16 @@
     action();
   });
 
+  for (const each of known) {
+    const option = new Option(nameOf(each), each, false, each === language);
+    $("language").append(Object.assign(option, written(each)));
+  }
+  $("language-field").hidden = known.length < 2;
+  $("language").addEventListener("change", () => {
+    location.hash = `t=${now.toFixed(3)}&lang=${$("language").value}`;
+    location.reload();
+  });
+
   filter();
   draw();
   /* So many segments that none could be hit: about two dozen of them in sight. */
@@ -512,6 +533,6 @@
   update();
   if (data.src) video.src = data.src;
   else trouble("This page does not know where the video is.");
-  const wanted = /^#t=(\d+(?:\.\d+)?)$/.exec(location.hash);
-  if (wanted) seek(Number(wanted[1]));
+  const wanted = /^\d+(?:\.\d+)?$/.exec(asked.get("t") || "");
+  if (wanted) seek(Number(wanted[0]));
 })();
