@@ -82,6 +82,7 @@ def test_everything_by_keyboard_and_saved_at_once(server: Server, open_page: Ope
         "3 of 6 reviewed · 1 accepted · 1 corrected · 1 rejected"
     )
     assert page.locator(".mark").all_text_contents() == ["accepted", "corrected", "rejected"]
+    assert page.locator(".row del").all_text_contents() == [start["c über.png"]]
     keys(page, "e")
     page.keyboard.type(" and what is not kept")
     keys(page, "Escape", "u")
