@@ -105,7 +105,7 @@ def test_a_document_is_followed_and_what_is_false_is_counted(
         (tmp_path / name).mkdir()
     (tmp_path / "README.md").write_text(
         "```\n$ python -c 'print(1,   2)'\n1  2\n$ python -c 'print(3)'\n4\n```\n"
-        "```bash\ncd photos\npython -c 'open(\"a\", \"w\")'\ncd ../nowhere\n```\n"
+        '```bash\ncd photos\npython -c \'open("a", "w")\'\ncd ../nowhere\n```\n'
         "```bash\npython -c 'open(\"photos/a\")'\npython -m pytest\n"
         "python -c 'import time; time.sleep(60)'\n```\n"
     )

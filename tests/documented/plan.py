@@ -48,6 +48,7 @@ BEFORE: Mapping[str, tuple[str, ...]] = {
         "captioner caption photos/ --output captions.csv",
         "captioner caption photos/ --format txt",
     ),
+    "docs/training.md": ("captioner caption photos/ --output photos/metadata.jsonl",),
 }
 """Document -> what its reader has run before, as another document or its text says."""
 

@@ -131,7 +131,7 @@ class Reader:
             try:
                 if first.startswith(REVIEW):
                     _accept_all(first.removeprefix(REVIEW).split()[0])
-                process.send_signal(signal.SIGINT)
+                    process.send_signal(signal.SIGINT)
                 rest = process.communicate(timeout=self._limit_s)[1]
             except BaseException:
                 process.kill()

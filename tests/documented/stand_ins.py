@@ -25,10 +25,10 @@ def lay_out(root: Path) -> None:
     examples = sorted((root / "data" / "examples").glob("*.jpg"))
     for name in ("dog.jpg", "new/one.jpg", "more/one.jpg", "others/one.jpg"):
         _link(examples[0], root / name)
-    _captioned(root / "photos", examples, captioned=PHOTOS - 2)
+    _photos(root / "photos", examples, PHOTOS)
     _link(root / "docs" / "images" / "explain.png", root / "photos" / "figures" / "explain.png")
     _link(examples[0], root / "photos" / "drafts" / "one.jpg")
-    _captioned(root / "data" / "custom", examples, captioned=PHOTOS)
+    _captioned(root / "data" / "custom", examples)
     _flickr(root / "data" / "flickr8k", examples)
     _sources(root / "data" / "photos", examples)
     film = root / "data" / "examples" / "slideshow.mp4"
@@ -36,10 +36,9 @@ def lay_out(root: Path) -> None:
         _link(film, root / name)
 
 
-def _captioned(folder: Path, examples: Sequence[Path], captioned: int) -> None:
-    """Photos, of which the first have a row in `metadata.jsonl`."""
+def _captioned(folder: Path, examples: Sequence[Path]) -> None:
     photos = _photos(folder, examples, PHOTOS)
-    rows = [{"file_name": each.name, "text": _said(each)} for each in photos[:captioned]]
+    rows = [{"file_name": each.name, "text": _said(each)} for each in photos]
     _write_lines(folder / "metadata.jsonl", map(json.dumps, rows))
 
 
