@@ -72,6 +72,7 @@ def main() -> None:
 
     start = load_any(args.model)
     scored = Scored(start, shuffled(args.data, args.split, seed=0))
+    said = scored.captions(start)
     print(f"model {name_of(start)}, {args.teach} photos corrected, the others scored\n")
     print(table_head(COLUMNS), flush=True)
     rows = []
@@ -80,8 +81,9 @@ def main() -> None:
         folder = review(args.work / f"{args.teach}-seed{seed}", examples[: args.teach], args.model)
         run = folder / "run"
         taught = teach("corrections.yaml", folder, run, args.model, seed, options)
-        before, after = (scored.score(each, examples[args.teach :]) for each in (start, taught))
-        pairs = zip(before, after, strict=True)
+        others = [each.image_id for each in examples[args.teach :]]
+        after = scored.score(scored.captions(taught), others)
+        pairs = zip(scored.score(said, others), after, strict=True)
         rows.append([value for old, new in pairs for value in (old, new, new - old)])
         print(table_row(str(seed), rows[-1:], digits=2), flush=True)
     print(table_row("mean", rows, digits=2))

@@ -61,7 +61,7 @@ def main() -> None:
     ]
 
     def row(model: CaptionModel) -> list[float]:
-        return [value for each in scored for value in each.score(model)]
+        return [value for each in scored for value in each.score(each.captions(model))]
 
     print(f"model {name_of(start)}, seeds {', '.join(map(str, args.seeds))}\n")
     print(table_head(COLUMNS))

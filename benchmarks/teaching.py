@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 import statistics
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import redirect_stdout
 from pathlib import Path
 
@@ -36,29 +36,18 @@ class Scored:
             )
         ]
 
-    def score(self, model: CaptionModel, only: Sequence[Example] | None = None) -> list[float]:
-        """CIDEr-D and BLEU-4 of a model that decodes in its own way, times 100.
+    def captions(self, model: CaptionModel) -> dict[str, str]:
+        """What a model with the same encoder says of the images, decoding in its own way."""
+        texts = [each.text for part in self.features for each in model.caption_features(part)]
+        return dict(zip(self.references, texts, strict=True))
 
-        Args:
-            model: with the same encoder.
-            only: those of the images that count; None: all.
-        """
-        ids = list(self.references if only is None else (each.image_id for each in only))
-        places = {image_id: place for place, image_id in enumerate(self.references)}
-        said = []
-        for first in range(0, len(ids), BATCH):
-            part = self._of([places[each] for each in ids[first : first + BATCH]])
-            said += [each.text for each in model.caption_features(part)]
-        references = {image_id: self.references[image_id] for image_id in ids}
-        values = score_captions(dict(zip(ids, said, strict=True)), references).values
+    def score(self, captions: Mapping[str, str], ids: Iterable[str] | None = None) -> list[float]:
+        """CIDEr-D and BLEU-4 of captions of all images, or of some, times 100."""
+        chosen = list(captions if ids is None else ids)
+        references = {image_id: self.references[image_id] for image_id in chosen}
+        said = {image_id: captions[image_id] for image_id in chosen}
+        values = score_captions(said, references).values
         return [100 * values["CIDEr-D"], 100 * values["BLEU-4"]]
-
-    def _of(self, places: Sequence[int]) -> ImageFeatures:
-        rows = [(self.features[place // BATCH], place % BATCH) for place in places]
-        return ImageFeatures(
-            torch.stack([features.grid[row] for features, row in rows]),
-            torch.stack([features.pooled[row] for features, row in rows]),
-        )
 
 
 def shuffled(data: str, split: str, seed: int) -> list[Example]:
