@@ -119,6 +119,8 @@ def main() -> int:
     parser.add_argument("--limit-s", type=float, default=1800, metavar="S", help="for each command")
     parser.add_argument("--keep", type=Path, metavar="DIR", help="work in a new folder that stays")
     args = parser.parse_args()
+    if args.python is None and "README.md" not in args.only:
+        parser.error("--only without README.md needs --python: it is README.md that installs")
 
     commands = {page: commands_of(page, (ROOT / page).read_text("utf-8")) for page in pages}
     work = args.keep or Path(tempfile.mkdtemp(prefix="captioner-docs-"))

@@ -26,17 +26,23 @@ PLACEHOLDERS: Mapping[str, str] = {"FOLDER": ".", "SEED": "1"}
 """Words of the documents that a reader replaces -> what they become."""
 
 _SHORT_FIT = (
-    "--trainer.max_epochs=1 --trainer.limit_train_batches=2 --trainer.limit_val_batches=2 "
-    "--data.batch_size=4 --trainer.check_val_every_n_epoch=1 --trainer.enable_progress_bar=false"
+    "--trainer.max_epochs=1 --trainer.limit_train_batches=1 --trainer.limit_val_batches=1 "
+    "--data.batch_size=2 --trainer.check_val_every_n_epoch=1 --trainer.enable_progress_bar=false"
 )
 
+_FEW = "--data.dev_fraction=0.5"
+"""Of so few images none may be held out otherwise."""
+
 REDUCED: Mapping[str, str] = {
-    r"captioner fit\b": _SHORT_FIT,
+    r"captioner fit --config\b": _SHORT_FIT,
     r"captioner review\b": "--no-browser",
     r"python data/make_shapes\.py\b": "--images 60",
     r"python tests/fuzz/fuzz_images\.py\b": "--cases 20",
     r"python benchmarks/caption\.py": "--only start",
-    r"python benchmarks/fine_tune\.py\b": f"--teach 12 --score 4 --limit 4 --seeds 1 {_SHORT_FIT}",
+    r"python benchmarks/corrections\.py\b": f"--teach 6 --seeds 1 {_FEW} {_SHORT_FIT}",
+    r"python benchmarks/fine_tune\.py\b": (
+        f"--teach 4 --score 4 --limit 4 --seeds 1 {_FEW} {_SHORT_FIT}"
+    ),
 }
 """Pattern of a command's beginning -> options that are added: documented ones, for hours or for a
 browser."""

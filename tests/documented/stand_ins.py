@@ -15,9 +15,11 @@ from pathlib import Path
 PHOTOS = 24
 """In each folder that teaches: enough that some are held out."""
 SAID = "a photo of a {name}"
-FLICKR_SPLITS = {"train": 16, "dev": 6, "test": 2}
+FLICKR_SPLITS = {"train": 6, "dev": 2, "test": 2}
 SOURCES = {"coco": 3, "pascal": 3, "flickr30k": 3, "coco_machine": 1, "web": 1, "landscape": 1}
 """Folders of `data/photos` -> captions of each photo there."""
+COCO, OTHERS = 16, 2
+"""Photos of `data/photos`: half of those of COCO validate."""
 
 
 def lay_out(root: Path) -> None:
@@ -57,13 +59,13 @@ def _sources(folder: Path, examples: Sequence[Path]) -> None:
     """The photos that `configs/world_*.yaml` expect."""
     rows: dict[str, list[str]] = {"train": [], "dev": []}
     for source, captions in SOURCES.items():
-        count = 2 * PHOTOS if source == "coco" else PHOTOS // 2
+        count = COCO if source == "coco" else OTHERS
         for number, photo in enumerate(_photos(folder / source, examples, count)):
             row = {
                 "file_name": f"{source}/{photo.name}",
                 "captions": [_said(photo, n) for n in range(captions)],
             }
-            split = "dev" if source == "coco" and number % 2 else "train"
+            split = "dev" if number % 2 and source == "coco" else "train"
             rows[split].append(json.dumps(row))
     for split, lines in rows.items():
         _write_lines(folder / f"{split}.jsonl", lines)
