@@ -203,7 +203,7 @@ class KeptRun(CaptionRun):
 
     def _other_options(self, changed: Sequence[str]) -> CaptionerError:
         return CaptionerError(
-            f"{self._output.name} was made with another model or other options "
+            f"another model or other options made {self._output.name} "
             f"({'; '.join(changed[:3])}); use those, name another --output, or start over with "
             "--overwrite"
         )

@@ -36,7 +36,7 @@ def provenance(
         "steps": trainer.global_step,
         "batch_size": data.batch_size,
         **objective,
-        "average_decay": _average_decay(trainer),
+        **_averages(trainer),
         **optimisation,
         "validation": {
             name: round(float(value), 6)
@@ -61,6 +61,10 @@ def _describe_data(data: CaptionDataModule) -> dict[str, Any]:
     }
 
 
-def _average_decay(trainer: Trainer) -> float:
+def _averages(trainer: Trainer) -> dict[str, float]:
     callbacks = trainer.callbacks  # type: ignore[attr-defined]
-    return sum(each.decay for each in callbacks if isinstance(each, WeightAverage))
+    found = [each for each in callbacks if isinstance(each, WeightAverage)]
+    return {
+        "average_decay": sum(each.decay for each in found),
+        "average_start_share": sum(each.start_share for each in found),
+    }

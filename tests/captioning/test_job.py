@@ -139,7 +139,7 @@ def test_other_options_do_not_mix_into_an_output(
     code, errors = run(str(photos), *into(output), "--beam-size", "2", *more)
     assert (code, errors) == (
         2,
-        f"captioner: error: {output} was made with another model or other options "
+        f"captioner: error: another model or other options made {output} "
         "(settings.decoding.beam_size: 3 there, 2 now); use those, name another --output, or start "
         "over with --overwrite\n",
     )
@@ -159,7 +159,7 @@ def test_images_read_in_another_way_do_not_mix_into_an_output(
         code, errors = run(str(photos), "--output", "out.jsonl", *more)
         assert code == 2
         assert (
-            "out.jsonl was made with another model or other options (settings.reader: "
+            "another model or other options made out.jsonl (settings.reader: "
             f"{images.READER_VERSION} there, {images.READER_VERSION + 1} now); "
         ) in errors
         assert tree(Path()) == before
@@ -172,7 +172,7 @@ def test_another_model_does_not_mix_into_an_output(
     tiny_model.save(tmp_path / "half.safetensors", half=True)
     code, errors = run(str(photos), "--output", "out.jsonl", "--model", "half.safetensors")
     assert code == 2
-    assert "out.jsonl was made with another model or other options (model.sha256: " in errors
+    assert "another model or other options made out.jsonl (model.sha256: " in errors
 
 
 def test_options_that_gave_no_caption_bind_nobody(photos: Path, run) -> None:

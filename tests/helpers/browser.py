@@ -51,6 +51,11 @@ CONTRAST = """
 """
 """Texts that stand out less than 4.5 to 1 (WCAG 2.2, success criterion 1.4.3), and by how much."""
 
+AXE = {
+    "resultTypes": ["violations"],
+    "rules": {"label-content-name-mismatch": {"enabled": True}},  # not among axe-core's own choice
+}
+
 
 @dataclass
 class Watch:
@@ -129,3 +134,15 @@ def wait_until(page: Any, expression: str, timeout_s: float = 10.0) -> None:
     while not page.evaluate(expression):
         assert time.monotonic() < end, f"waited for {expression}"
         time.sleep(0.02)
+
+
+def axe_findings(page: Any) -> dict[str, list[str]]:
+    """What axe-core finds serious or worse on a page: rule -> the elements."""
+    from axe_playwright_python import sync_playwright  # here, as Playwright itself
+
+    found = sync_playwright.Axe().run(page, options=AXE).response["violations"]
+    return {
+        each["id"]: [node["html"] for node in each["nodes"]]
+        for each in found
+        if each["impact"] in ("serious", "critical")
+    }

@@ -16,7 +16,7 @@ import pytest
 from captioner.cli.entry import main
 from captioner.pages.video_index import TagPages
 from captioner.pages.video_page import page_data, render
-from helpers.browser import OpenPage, Watch, wait_until
+from helpers.browser import OpenPage, Watch, axe_findings, wait_until
 from helpers.images import noise
 from helpers.videos import EXAMPLES, photo, write_video
 
@@ -437,6 +437,15 @@ def test_nothing_is_wider_than_the_window(
             "!(e.textContent.trim() || e.getAttribute('aria-label') || e.labels?.length)).length"
         )
         assert unnamed == 0
+
+
+@pytest.mark.parametrize("system", ["light", "dark"])
+def test_the_pages_are_accessible(
+    output: Path, film: Path, open_page: OpenPage, system: str
+) -> None:
+    for path in (film, output / "index.html"):
+        page = open_page(path, color_scheme=system)
+        assert axe_findings(page) == {}
 
 
 # --- the index -----------------------------------------------------------------------------

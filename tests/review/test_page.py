@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from captioner.model.caption_model import CaptionModel
-from helpers.browser import CONTRAST, OpenPage, Watch, wait_until
+from helpers.browser import CONTRAST, OpenPage, Watch, axe_findings, wait_until
 from helpers.images import noise
 from helpers.reviews import Place, Server, serving, texts_of, verdicts_in
 
@@ -82,6 +82,7 @@ def test_everything_by_keyboard_and_saved_at_once(server: Server, open_page: Ope
         "3 of 6 reviewed · 1 accepted · 1 corrected · 1 rejected"
     )
     assert page.locator(".mark").all_text_contents() == ["accepted", "corrected", "rejected"]
+    assert page.locator(".row del").all_text_contents() == [start["c über.png"]]
     keys(page, "e")
     page.keyboard.type(" and what is not kept")
     keys(page, "Escape", "u")
@@ -288,17 +289,18 @@ def test_a_page_of_another_origin_is_refused(
 
 @pytest.mark.parametrize("system", ["light", "dark"])
 @pytest.mark.parametrize("width", [390, 1300])
-def test_texts_stand_out_and_nothing_leaves_the_window(
+def test_the_page_is_accessible_and_nothing_leaves_the_window(
     server: Server, open_page: OpenPage, system: str, width: int
 ) -> None:
     page = ready(
         open_page(server.address, color_scheme=system, viewport={"width": width, "height": 844})
     )
+    assert axe_findings(page) == {}
     keys(page, "a", "x", "p")
-    assert page.evaluate(CONTRAST) == {}
+    assert page.evaluate(CONTRAST) == {} == axe_findings(page)
     assert page.evaluate("document.documentElement.scrollWidth") == width
     keys(page, "Escape", "?")
-    assert page.evaluate(CONTRAST) == {}
+    assert page.evaluate(CONTRAST) == {} == axe_findings(page)
 
 
 FLY = """

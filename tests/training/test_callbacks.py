@@ -37,7 +37,9 @@ class Falling(pl.LightningModule):
         return torch.optim.SGD(self.parameters(), lr=1.0)
 
 
-def fit(decay: float, folder: Path, epochs: int, ckpt_path: Path | None = None) -> Any:
+def fit(
+    decay: float, folder: Path, epochs: int, ckpt_path: Path | None = None, start_share: float = 0.0
+) -> Any:
     """Train for epochs of two batches; returns the trainer."""
     trainer = pl.Trainer(
         max_epochs=epochs,
@@ -47,7 +49,7 @@ def fit(decay: float, folder: Path, epochs: int, ckpt_path: Path | None = None) 
         num_sanity_val_steps=0,
         enable_progress_bar=False,
         enable_model_summary=False,
-        callbacks=[WeightAverage(decay)],
+        callbacks=[WeightAverage(decay, start_share)],
     )
     batches = DataLoader(torch.zeros(2, 1))  # type: ignore[arg-type]
     trainer.fit(Falling(), batches, DataLoader(torch.zeros(1, 1)), ckpt_path=ckpt_path)  # type: ignore[arg-type]
@@ -78,6 +80,25 @@ def test_a_resumed_run_has_the_same_average(tmp_path: Path) -> None:
     assert trainer.lightning_module.weight.item() == -4
 
 
+def test_the_first_weights_have_their_share_in_what_is_validated_and_saved(tmp_path: Path) -> None:
+    # The average is that of above; the first weight is 0.
+    trainer = fit(0.5, tmp_path, 2, start_share=0.25)
+    assert trainer.lightning_module.validated == [-1.25 * 0.75, -3.0625 * 0.75]
+    assert trainer.lightning_module.weight.item() == -4
+    state = {name: tensor.item() for name, tensor in read(tmp_path)["state_dict"].items()}
+    assert state == {"weight": -2.296875, "tied": -2.296875, "frozen": 1.0}
+
+
+@pytest.mark.parametrize("decay", [0.0, 0.5])
+def test_a_resumed_run_has_the_same_first_weights(tmp_path: Path, decay: float) -> None:
+    whole = fit(decay, tmp_path / "whole", 2, start_share=0.25)
+    fit(decay, tmp_path / "cut", 1, start_share=0.25)
+    cut = fit(decay, tmp_path / "cut", 2, tmp_path / "cut" / "end.ckpt", start_share=0.25)
+    assert cut.lightning_module.validated == whole.lightning_module.validated[1:]
+    assert read(tmp_path / "cut")["state_dict"] == read(tmp_path / "whole")["state_dict"]
+    assert cut.lightning_module.weight.item() == -4
+
+
 def test_without_a_decay_nothing_is_averaged(tmp_path: Path) -> None:
     trainer = fit(0.0, tmp_path, 2)
     assert trainer.lightning_module.validated == [-2.0, -4.0]
@@ -105,3 +126,5 @@ def test_validating_a_checkpoint_validates_its_average(tmp_path: Path) -> None:
 def test_a_decay_that_averages_nothing_is_refused(decay: float) -> None:
     with pytest.raises(CaptionerError, match=rf"^average\.decay={decay}: must be at least 0 and"):
         WeightAverage(decay)
+    with pytest.raises(CaptionerError, match=rf"^average\.start_share={decay}: must be at least 0"):
+        WeightAverage(start_share=decay)

@@ -17,7 +17,11 @@ import yaml
 from captioner.training.callbacks import CURRENT
 from helpers.training import at_batch, in_child, kill_at, read, scores
 
-SELF_CRITICAL = ("--model.objective=self_critical", "--average.decay=0.8")
+SELF_CRITICAL = (
+    "--model.objective=self_critical",
+    "--average.decay=0.8",
+    "--average.start_share=0.5",
+)
 FROZEN: tuple[str, ...] = ()
 TRAINED = ("--model.encoder.trainable=all", "--data.augment=true", "--data.workers=1")
 

@@ -136,7 +136,7 @@
       thumb.append(image);
     }
     const caption = item.text !== null ? item.text
-      : item.verdict === "rejected" ? "rejected" : item.problem || "no caption";
+      : item.verdict === "rejected" ? make("del", {}, item.before) : item.problem || "no caption";
     const small = make("p", {className: "small"},
       make("span", {className: "name", title: item.name}, item.name),
       item.verdict ? make("span", {className: `mark ${item.verdict}`}, item.verdict) : null,
