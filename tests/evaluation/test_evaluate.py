@@ -106,6 +106,7 @@ def test_the_protocol_says_how_the_numbers_were_made(
     assert protocol["model"] == {
         "sha256": None,
         "encoder": "timm/test_efficientnet",
+        "language": "en",
         "device": "cpu",
         "precision": "fp32",
         "provenance": {},

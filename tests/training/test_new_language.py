@@ -12,6 +12,7 @@ import torch
 from safetensors import safe_open
 
 from captioner.cli import entry as cli
+from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
 from captioner.model.language_file import cnn_sha256
 from captioner.model.shipped import load_model
@@ -131,6 +132,20 @@ def test_several_languages_are_those_that_each_alone_would_be(folder: Path, tmp_
         assert list(others) == ["de", "ar"]
         assert others["de"] == {key: one[key] for key in ("text", "confidence", "calibrated")}
         assert others["ar"]["text"] == SAID["ar"][1]
+
+
+def test_a_result_has_the_other_languages(folder: Path) -> None:
+    start = folder / "start.safetensors"
+    files = [str(folder / f"{language}.safetensors") for language in ("zh", "de")]
+    model = load_model(start, language=files, device="cpu")
+    result = model.caption(folder / "images/0.png", DecodingOptions(num_captions=2))
+    assert (result.language, result.text) == ("zh", SAID["zh"][1])
+    assert list(result.by_language) == ["zh", "de"]
+    german = result.other_languages["de"]
+    assert (german.text, len(german.candidates)) == (SAID["de"][1], 2)
+    assert (german.language, german.other_languages) == ("de", {})
+    alone = load_model(start, language=files[1], device="cpu")
+    assert alone.caption(folder / "images/0.png", DecodingOptions(num_captions=2)) == german
 
 
 def test_unsure_captions_are_left_out_in_each_language_alone(folder: Path, tmp_path: Path) -> None:
