@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import struct
+import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -111,6 +112,7 @@ def read_image(
     min_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
     may_be_partial: bool = False,
+    data: bytes | None = None,
 ) -> Image.Image:
     """Decode one file: upright, opaque, 8 bits, first frame.
 
@@ -126,6 +128,8 @@ def read_image(
         max_pixels: width * height above which the file is refused before it is decoded.
         may_be_partial: take what there is of a file that is cut short, without the rows that are
             missing; ``PARTIAL in image.info`` then says that it is one.
+        data: what the file holds, where it lies in an archive or on another machine: ``path`` is
+            then only what it is called.
 
     Returns:
         An image of mode RGB.
@@ -135,26 +139,24 @@ def read_image(
             within the other limits; anything but a regular file is refused unopened.
     """
     path = Path(path)
-    with _refusing(path):
-        problem = why_unreadable(path)
-        if problem is not None:
-            raise ImageError(problem)
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
+    source = path if data is None else data
+    with _refusing(path, data):
+        _check_source(path, data)
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
         wanted = _Wanted(min_side, max_pixels, may_be_partial)
         try:
-            with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+            with LimitedFile(source, MAX_SECONDS, MAX_READINGS) as file:
                 kind = recognised(file.read(HEAD_BYTES), path.name)
                 file.seek(0)
                 if kind is not None and kind in EXTRAS:
-                    return _read_with_extra(EXTRAS[kind], path, file, wanted)
+                    with _on_disk(path, data) as place:
+                        return _read_with_extra(EXTRAS[kind], place, file, wanted)
                 return _read(file, wanted)
         except (OSError, EOFError) as error:
             if not (may_be_partial and is_cut_short(error)):
                 raise
-            with EndedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+            with EndedFile(source, MAX_SECONDS, MAX_READINGS) as file:
                 if not file.is_jpeg:
                     raise
                 image = _read(file, replace(wanted, may_be_partial=False))
@@ -252,6 +254,27 @@ def _open(file: LimitedFile, max_pixels: int) -> Image.Image:
     return read_samples(file, layout)
 
 
+def _check_source(path: Path, data: bytes | None) -> None:
+    problem = ("" if data else "empty file") if data is not None else why_unreadable(path)
+    if problem:
+        raise ImageError(problem)
+    size = path.stat().st_size if data is None else len(data)
+    if size > MAX_BYTES:
+        raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
+
+
+@contextmanager
+def _on_disk(path: Path, data: bytes | None) -> Iterator[Path]:
+    """The file for decoders that take nothing but one with a path."""
+    if data is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+        file = Path(folder, "image").with_suffix(path.suffix)
+        file.write_bytes(data)
+        yield file
+
+
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
@@ -270,16 +293,16 @@ def _has_too_many_scans(file: LimitedFile) -> bool:
 
 
 @contextmanager
-def _refusing(path: Path | None) -> Iterator[None]:
+def _refusing(path: Path | None, data: bytes | None = None) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
         raise ImageError(error.reason, path) from None
     except _DECODE_ERRORS as error:
-        raise ImageError(_reason(error, path), path) from error
+        raise ImageError(_reason(error, path, data), path) from error
 
 
-def _reason(error: BaseException, path: Path | None) -> str:
+def _reason(error: BaseException, path: Path | None, data: bytes | None = None) -> str:
     text = " ".join(str(error).split())
     text = "".join(each if each.isprintable() else "\ufffd" for each in text)[:_REASON_LENGTH]
     if isinstance(error, FileNotFoundError):
@@ -287,7 +310,9 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        return why_not_read(None if path is None else recognise(path))
+        if path is None or data is None:
+            return why_not_read(None if path is None else recognise(path))
+        return why_not_read(recognised(data[:HEAD_BYTES], path.name))
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):
