@@ -145,7 +145,7 @@ def _progress(run: ShardRun, seconds: float) -> str:
 
 
 def _summary(run: ShardRun) -> str:
-    text = f"{run.done} shards captioned, "
+    text = f"{run.done} shard{'' if run.done == 1 else 's'} captioned, "
     if run.before:
         text += f"{run.before} finished before, "
     text += f"{len(run.failed)} failed; images: {run.counts['ok']} captioned, "

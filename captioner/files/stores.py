@@ -173,6 +173,7 @@ def exists(address: str) -> bool:
     if path is not None:
         return path.exists()
     files, name = _file_system(address)
+    files.invalidate_cache()
     return bool(_asked(address, lambda: files.exists(name)))
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 import struct
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,6 +20,7 @@ from captioner.files.finding import printable, why_unreadable
 from captioner.files.recognising import HEAD_BYTES, RAW, recognise, recognised
 from captioner.images.colour_spaces import describe_colours
 from captioner.images.colours import is_converted, to_srgb
+from captioner.images.depths import grey8, in_tiles, scaled
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
 from captioner.images.kinds import EXTRAS, Extra, why_not_read
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
@@ -55,7 +56,6 @@ MAX_PARTS = 1_000_000
 """Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
 
 _REASON_LENGTH = 120
-_TILE_SIDE = 2048
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -342,12 +342,12 @@ def _normalise(
         raise ImageError("damaged file (it has no palette)")
     result = image
     if image.mode.startswith("I") or image.mode == "F":
-        result = _grey8(image)
+        result = grey8(image)
     profile = image.info.get("icc_profile")
     if result.has_transparency_data:
-        result = _in_tiles(result, "RGB", partial(_over_white, profile=profile))
+        result = in_tiles(result, "RGB", partial(_over_white, profile=profile))
     elif is_converted(_plain_mode(result), profile):
-        result = _in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
+        result = in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
     elif result.mode != "RGB":
         result = result.convert("RGB")
     turn = _ORIENTATIONS.get(_orientation(image, orientation))
@@ -358,24 +358,6 @@ def _normalise(
         return result.transpose(turn)
     # The copy leaves the caller's image, or the open file, behind.
     return result.copy() if result is image else result
-
-
-def _in_tiles(
-    image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
-    """Change an image part by part: what it takes on the way are not several whole images."""
-    result = Image.new(mode, image.size)
-    for tile, corner in _tiles(image):
-        result.paste(change(tile), corner)
-    return result
-
-
-def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    width, height = image.size
-    for top in range(0, height, _TILE_SIDE):
-        for left in range(0, width, _TILE_SIDE):
-            right, bottom = min(left + _TILE_SIDE, width), min(top + _TILE_SIDE, height)
-            yield image.crop((left, top, right, bottom)), (left, top)
 
 
 def _over_white(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -409,42 +391,6 @@ def _orientation(image: Image.Image, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def _grey8(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits or floating -> 8 bits."""
-    if image.mode.startswith("I;16"):
-        return _in_tiles(
-            image, "L", lambda tile: Image.fromarray(_scaled(np.asarray(tile), 0.0, 65535.0))
-        )
-    low, high = _range(image)
-    tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
-    if image.format == "PPM" and image.mode == "I":
-        tops = [65535.0]  # Pillow scales deep PGM files to 16 bits, however dark they are.
-    top = next((top for top in tops if low >= 0 and high <= top), None)
-    first, last = (low, high) if top is None else (0.0, top)
-
-    def scale(tile: Image.Image) -> Image.Image:
-        values = np.asarray(tile).astype(np.float64)
-        return Image.fromarray(_scaled(np.where(np.isfinite(values), values, low), first, last))
-
-    return _in_tiles(image, "L", scale)
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest finite value, 0 and 0 if there is none."""
-    low, high = np.inf, -np.inf
-    for tile, _ in _tiles(image):
-        values = np.asarray(tile)
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
-
-
-def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
-    span = high - low or 1.0
-    return np.rint((values.astype(np.float64) - low) * (255.0 / span)).astype(np.uint8)
-
-
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     shape = array.shape
     channels = shape[2] if array.ndim == 3 else 1
@@ -456,14 +402,14 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.size == 0:
         raise ImageError(f"an array of shape {shape} has no pixels")
     if array.dtype == np.uint16:
-        array = _scaled(array, 0.0, 65535.0)
+        array = scaled(array, 0.0, 65535.0)
     elif np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0.0 and array.max() <= 1.0):  # Refuses NaN as well.
             raise ImageError(
                 f"a floating array from {array.min()} to {array.max()} is not in [0, 1]:"
                 " divide it by 255 or convert it to uint8"
             )
-        array = _scaled(array, 0.0, 1.0)
+        array = scaled(array, 0.0, 1.0)
     elif array.dtype != np.uint8:
         raise ImageError(f"an array of {array.dtype} is not uint8, uint16 or floating in [0, 1]")
     if channels == 1:
