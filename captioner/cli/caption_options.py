@@ -40,6 +40,8 @@ examples:
   captioner caption dog.jpg --prompt "two dogs"           continue these words
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
+  captioner caption 'shards/{0000..0099}.tar' --output captions/  a file for each archive
+  captioner caption photos.csv --output s3://bucket/captions      a list of images, into a store
 
 HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
 and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
@@ -62,7 +64,7 @@ every run starts from the beginning.
 
 An XMP sidecar or an embedded description that another program has written or changed is never
 replaced, not even by --overwrite. Without --embed images are never touched. docs/formats.md
-explains all formats.
+explains all formats, docs/scale.md shards and addresses.
 """
 
 

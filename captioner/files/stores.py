@@ -152,11 +152,12 @@ def read_file(address: str, most_bytes: int) -> bytes:
         with path.open("rb") as file:
             return file.read(most_bytes)
     files, name = _file_system(address)
-    if not is_on_web(address):
-        return cast(bytes, _asked(address, lambda: files.cat_file(name, 0, most_bytes)))
+    # Of the web in one request; stores are asked for the size, too: one that is read by a range
+    # refuses that of an empty file.
+    block_bytes = 0 if is_on_web(address) else BLOCK_BYTES
 
-    def download() -> bytes:  # in one request, without a look at its size
-        with files.open(name, "rb", block_size=0) as stream:
+    def download() -> bytes:
+        with files.open(name, "rb", block_size=block_bytes) as stream:
             return cast(bytes, stream.read(most_bytes))
 
     return _asked(address, download)

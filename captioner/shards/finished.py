@@ -6,7 +6,10 @@ from array import array
 from bisect import bisect_left
 from collections.abc import Iterable
 
+import numpy as np
+
 from captioner.files.journal import key_of
+from captioner.shards.job import FORMATS
 
 
 class Finished:
@@ -14,17 +17,23 @@ class Finished:
 
     Args:
         names: of the files in the output, relative to it.
-        suffix: of finished shards, with its dot; other files are not looked at.
+        format: of finished shards.
+
+    Attributes:
+        has_any: whether there are shards, of whatever format.
     """
 
-    def __init__(self, names: Iterable[str], suffix: str) -> None:
-        stems = (name.removesuffix(suffix) for name in names if name.endswith(suffix))
-        keys, numbers = array("Q"), array("Q")
-        for stem in stems:
-            keys.append(key_of(stem))
-            numbers.append(key_of(_number(stem)))
-        self._keys = array("Q", sorted(keys))
-        self._numbers = array("Q", sorted(numbers))
+    def __init__(self, names: Iterable[str], format: str) -> None:
+        self._keys, self._numbers = array("Q"), array("Q")
+        self.has_any = False
+        for name in names:
+            stem, _, suffix = name.rpartition(".")
+            self.has_any = self.has_any or suffix in FORMATS
+            if suffix == format:
+                self._keys.append(key_of(stem))
+                self._numbers.append(key_of(_number(stem)))
+        for keys in (self._keys, self._numbers):
+            np.frombuffer(keys, np.uint64).sort()  # in place, in the memory of the array
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -94,11 +94,8 @@ class ShardRun:
         self.total = self._plan.total
         with ExitStack() as stack:
             self._lock(stack)
-            names = reached(lambda: [*names_in(job.folder)])
-            self._finished = Finished(names, f".{job.format}")
-            suffixes = tuple(f".{format}" for format in FORMATS)
-            self._check_settings(any(name.endswith(suffixes) for name in names))
-            del names
+            self._finished = reached(lambda: Finished(names_in(job.folder), job.format))
+            self._check_settings()
             self._earlier = self._read("report.json")
             self._stack = stack.pop_all()
         self._written_s = time.monotonic()
@@ -163,7 +160,7 @@ class ShardRun:
         stack.enter_context(locked(state / "lock", in_use))
         shutil.rmtree(state / "parts", ignore_errors=True)
 
-    def _check_settings(self, has_shards: bool) -> None:
+    def _check_settings(self) -> None:
         about = {
             "schema": SCHEMA,
             "model": describe_model(self.model),
@@ -174,13 +171,13 @@ class ShardRun:
             "input": self._plan.describe(),
         }
         before = self._read("settings.json")
-        if not before and has_shards:
+        if not before and self._finished.has_any:
             raise CaptionerError(
                 f"output {shown(self.job.output)} has shards, and no "
                 f"{STATE}/settings.json says how they were made: name another --output"
             )
         changed = changes(before, about) if before else []
-        if changed and has_shards:
+        if changed and self._finished.has_any:
             raise CaptionerError(
                 f"{shown(self.job.output)} was made with another model, other options or other "
                 f"inputs ({'; '.join(changed[:3])}); use those, or name another --output"

@@ -53,8 +53,10 @@ def test_a_long_list_is_never_held_whole(tmp_path: Path) -> None:
 
 def test_what_is_finished_takes_eight_bytes_for_each_name() -> None:
     names = [f"{number:06d}-abcd.jsonl" for number in range(50_000)]
-    finished = Finished(names, ".jsonl")
+    finished = Finished([*names, "x.tar", "a/b.txt"], "jsonl")
     assert len(finished) == 50_000
+    assert finished.has_any
+    assert not Finished(["a.txt"], "jsonl").has_any
     assert finished._keys.itemsize == 8
     assert "000007-abcd" in finished
     assert not finished.has_other("000007-abcd")
