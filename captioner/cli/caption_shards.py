@@ -60,9 +60,12 @@ def caption_shards(args: argparse.Namespace) -> int:
     model = model_of(args)
     job = _job_of(args, model.decoding)
     say_if_calibration_was_lost(model, wanted=not args.quiet)
+    from captioner.decoding.constraints import notes_on_banned
     from captioner.shards.engines import LocalEngine
     from captioner.shards.run import ShardRun
 
+    for note in () if args.quiet else notes_on_banned(job.caption.decoding, model.tokenizer):
+        say(f"captioner: --ban: {note}")
     with ShardRun(job, model) as run:
         try:
             for report in _with_progress(LocalEngine(model).run(run.tasks()), run, args.quiet):

@@ -100,6 +100,12 @@ def local_path(address: str) -> Path | None:
     return None if is_address(address) else Path(address)
 
 
+def store_of(address: str) -> str:
+    """The part of an address that says which store it is in; empty for a path."""
+    kind, mark, rest = address.partition("://")
+    return f"{kind}://{rest.partition('/')[0]}" if mark else ""
+
+
 def joined(folder: str, name: str) -> str:
     """The address of a file in a folder, or the path of a local one."""
     return posixpath.join(folder, name) if is_address(folder) else os.path.join(folder, name)
@@ -335,12 +341,7 @@ def _asked(address: str, action: Callable[[], T]) -> T:
         if not is_unreachable(error):
             raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise StoreUnreachable(_store_of(address), reason) from error
-
-
-def _store_of(address: str) -> str:
-    kind, _, rest = address.partition("://")
-    return f"{kind}://{rest.partition('/')[0]}"
+        raise StoreUnreachable(store_of(address), reason) from error
 
 
 def _local_names(folder: Path) -> Iterator[str]:

@@ -17,8 +17,9 @@ from captioner.captioning.run import even_size
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
-from captioner.files.stores import publish, reached
+from captioner.files.stores import is_address, publish, reached
 from captioner.files.writing import make_folder, temporary_of
+from captioner.images.ahead import iterate_ahead
 from captioner.model.caption_model import CaptionModel
 from captioner.shards.formats import FORMATS, CannotWrite, Captioned
 from captioner.shards.reading import read_shard
@@ -78,14 +79,20 @@ def _captioned(
     job = _with_own_samples(task)
     ahead: deque[SourceFile] = deque()  # of which the records are still to come
 
-    def numbered() -> Iterator[tuple[int, SourceFile]]:
-        for place, file in enumerate(read_shard(task)):
+    def numbered(files: Iterator[SourceFile]) -> Iterator[tuple[int, SourceFile]]:
+        for place, file in enumerate(files):
             ahead.append(file)
             yield place, file
 
+    found = read_shard(task)
+    if is_address(task.address):  # The network and the model work at the same time.
+        found = iterate_ahead(found, job.batch_size)
     # Where the number of images is known, the last batch need not be filled up with so many zeros.
     size = even_size(len(task.files), job.batch_size) if task.kind == FILES else job.batch_size
-    with closing(job_batches(job, model, numbered(), size, fixed_shape=True)) as batches:
+    with (
+        closing(found) as files,
+        closing(job_batches(job, model, numbered(files), size, fixed_shape=True)) as batches,
+    ):
         for batch in batches:
             for record in batch:
                 counts[record.status] += 1

@@ -142,7 +142,7 @@ def _write_tar(path: Path, captioned: Iterable[Captioned], task: ShardTask) -> N
 def _key_and_suffix(number: int, file: SourceFile, data: bytes, kind: str) -> tuple[str, str]:
     """The name of a sample in its archive: its number; one out of an archive keeps its own."""
     name = PurePosixPath(file.name)
-    if kind == TAR:
+    if kind == TAR and not name.is_absolute() and ".." not in name.parts:
         return str(name.with_suffix("")), name.suffix
     found = recognised(data[:HEAD_BYTES], name.name) or ""
     return f"{number:08d}", _SUFFIXES.get(found, name.suffix.lower() or ".jpg")

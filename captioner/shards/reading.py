@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from functools import cache, partial
 from pathlib import Path, PurePosixPath
+from typing import TypeAlias
 
 from captioner.data.fields import NAME_FIELDS
 from captioner.data.parquet import IMAGE_FIELDS, bytes_of, name_of, parquet_rows
@@ -17,8 +18,10 @@ from captioner.images.kinds import IMAGES
 from captioner.images.reading import MAX_BYTES, ImageError
 from captioner.shards.tasks import FILES, PARQUET, TAR, ShardTask
 
+Files: TypeAlias = Generator[SourceFile, None, None]
 
-def read_shard(task: ShardTask) -> Iterator[SourceFile]:
+
+def read_shard(task: ShardTask) -> Files:
     """The images of a shard, lazily.
 
     Raises:
@@ -29,7 +32,7 @@ def read_shard(task: ShardTask) -> Iterator[SourceFile]:
     return _READERS[task.kind](task)
 
 
-def _in_tar(task: ShardTask) -> Iterator[SourceFile]:
+def _in_tar(task: ShardTask) -> Files:
     for member in tar_members(task.address, _is_image):
         yield _source(member.name.removeprefix("./"), _content_of(member))
 
@@ -45,7 +48,7 @@ def _content_of(member: Member) -> Callable[[], bytes]:
     return partial(_same, member.read())
 
 
-def _in_parquet(task: ShardTask) -> Iterator[SourceFile]:
+def _in_parquet(task: ShardTask) -> Files:
     has_image = False
     for number, row in enumerate(parquet_rows(task.address, {*IMAGE_FIELDS, *NAME_FIELDS})):
         field = next((field for field in IMAGE_FIELDS if field in row), None)
@@ -65,7 +68,7 @@ def _in_parquet(task: ShardTask) -> Iterator[SourceFile]:
         )
 
 
-def _in_files(task: ShardTask) -> Iterator[SourceFile]:
+def _in_files(task: ShardTask) -> Files:
     for address, name in task.files:
         path = local_path(address)
         if path is not None and task.format != TAR:
@@ -74,7 +77,7 @@ def _in_files(task: ShardTask) -> Iterator[SourceFile]:
             yield SourceFile(path or Path(name), name, load=cache(partial(_load, address)))
 
 
-_READERS: dict[str, Callable[[ShardTask], Iterator[SourceFile]]] = {
+_READERS: dict[str, Callable[[ShardTask], Files]] = {
     TAR: _in_tar,
     PARQUET: _in_parquet,
     FILES: _in_files,

@@ -12,7 +12,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -23,6 +23,7 @@ from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.resume import changes, locked
 from captioner.files.stores import (
+    StoreUnreachable,
     check_store,
     exists,
     is_address,
@@ -32,6 +33,7 @@ from captioner.files.stores import (
     publish,
     reached,
     read_file,
+    store_of,
 )
 from captioner.files.writing import cannot_read, check_folder, make_folder, replace_file
 from captioner.model.caption_model import CaptionModel
@@ -88,7 +90,7 @@ class ShardRun:
         job = self.job
         FORMATS[job.format].check()
         check_job_options(job.caption, self.model)
-        for address in (job.folder, *job.caption.paths):
+        for address in {store_of(each): each for each in (*job.caption.paths, job.folder)}.values():
             check_store(address)
         self._plan = ShardPlan(job, self.model.sha256)
         self.total = self._plan.total
@@ -108,7 +110,12 @@ class ShardRun:
         trace: TracebackType | None,
     ) -> None:
         with self._stack:
-            self._write_report()
+            if kind is None:
+                self._write_report()
+                return
+            # Whatever ends the run is what has to be said, and a lost store is not waited for.
+            with suppress(CaptionerError, StoreUnreachable):
+                self._write_report(patient=False)
 
     def tasks(self) -> Iterator[ShardTask]:
         """The shards that are not finished, lazily, in their order.
@@ -200,7 +207,7 @@ class ShardRun:
             raise CaptionerError(f"{shown(address)} is damaged: name another --output")
         return found
 
-    def _write(self, name: str, values: dict[str, Any]) -> None:
+    def _write(self, name: str, values: dict[str, Any], patient: bool = True) -> None:
         address = joined(self.job.folder, f"{STATE}/{name}")
         text = json.dumps(values, ensure_ascii=False, indent=2) + "\n"
         if not is_address(address):
@@ -209,9 +216,12 @@ class ShardRun:
         with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
             file = Path(folder, name)
             file.write_text(text, encoding="utf-8")
-            reached(lambda: publish(file, address))
+            if patient:
+                reached(lambda: publish(file, address))
+            else:
+                publish(file, address)
 
-    def _write_report(self) -> None:
+    def _write_report(self, patient: bool = True) -> None:
         self._written_s = time.monotonic()
         earlier = Counter(self._earlier.get("images", {}))
         self._write(
@@ -235,4 +245,5 @@ class ShardRun:
                     for report in self.failed
                 ],
             },
+            patient,
         )
