@@ -55,7 +55,7 @@ def wants_shards(args: argparse.Namespace) -> bool:
 
 def caption_shards(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
-    check_model(args)
+    check_model(args, several_languages=True)
     _job_of(args)
     model = model_of(args)
     job = _job_of(args, model.decoding)

@@ -13,7 +13,6 @@ from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
 from typing import IO, Any, TypeAlias
 
-from captioner.captioning.job import CaptionJob
 from captioner.captioning.writers import JsonlWriter
 from captioner.errors import CaptionerError
 from captioner.files.escaping import encode_text
@@ -76,32 +75,33 @@ def _write_parquet(path: Path, captioned: Iterable[Captioned], task: ShardTask) 
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    schema = _schema(task.job)
+    schema = _schema(task)
     rows = (_row(record) for record, _ in captioned)
     with _created(path) as stream, ParquetWriter(stream, schema) as writer:
         while group := list(itertools.islice(rows, _ROWS)):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
-def _schema(job: CaptionJob) -> Any:
+def _schema(task: ShardTask) -> Any:
     """The columns that a job's records have; those of JSONL."""
     import pyarrow as pa
 
-    columns = {
-        "file_name": pa.string(),
-        "text": pa.string(),
-        "confidence": pa.float64(),
-        "calibrated": pa.bool_(),
-    }
+    job = task.job
+    result = {"text": pa.string(), "confidence": pa.float64(), "calibrated": pa.bool_()}
     if job.candidates:
         word = pa.struct({"word": pa.string(), "prob": pa.float64()})
         numbers = {"log_prob": pa.float64(), "avg_logprob": pa.float64()}
-        columns["candidates"] = pa.list_(
+        result["candidates"] = pa.list_(
             pa.struct({"text": pa.string(), **numbers, "words": pa.list_(word)})
         )
+    columns = {"file_name": pa.string(), **result}
     if job.min_tag_confidence is not None:
         texts = {"name": pa.string(), "type": pa.string()}
         columns["tags"] = pa.list_(pa.struct({**texts, "confidence": pa.float64()}))
+    if task.languages:
+        columns["language"] = pa.string()
+    if len(task.languages) > 1:
+        columns["other_languages"] = pa.list_(pa.struct({"language": pa.string(), **result}))
     if job.partial_images:
         columns["partial"] = pa.bool_()
     columns["error"] = pa.string()
@@ -110,6 +110,9 @@ def _schema(job: CaptionJob) -> Any:
 
 def _row(record: dict[str, Any]) -> dict[str, Any]:
     row: dict[str, Any] = {name: _as_text(value) for name, value in record.items()}
+    if "other_languages" in row:
+        others = row["other_languages"].items()
+        row["other_languages"] = [{"language": name, **_row(each)} for name, each in others]
     if "candidates" in row:
         row["candidates"] = [
             {**each, "words": [{"word": word, "prob": prob} for word, prob in each["words"]]}

@@ -40,6 +40,7 @@ class ShardPlan:
     Args:
         job: what is to be done.
         model_sha256: of the model's file.
+        languages: of the captions; see `ShardTask`.
 
     Attributes:
         total: how many shards these are; None where only the work itself will tell.
@@ -49,9 +50,10 @@ class ShardPlan:
         CaptionerError: an input cannot be read, or leads to nothing.
     """
 
-    def __init__(self, job: ShardJob, model_sha256: str) -> None:
+    def __init__(self, job: ShardJob, model_sha256: str, languages: tuple[str, ...] = ()) -> None:
         self._job = job
         self._sha256 = model_sha256
+        self._languages = languages
         self._paths = job.caption.paths
         self.kind = kind_of(self._paths)
         if self.kind != FILES:
@@ -153,6 +155,7 @@ class ShardPlan:
             format=job.format,
             job=job.caption,
             model_sha256=self._sha256,
+            languages=self._languages,
             parts=None if place is None else joined(folder, f"{STATE}/parts"),
         )
 

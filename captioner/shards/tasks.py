@@ -32,6 +32,8 @@ class ShardTask:
             a temporary folder of the system.
         job: how the images are captioned. Its paths, output and format do not count.
         model_sha256: of the model's file; a worker with another one refuses the task.
+        languages: of the captions of one image; see
+            `captioner.captioning.alternatives.written_languages`.
     """
 
     name: str
@@ -43,6 +45,7 @@ class ShardTask:
     model_sha256: str
     files: tuple[tuple[str, str], ...] = ()
     parts: str | None = None
+    languages: tuple[str, ...] = ()
 
     @property
     def source(self) -> str:
