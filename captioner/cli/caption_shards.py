@@ -86,7 +86,7 @@ def _job_of(args: argparse.Namespace, own: DecodingOptions | None = None) -> Sha
             "a file for each shard: add --output captions/"
         )
     for name, flag in REFUSED.items():
-        if getattr(args, name):
+        if getattr(args, name, None):
             raise CaptionerError(f"{flag}: is not for shards; leave it out")
     format = args.format or FORMATS[0]
     if format not in FORMATS:
