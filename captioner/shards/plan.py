@@ -55,6 +55,10 @@ class ShardPlan:
         self._sha256 = model_sha256
         self._languages = languages
         self._paths = job.caption.paths
+        place = local_path(job.folder)
+        # Workers may have another current folder.
+        self._folder = job.folder if place is None else absolute(str(place))
+        self._parts = None if place is None else joined(self._folder, f"{STATE}/parts")
         self.kind = kind_of(self._paths)
         if self.kind != FILES:
             for path in self._paths:
@@ -145,18 +149,16 @@ class ShardPlan:
 
     def _task(self, name: str, kind: str, address: str) -> ShardTask:
         job = self._job
-        place = local_path(job.folder)
-        folder = job.folder if place is None else absolute(str(place))
         return ShardTask(
             name=name,
             kind=kind,
             address=absolute(address) if address else "",
-            output=joined(folder, f"{name}.{job.format}"),
+            output=joined(self._folder, f"{name}.{job.format}"),
             format=job.format,
             job=job.caption,
             model_sha256=self._sha256,
             languages=self._languages,
-            parts=None if place is None else joined(folder, f"{STATE}/parts"),
+            parts=self._parts,
         )
 
 
