@@ -31,6 +31,7 @@ if sys.platform == "win32":
         "captioning/test_job.py",
         "captioning/test_job_interrupted.py",
         "fuzz",
+        "shards",
         "training/test_feature_cache.py",
         "training/test_lightning_cli.py",
         "training/test_task.py",

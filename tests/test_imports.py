@@ -54,6 +54,7 @@ def test_help_is_instant(arguments: list[str], tmp_path: Path) -> None:
         == set()
     )
     assert loaded & {"matplotlib", "tensorboard", "nltk", "sklearn", "starlette"} == set()
+    assert loaded & {"fsspec", "s3fs", "pyarrow", "ray"} == set()
 
 
 def test_importing_the_package_loads_no_torch(tmp_path: Path) -> None:
@@ -88,6 +89,9 @@ assert main(["caption", "red.png", "--model", "tiny.safetensors", "--device", "c
     assert "captioner.captioning.batches" in loaded
     assert loaded & {"pytorch_lightning", "lightning", "torchmetrics", "jsonargparse"} == set()
     assert loaded & {"nltk", "sklearn", "scipy"} == set()  # `evaluate` and `calibrate` need them
+    # Nor what only shards and stores need.
+    assert loaded & {"fsspec", "s3fs", "aiohttp", "pyarrow", "ray"} == set()
+    assert "captioner.shards.run" not in loaded
     assert (
         loaded & {"captioner.training.task", "captioner.training.datamodule", "tensorboard"}
         == set()

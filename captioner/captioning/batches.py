@@ -408,10 +408,11 @@ def _tags(
 def _read(model: CaptionModel, may_be_partial: bool, numbered: tuple[int, SourceFile]) -> _Read:
     place, file = numbered
     try:
+        data = None if file.load is None else file.load()
         if may_be_partial:
-            pixels, is_partial = model.read_partial(file.path)
+            pixels, is_partial = model.read_partial(file.path, data)
             return _Read(place, file, pixels, is_partial=is_partial)
-        return _Read(place, file, model.read(file.path))
+        return _Read(place, file, model.read(file.path, data))
     except ImageError as error:
         return _Read(place, file, error=error.reason)
 

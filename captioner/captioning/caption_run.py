@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -101,16 +101,8 @@ class CaptionRun(ABC):
         return replace(record, embedded=True), now
 
     def _check_options(self) -> None:
-        job = self.job
-        check_language_count(job.format, len(self._languages))
-        check_caption_options(
-            self.model,
-            job.decoding,
-            job.batch_size,
-            job.workers,
-            job.min_confidence,
-            job.min_tag_confidence,
-        )
+        check_language_count(self.job.format, len(self._languages))
+        check_job_options(self.job, self.model)
 
     def _files(self) -> Iterator[SourceFile]:
         """The images of the job, in their order."""
@@ -119,15 +111,37 @@ class CaptionRun(ABC):
     def _batches(
         self, numbered_files: Iterator[tuple[int, SourceFile]], batch_size: int, fixed_shape: bool
     ) -> Generator[list[CaptionRecord], None, None]:
-        job = self.job
-        return caption_batches(
-            self.model,
-            numbered_files,
-            job.decoding,
-            batch_size=batch_size,
-            workers=job.workers,
-            min_confidence=job.min_confidence,
-            min_tag_confidence=job.min_tag_confidence,
-            partial_images=job.partial_images,
-            fixed_shape=fixed_shape,
-        )
+        return job_batches(self.job, self.model, numbered_files, batch_size, fixed_shape)
+
+
+def check_job_options(job: CaptionJob, model: CaptionModel) -> None:
+    """See `captioner.captioning.batches.check_caption_options`."""
+    check_caption_options(
+        model,
+        job.decoding,
+        job.batch_size,
+        job.workers,
+        job.min_confidence,
+        job.min_tag_confidence,
+    )
+
+
+def job_batches(
+    job: CaptionJob,
+    model: CaptionModel,
+    numbered_files: Iterable[tuple[int, SourceFile]],
+    batch_size: int,
+    fixed_shape: bool,
+) -> Generator[list[CaptionRecord], None, None]:
+    """Caption files as a job says, a folder's or a shard's; see `caption_batches`."""
+    return caption_batches(
+        model,
+        numbered_files,
+        job.decoding,
+        batch_size=batch_size,
+        workers=job.workers,
+        min_confidence=job.min_confidence,
+        min_tag_confidence=job.min_tag_confidence,
+        partial_images=job.partial_images,
+        fixed_shape=fixed_shape,
+    )

@@ -86,7 +86,7 @@ class KeptRun(CaptionRun):
         self._output.check_place()
         about: dict[str, Any] = {
             "model": describe_model(self.model),
-            "settings": _describe_settings(job, self.model),
+            "settings": describe_settings(job, self.model),
         }
         with ExitStack() as stack:
             make_folder(self._output.state.parent)
@@ -421,7 +421,8 @@ def _with_hint(remedy: str) -> Generator[None, None, None]:
         raise CaptionerError(f"{error}; {remedy}") from None
 
 
-def _describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
+def describe_settings(job: CaptionJob, model: CaptionModel) -> dict[str, Any]:
+    """What decides about the captions beside the model, JSON primitives."""
     # Neither the size of batches nor the threads: who runs out of memory may resume with less.
     return {
         "captioner": __version__,

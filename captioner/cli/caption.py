@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
+from captioner.cli.caption_shards import caption_shards, wants_shards
 from captioner.cli.checks import check_images, check_model
 from captioner.cli.options import (
     decoding_options,
@@ -44,6 +45,8 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 
 
 def _caption(args: argparse.Namespace) -> int:
+    if wants_shards(args):
+        return caption_shards(args)
     # Every mistake is reported before torch and the model are loaded.
     if args.embed:
         _check_embedding()

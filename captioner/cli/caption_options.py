@@ -40,6 +40,8 @@ examples:
   captioner caption dog.jpg --prompt "two dogs"           continue these words
   captioner caption dog.jpg --must-include ball --must-include grass
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
+  captioner caption 'shards/{0000..0099}.tar' --output captions/  a file for each archive
+  captioner caption photos.csv --output s3://bucket/captions      a list of images, into a store
 
 HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
 and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
@@ -62,7 +64,7 @@ every run starts from the beginning.
 
 An XMP sidecar or an embedded description that another program has written or changed is never
 replaced, not even by --overwrite. Without --embed images are never touched. docs/formats.md
-explains all formats.
+explains all formats, docs/scale.md shards and addresses.
 """
 
 
@@ -86,21 +88,37 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
     sampling = parser.add_argument_group("sampling")
     add_options(sampling, DecodingOptions, "sample", "temperature", "top_k", "top_p", "seed")
     add_model(parser, has_batches=True)
+    _add_shards(parser)
+
+
+def _add_shards(parser: argparse.ArgumentParser) -> None:
+    """How inputs become shards."""
+    from captioner.shards.job import ShardOptions
+
+    group = parser.add_argument_group(
+        "shards",
+        "Archives, tables with images in them, lists of images (.csv, .jsonl, .parquet) and "
+        "addresses (s3://...) give a file for each shard, below --output; so do images where "
+        "--output ends in a slash and --format is jsonl, parquet or tar.",
+    )
+    add_options(group, ShardOptions)
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:
     """Where captions go, and what happens to existing ones."""
     from captioner.captioning.formats import WRITERS
+    from captioner.shards.job import FORMATS as SHARD_FORMATS
 
     output.add_argument(
         "-o", "--output", metavar="PATH", help="write there, not to standard output"
     )
     output.add_argument(
         "--format",
-        choices=[*WRITERS, PAGE],
+        choices=[*WRITERS, PAGE, *(format for format in SHARD_FORMATS if format not in WRITERS)],
         help="of the output; without it the suffix of PATH decides. "
         + "; ".join(f"{name}: {writer.summary}" for name, writer in WRITERS.items())
-        + f"; {PAGE}: a page on which people look at, find and correct captions",
+        + f"; {PAGE}: a page on which people look at, find and correct captions; for shards jsonl "
+        "(default), parquet or tar (image, .txt and .json, for training)",
     )
     again = output.add_mutually_exclusive_group()
     again.add_argument(

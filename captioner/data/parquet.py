@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from hashlib import blake2b
 from importlib.util import find_spec
 from pathlib import Path
@@ -12,12 +13,14 @@ from captioner.data.entries import Entries
 from captioner.data.fields import NAME_FIELDS, add_record, text_fields
 from captioner.data.shards import shard_split, shards_of
 from captioner.data.tables import folder_of_names
+from captioner.data.tars import is_archive
 from captioner.data.unpacking import unpack_image
-from captioner.data.webdataset import is_archive
 from captioner.errors import CaptionerError
+from captioner.files.stores import open_file
 
 _ROWS = 64  # read at once, with their images
-_IMAGE_FIELDS = ("image", "img", "jpg", "png")
+IMAGE_FIELDS = ("image", "img", "jpg", "png")
+"""Columns of images: bytes, or bytes with a path as on the Hub."""
 
 
 def find_parquet(root: Path) -> list[Path]:
@@ -37,9 +40,8 @@ def _is_table(file: Path) -> bool:
 def _has_captions(file: Path) -> bool:
     if not _is_table(file):
         return False
-    with _open(file) as table:
-        columns = {name.strip().lower() for name in table.schema_arrow.names}
-    return bool(columns.intersection((*NAME_FIELDS, *_IMAGE_FIELDS)) and text_fields(columns))
+    columns = set(columns_of(file))
+    return bool(columns.intersection((*NAME_FIELDS, *IMAGE_FIELDS)) and text_fields(columns))
 
 
 def read_parquet(files: list[Path], entries: Entries) -> None:
@@ -51,31 +53,62 @@ def read_parquet(files: list[Path], entries: Entries) -> None:
     for file in files:
         split = shard_split(file, entries.base)
         folder = folder_of_names(file, entries.base) if file.stem == "metadata" else ""
-        for number, cells in enumerate(_rows(file), 1):
+        for number, row in enumerate(parquet_rows(file), 1):
             where = f"{file}, row {number}"
-            row = {column.strip().lower(): cell for column, cell in cells.items()}
-            image = next((row[field] for field in _IMAGE_FIELDS if field in row), None)
+            image = next((row[field] for field in IMAGE_FIELDS if field in row), None)
             if (name := _embedded(row, image, split, entries)) is not None:
                 add_record({**row, NAME_FIELDS[0]: name}, where, entries, split=split)
-            elif (name := _name_of(row, image)) is not None:
+            elif (name := name_of(row, image)) is not None:
                 record = {**row, NAME_FIELDS[0]: name}
                 add_record(record, where, entries, folder=folder, split=split)
             else:
                 entries.count("row{s} without an image left out", where)
 
 
-def _rows(file: Path) -> Iterator[dict[str, Any]]:
-    with _open(file) as table:
-        import pyarrow
+def columns_of(file: str | Path) -> dict[str, bool]:
+    """The columns of a table, in lower case, and whether each holds bytes.
 
-        try:
-            for batch in table.iter_batches(batch_size=_ROWS):
-                yield from batch.to_pylist()
-        except (pyarrow.ArrowException, OSError, ValueError) as error:
-            raise CaptionerError(f"{file}: cannot be read as Parquet: {error}") from error
+    Raises:
+        CaptionerError: pyarrow is not installed, or the table cannot be read.
+    """
+    with _opened(file) as table:
+        return {
+            field.name.strip().lower(): _holds_bytes(field.type) for field in table.schema_arrow
+        }
 
 
-def _open(file: Path) -> Any:
+def _holds_bytes(kind: Any) -> bool:
+    from pyarrow import types
+
+    if types.is_struct(kind):
+        return any(_holds_bytes(field.type) for field in kind)
+    return bool(types.is_binary(kind) or types.is_large_binary(kind))
+
+
+def parquet_rows(
+    file: str | Path, wanted: Collection[str] | None = None, size: int = _ROWS
+) -> Iterator[dict[str, Any]]:
+    """The rows of a table, their columns in lower case.
+
+    Args:
+        file: a path, or an address of `captioner.files.stores`.
+        wanted: the columns to read, in lower case; None reads all.
+        size: rows that are read at once.
+
+    Raises:
+        CaptionerError: pyarrow is not installed, or the table cannot be read.
+        captioner.files.stores.StoreUnreachable: the store does not answer.
+    """
+    with _opened(file) as table:
+        names = {name: name.strip().lower() for name in table.schema_arrow.names}
+        read = None if wanted is None else [name for name in names if names[name] in wanted]
+        for batch in table.iter_batches(batch_size=size, columns=read):
+            for row in batch.to_pylist():
+                yield {names[name]: cell for name, cell in row.items()}
+
+
+@contextmanager
+def _opened(file: str | Path) -> Iterator[Any]:
     try:
         import pyarrow
         from pyarrow.parquet import ParquetFile
@@ -84,7 +117,8 @@ def _open(file: Path) -> Any:
             f'{file}: Parquet needs pyarrow: pip install "captioner[parquet]"'
         ) from error
     try:
-        return ParquetFile(file)
+        with open_file(str(file)) as stream, ParquetFile(stream) as table:
+            yield table
     except (pyarrow.ArrowException, OSError, ValueError) as error:
         raise CaptionerError(f"{file}: cannot be read as Parquet: {error}") from error
 
@@ -93,17 +127,22 @@ def _embedded(
     row: dict[str, Any], image: object, split: str | None, entries: Entries
 ) -> str | None:
     """Unpack the image of a row and give its name; None if the row has none."""
-    data = image.get("bytes") if isinstance(image, dict) else image
-    if not isinstance(data, bytes) or not data:
+    if (data := bytes_of(image)) is None:
         return None
-    if (name := _name_of(row, image)) is None:
+    if (name := name_of(row, image)) is None:
         # Rows with the same content are about one image.
         content = blake2b(data, digest_size=8).hexdigest()
         name = f"{row.get('split') or split or 'image'}/{content}"
     return entries.embed(name, unpack_image(data, name))
 
 
-def _name_of(row: dict[str, Any], image: object) -> str | None:
+def bytes_of(image: object) -> bytes | None:
+    """What a cell holds of an image's file; None for one that only names it, or is empty."""
+    data = image.get("bytes") if isinstance(image, dict) else image
+    return data if isinstance(data, bytes) and data else None
+
+
+def name_of(row: dict[str, Any], image: object) -> str | None:
     """What the row calls its image, else the path beside the image's bytes; None if it does not."""
     names = [row.get(field) for field in NAME_FIELDS]
     names += [image.get("path") if isinstance(image, dict) else image]

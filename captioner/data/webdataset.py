@@ -4,37 +4,19 @@ from __future__ import annotations
 
 import itertools
 import json
-import lzma
-import re
-import tarfile
-import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
-from typing import Self
 
 from captioner.data.entries import Entries
 from captioner.data.fields import add_record, text_fields
 from captioner.data.shards import shard_split, shards_of
+from captioner.data.tars import MAX_BYTES, is_archive, tar_members
 from captioner.data.text_files import decode_text
 from captioner.data.unpacking import unpack_image
 from captioner.errors import CaptionerError
 
 _IMAGES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "ppm")
 _TEXTS = ("txt", "caption", "json")  # the first that is there counts
-_ARCHIVE = re.compile(r"\.(tar(\.(gz|bz2|xz|zst|zstd))?|tgz|tbz2?|txz|tzst)", re.IGNORECASE)
-_COMPRESSED = {b"\x1f\x8b": "gz", b"BZh": "bz2", b"\xfd7zXZ\0": "xz", b"\x28\xb5\x2f\xfd": "zst"}
-"""First bytes -> how the file is compressed, as `tarfile` calls it."""
-_MAX_BYTES = 512_000_000
-"""Of one file in an archive, as for images beside it: compressed, a small one may hold any size."""
-
-
-def is_archive(file: Path) -> bool:
-    """Whether the file's name is that of a tar archive, compressed or not."""
-    return _ARCHIVE.fullmatch("".join(file.suffixes[-2:])) is not None or (
-        _ARCHIVE.fullmatch(file.suffix) is not None
-    )
 
 
 def find_tars(root: Path) -> list[Path]:
@@ -67,59 +49,17 @@ def read_tars(files: list[Path], entries: Entries) -> None:
 
 def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(name, content by suffix) of the files that stand together under one name."""
-    try:
-        with _opened(file) as archive:
-            # A sparse member may announce any size.
-            members = (m for m in archive if m.isreg() and not m.issparse() and _is_ours(m.name))
-            for key, group in itertools.groupby(members, lambda member: _parts(member.name)[0]):
-                content = {}
-                for member in group:
-                    if member.size > _MAX_BYTES:
-                        raise CaptionerError(
-                            f"{file}, {member.name}: {member.size} bytes are too many (limit "
-                            f"{_MAX_BYTES}); take it out of the archive"
-                        )
-                    stream = archive.extractfile(member)
-                    assert stream is not None
-                    content[_parts(member.name)[1]] = stream.read()
-                yield key, content
-    except (tarfile.TarError, OSError, ValueError, EOFError, zlib.error, lzma.LZMAError) as error:
-        raise CaptionerError(f"{file}: cannot be read as a tar archive: {error}") from error
-
-
-class _Member(tarfile.TarInfo):
-    """A file in an archive; where its header is broken, `tarfile` would take it for the end."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
-        try:
-            return super().frombuf(buf, encoding, errors)
-        except tarfile.InvalidHeaderError as error:  # type: ignore[attr-defined]
-            raise tarfile.ReadError(f"a header is broken: {error}") from error
-
-
-@contextmanager
-def _opened(file: Path) -> Iterator[tarfile.TarFile]:
-    """The archive, read from its beginning to its end; by its first bytes, not by its name."""
-    with file.open("rb") as stream:
-        head = stream.read(6)
-    kind = next((kind for begin, kind in _COMPRESSED.items() if head.startswith(begin)), "")
-    if kind != "zst" or "zst" in tarfile.TarFile.OPEN_METH:  # from Python 3.14 on
-        with tarfile.open(file, f"r:{kind}", tarinfo=_Member) as archive:  # type: ignore[call-overload]
-            yield archive
-        return
-    if find_spec("pyarrow") is None:
-        raise CaptionerError(
-            f"{file}: tar archives compressed with zstd need pyarrow or Python 3.14: pip install "
-            f'"captioner[parquet]", or unpack it: zstd -d {file.name}'
-        )
-    import pyarrow
-
-    with (
-        pyarrow.input_stream(file, compression="zstd") as content,
-        tarfile.open(fileobj=content, mode="r|", tarinfo=_Member) as archive,
-    ):
-        yield archive
+    members = tar_members(file, _is_ours)
+    for key, group in itertools.groupby(members, lambda member: _parts(member.name)[0]):
+        content = {}
+        for member in group:
+            if member.size_bytes > MAX_BYTES:
+                raise CaptionerError(
+                    f"{file}, {member.name}: {member.size_bytes} bytes are too many (limit "
+                    f"{MAX_BYTES}); take it out of the archive"
+                )
+            content[_parts(member.name)[1]] = member.read()
+        yield key, content
 
 
 def _suffix_of(kinds: Sequence[str], members: Mapping[str, bytes]) -> str | None:

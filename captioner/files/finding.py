@@ -6,7 +6,7 @@ import glob
 import os
 import stat
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
 
@@ -24,11 +24,14 @@ class SourceFile:
         path: where the file is.
         name: what results call it: a relative path with forward slashes; see `find_files`.
         root: the folder that was given, None for a file named by itself.
+        load: gives what the file holds, where that does not lie at ``path``; called where the
+            file is read.
     """
 
     path: Path
     name: str
     root: Path | None = None
+    load: Callable[[], bytes] | None = field(default=None, repr=False, compare=False)
 
 
 def printable(path: str | Path) -> str:

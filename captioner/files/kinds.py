@@ -31,16 +31,16 @@ class FileKind:
 
     def lists(self, name: str) -> bool:
         """Whether a file of this name is listed in a folder, if it is not a double."""
-        return _suffix(name) in self.suffixes
+        return suffix_of(name) in self.suffixes
 
     def age(self, name: str) -> int:
         """The number of its suffix's group: 0 for the oldest."""
-        suffix = _suffix(name)
+        suffix = suffix_of(name)
         return next((i for i, group in enumerate(self.later, start=1) if suffix in group), 0)
 
     def is_double(self, name: str) -> bool:
         """Whether a file of this name is a double where another one has its stem."""
-        return _suffix(name) in self.doubles
+        return suffix_of(name) in self.doubles
 
     def passed_over(self, names: Collection[str]) -> frozenset[str]:
         """Those of a folder's files that are passed over as doubles."""
@@ -74,7 +74,8 @@ class OtherFiles(FileKind):
         return name.endswith(ICLOUD)
 
 
-def _suffix(name: str) -> str:
+def suffix_of(name: str) -> str:
+    """The suffix of a file's name, in lower case, with its dot."""
     return os.path.splitext(name)[1].lower()
 
 

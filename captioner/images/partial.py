@@ -25,8 +25,8 @@ class EndedFile(LimitedFile):
         is_jpeg: whether it is one.
     """
 
-    def __init__(self, path: Path, max_seconds: float, max_readings: int) -> None:
-        super().__init__(path, max_seconds, max_readings)
+    def __init__(self, source: Path | bytes, max_seconds: float, max_readings: int) -> None:
+        super().__init__(source, max_seconds, max_readings)
         self._ends = 0
         self.is_jpeg = super().read(2) == b"\xff\xd8"
         self.seek(0)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,6 +20,7 @@ from captioner.files.finding import printable, why_unreadable
 from captioner.files.recognising import HEAD_BYTES, RAW, recognise, recognised
 from captioner.images.colour_spaces import describe_colours
 from captioner.images.colours import is_converted, to_srgb
+from captioner.images.depths import grey8, in_tiles, scaled
 from captioner.images.isolated import DecoderFailed, NotRaw, Request, decode
 from captioner.images.kinds import EXTRAS, Extra, why_not_read
 from captioner.images.limits import LimitedFile, TooMuchWork, count_parts
@@ -54,7 +56,6 @@ MAX_PARTS = 1_000_000
 """Strips or tiles in a TIFF file; a list of those that it takes 80 MB to name fills 7 GB."""
 
 _REASON_LENGTH = 120
-_TILE_SIDE = 2048
 
 _ORIENTATION_TAG = 0x0112
 _ORIENTATIONS = {
@@ -111,6 +112,7 @@ def read_image(
     min_side: int | None = None,
     max_pixels: int = MAX_PIXELS,
     may_be_partial: bool = False,
+    data: bytes | None = None,
 ) -> Image.Image:
     """Decode one file: upright, opaque, 8 bits, first frame.
 
@@ -126,6 +128,8 @@ def read_image(
         max_pixels: width * height above which the file is refused before it is decoded.
         may_be_partial: take what there is of a file that is cut short, without the rows that are
             missing; ``PARTIAL in image.info`` then says that it is one.
+        data: what the file holds, where it lies in an archive or on another machine: ``path`` is
+            then only what it is called.
 
     Returns:
         An image of mode RGB.
@@ -135,26 +139,24 @@ def read_image(
             within the other limits; anything but a regular file is refused unopened.
     """
     path = Path(path)
-    with _refusing(path):
-        problem = why_unreadable(path)
-        if problem is not None:
-            raise ImageError(problem)
-        if (size := path.stat().st_size) > MAX_BYTES:
-            raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
+    source = path if data is None else data
+    with _refusing(path, data):
+        _check_source(path, data)
         # Not the path: Pillow would map some files into memory, and reading a page of a mapped
         # file that another process cuts short ends this one.
         wanted = _Wanted(min_side, max_pixels, may_be_partial)
         try:
-            with LimitedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+            with LimitedFile(source, MAX_SECONDS, MAX_READINGS) as file:
                 kind = recognised(file.read(HEAD_BYTES), path.name)
                 file.seek(0)
                 if kind is not None and kind in EXTRAS:
-                    return _read_with_extra(EXTRAS[kind], path, file, wanted)
+                    with _on_disk(path, data) as place:
+                        return _read_with_extra(EXTRAS[kind], place, file, wanted)
                 return _read(file, wanted)
         except (OSError, EOFError) as error:
             if not (may_be_partial and is_cut_short(error)):
                 raise
-            with EndedFile(path, MAX_SECONDS, MAX_READINGS) as file:
+            with EndedFile(source, MAX_SECONDS, MAX_READINGS) as file:
                 if not file.is_jpeg:
                     raise
                 image = _read(file, replace(wanted, may_be_partial=False))
@@ -252,6 +254,27 @@ def _open(file: LimitedFile, max_pixels: int) -> Image.Image:
     return read_samples(file, layout)
 
 
+def _check_source(path: Path, data: bytes | None) -> None:
+    problem = ("" if data else "empty file") if data is not None else why_unreadable(path)
+    if problem:
+        raise ImageError(problem)
+    size = path.stat().st_size if data is None else len(data)
+    if size > MAX_BYTES:
+        raise ImageError(f"{size} bytes are too many (limit {MAX_BYTES})")
+
+
+@contextmanager
+def _on_disk(path: Path, data: bytes | None) -> Iterator[Path]:
+    """The file for decoders that take nothing but one with a path."""
+    if data is None:
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="captioner-") as folder:
+        file = Path(folder, "image").with_suffix(path.suffix)
+        file.write_bytes(data)
+        yield file
+
+
 def _check_size(size: tuple[int, int], max_pixels: int) -> None:
     width, height = size
     if width * height > max_pixels:
@@ -270,16 +293,16 @@ def _has_too_many_scans(file: LimitedFile) -> bool:
 
 
 @contextmanager
-def _refusing(path: Path | None) -> Iterator[None]:
+def _refusing(path: Path | None, data: bytes | None = None) -> Iterator[None]:
     try:
         yield
     except ImageError as error:
         raise ImageError(error.reason, path) from None
     except _DECODE_ERRORS as error:
-        raise ImageError(_reason(error, path), path) from error
+        raise ImageError(_reason(error, path, data), path) from error
 
 
-def _reason(error: BaseException, path: Path | None) -> str:
+def _reason(error: BaseException, path: Path | None, data: bytes | None = None) -> str:
     text = " ".join(str(error).split())
     text = "".join(each if each.isprintable() else "\ufffd" for each in text)[:_REASON_LENGTH]
     if isinstance(error, FileNotFoundError):
@@ -287,7 +310,9 @@ def _reason(error: BaseException, path: Path | None) -> str:
     if isinstance(error, PermissionError):
         return "permission denied"
     if isinstance(error, UnidentifiedImageError):
-        return why_not_read(None if path is None else recognise(path))
+        if path is None or data is None:
+            return why_not_read(None if path is None else recognise(path))
+        return why_not_read(recognised(data[:HEAD_BYTES], path.name))
     if isinstance(error, (Image.DecompressionBombError, Image.DecompressionBombWarning)):
         return "too many pixels"
     if isinstance(error, MemoryError):
@@ -317,12 +342,12 @@ def _normalise(
         raise ImageError("damaged file (it has no palette)")
     result = image
     if image.mode.startswith("I") or image.mode == "F":
-        result = _grey8(image)
+        result = grey8(image)
     profile = image.info.get("icc_profile")
     if result.has_transparency_data:
-        result = _in_tiles(result, "RGB", partial(_over_white, profile=profile))
+        result = in_tiles(result, "RGB", partial(_over_white, profile=profile))
     elif is_converted(_plain_mode(result), profile):
-        result = _in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
+        result = in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
     elif result.mode != "RGB":
         result = result.convert("RGB")
     turn = _ORIENTATIONS.get(_orientation(image, orientation))
@@ -333,24 +358,6 @@ def _normalise(
         return result.transpose(turn)
     # The copy leaves the caller's image, or the open file, behind.
     return result.copy() if result is image else result
-
-
-def _in_tiles(
-    image: Image.Image, mode: str, change: Callable[[Image.Image], Image.Image]
-) -> Image.Image:
-    """Change an image part by part: what it takes on the way are not several whole images."""
-    result = Image.new(mode, image.size)
-    for tile, corner in _tiles(image):
-        result.paste(change(tile), corner)
-    return result
-
-
-def _tiles(image: Image.Image) -> Iterator[tuple[Image.Image, tuple[int, int]]]:
-    width, height = image.size
-    for top in range(0, height, _TILE_SIDE):
-        for left in range(0, width, _TILE_SIDE):
-            right, bottom = min(left + _TILE_SIDE, width), min(top + _TILE_SIDE, height)
-            yield image.crop((left, top, right, bottom)), (left, top)
 
 
 def _over_white(image: Image.Image, profile: bytes | None) -> Image.Image:
@@ -384,42 +391,6 @@ def _orientation(image: Image.Image, default: int) -> int:
     return value if isinstance(value, int) else default
 
 
-def _grey8(image: Image.Image) -> Image.Image:
-    """Grey of 16 or 32 bits or floating -> 8 bits."""
-    if image.mode.startswith("I;16"):
-        return _in_tiles(
-            image, "L", lambda tile: Image.fromarray(_scaled(np.asarray(tile), 0.0, 65535.0))
-        )
-    low, high = _range(image)
-    tops = [1.0, 255.0, 65535.0] if image.mode == "F" else [255.0, 65535.0]
-    if image.format == "PPM" and image.mode == "I":
-        tops = [65535.0]  # Pillow scales deep PGM files to 16 bits, however dark they are.
-    top = next((top for top in tops if low >= 0 and high <= top), None)
-    first, last = (low, high) if top is None else (0.0, top)
-
-    def scale(tile: Image.Image) -> Image.Image:
-        values = np.asarray(tile).astype(np.float64)
-        return Image.fromarray(_scaled(np.where(np.isfinite(values), values, low), first, last))
-
-    return _in_tiles(image, "L", scale)
-
-
-def _range(image: Image.Image) -> tuple[float, float]:
-    """The smallest and the largest finite value, 0 and 0 if there is none."""
-    low, high = np.inf, -np.inf
-    for tile, _ in _tiles(image):
-        values = np.asarray(tile)
-        finite = values[np.isfinite(values)]
-        if finite.size:
-            low, high = min(low, float(finite.min())), max(high, float(finite.max()))
-    return (low, high) if low <= high else (0.0, 0.0)
-
-
-def _scaled(values: np.ndarray[Any, Any], low: float, high: float) -> np.ndarray[Any, Any]:
-    span = high - low or 1.0
-    return np.rint((values.astype(np.float64) - low) * (255.0 / span)).astype(np.uint8)
-
-
 def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     shape = array.shape
     channels = shape[2] if array.ndim == 3 else 1
@@ -431,14 +402,14 @@ def _from_array(array: np.ndarray[Any, Any]) -> Image.Image:
     if array.size == 0:
         raise ImageError(f"an array of shape {shape} has no pixels")
     if array.dtype == np.uint16:
-        array = _scaled(array, 0.0, 65535.0)
+        array = scaled(array, 0.0, 65535.0)
     elif np.issubdtype(array.dtype, np.floating):
         if not (array.min() >= 0.0 and array.max() <= 1.0):  # Refuses NaN as well.
             raise ImageError(
                 f"a floating array from {array.min()} to {array.max()} is not in [0, 1]:"
                 " divide it by 255 or convert it to uint8"
             )
-        array = _scaled(array, 0.0, 1.0)
+        array = scaled(array, 0.0, 1.0)
     elif array.dtype != np.uint8:
         raise ImageError(f"an array of {array.dtype} is not uint8, uint16 or floating in [0, 1]")
     if channels == 1:

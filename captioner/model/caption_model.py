@@ -259,16 +259,16 @@ class CaptionModel(nn.Module):
         self.decoder.style_numbers(options.style, 1)
         check_other_languages(self, options)
 
-    def read(self, path: str | Path) -> Tensor:
-        """Read an image as this model looks at it: float32 (3, height, width).
+    def read(self, path: str | Path, data: bytes | None = None) -> Tensor:
+        """Read a file, or its ``data``, as this model looks at it: float32 (3, height, width).
 
         Raises:
             captioner.images.reading.ImageError: when it cannot be read.
         """
-        return self.transform(read_image(path, min_side=self.transform.min_side))
+        return self.transform(read_image(path, min_side=self.transform.min_side, data=data))
 
-    def read_partial(self, path: str | Path) -> tuple[Tensor, bool]:
-        """Read an image as `read` does, one that is cut short as far as it goes.
+    def read_partial(self, path: str | Path, data: bytes | None = None) -> tuple[Tensor, bool]:
+        """Read what `read` does, an image that is cut short as far as it goes.
 
         Returns:
             What `read` returns, and whether the image is cut short.
@@ -276,7 +276,7 @@ class CaptionModel(nn.Module):
         Raises:
             captioner.images.reading.ImageError: when nothing of it can be read.
         """
-        image = read_image(path, min_side=self.transform.min_side, may_be_partial=True)
+        image = read_image(path, min_side=self.transform.min_side, may_be_partial=True, data=data)
         return self.transform(image), PARTIAL in image.info
 
     @torch.inference_mode()

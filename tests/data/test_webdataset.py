@@ -123,7 +123,7 @@ def test_archives_compressed_with_zstd(root: Path, monkeypatch: pytest.MonkeyPat
     assert captions(load_caption_data(root)) == {"a.png": ("A dog.",)}
     if "zst" in tarfile.TarFile.OPEN_METH:
         return
-    monkeypatch.setattr("captioner.data.webdataset.find_spec", lambda name: None)
+    monkeypatch.setattr("captioner.data.tars.find_spec", lambda name: None)
     with pytest.raises(CaptionerError, match=r"x.tar.zst: .*zstd need pyarrow.*\[parquet\]"):
         load_caption_data(file)
 

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from captioner.images import depths
 from captioner.images import reading as images
 from captioner.images.limits import ENDLESS, LimitedFile, TooMuchWork, count_parts
 from captioner.images.reading import FORMATS, ImageError, read_image
@@ -261,7 +262,7 @@ def test_tiles_make_the_same_image(tmp_path: Path, monkeypatch: pytest.MonkeyPat
             (tmp_path / f"{number}.{format}").write_bytes(data)
     for path in sorted(tmp_path.iterdir()):
         whole[path] = read_image(path).tobytes()
-    monkeypatch.setattr(images, "_TILE_SIDE", 7)
+    monkeypatch.setattr(depths, "_TILE_SIDE", 7)
     assert {path: read_image(path).tobytes() for path in whole} == whole
 
 

@@ -1,0 +1,66 @@
+"""A job over shards, checked before any work. Loads no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from captioner.captioning.job import CaptionJob
+from captioner.files.stores import is_address
+from captioner.options import check_options, option
+
+FORMATS = ("jsonl", "parquet", "tar")
+"""Of the outputs; `captioner.shards.formats` writes them."""
+
+
+@dataclass(frozen=True)
+class ShardOptions:
+    """How inputs become shards.
+
+    Attributes:
+        shard_size: images of a shard, where the inputs are images or lists of them; an archive or
+            a table is one shard, however many images are in it.
+        column: of a list of images, with their paths or addresses; empty: one that is called as
+            such columns are.
+    """
+
+    shard_size: int = option(
+        1000, "images in a shard, where the input is not shards already", metavar="N", minimum=1
+    )
+    column: str = option(
+        "",
+        "column of a list with the paths or URLs of images",
+        metavar="NAME",
+        default_text="url, path, file_name, image ...",
+    )
+
+    def __post_init__(self) -> None:
+        check_options(self)
+
+
+@dataclass(frozen=True)
+class ShardJob:
+    """What is to be done.
+
+    Attributes:
+        caption: how images are captioned, and the inputs (`CaptionJob.paths`): all of one kind,
+            archives, tables with images in them, lists of images, or images, folders and patterns.
+        output: folder or address below which every shard gets a file.
+        format: of the files, one of `FORMATS`.
+        options: how inputs become shards.
+    """
+
+    caption: CaptionJob
+    output: str
+    format: str = FORMATS[0]
+    options: ShardOptions = ShardOptions()
+
+    def __post_init__(self) -> None:
+        if self.format not in FORMATS:
+            raise ValueError(f"format={self.format!r}: choose from {', '.join(FORMATS)}")
+        if not self.output.rstrip("/") or (is_address(self.output) and self.output.endswith(":/")):
+            raise ValueError(f"output={self.output!r}: name a folder, or an address in a bucket")
+
+    @property
+    def folder(self) -> str:
+        """The output, without a slash at its end."""
+        return self.output.rstrip("/")

@@ -1,0 +1,185 @@
+"""The shards of a job, listed lazily: memory does not grow with their number."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from functools import partial
+from hashlib import blake2b
+from itertools import chain, islice
+from pathlib import PurePosixPath
+from typing import Any
+
+from captioner.data.tars import is_archive
+from captioner.errors import CaptionerError
+from captioner.files.escaping import shown
+from captioner.files.kinds import suffix_of
+from captioner.files.stores import is_address, joined, local_path, names_in, reached
+from captioner.images.kinds import IMAGES, find_images
+from captioner.shards.inputs import (
+    LIST,
+    absolute,
+    addresses_of,
+    base_of,
+    count_of,
+    first_of,
+    kind_of,
+    shard_name,
+)
+from captioner.shards.job import ShardJob
+from captioner.shards.lists import read_list
+from captioner.shards.tasks import FILES, PARQUET, TAR, ShardTask
+
+STATE = ".captioner"
+"""The hidden folder in the output, with what is known of the job."""
+
+
+class ShardPlan:
+    """Which shards a job has.
+
+    Args:
+        job: what is to be done.
+        model_sha256: of the model's file.
+        languages: of the captions; see `ShardTask`.
+
+    Attributes:
+        total: how many shards these are; None where only the work itself will tell.
+        kind: of the inputs, as `captioner.shards.inputs.kind_of` says it.
+
+    Raises:
+        CaptionerError: an input cannot be read, or leads to nothing.
+    """
+
+    def __init__(self, job: ShardJob, model_sha256: str, languages: tuple[str, ...] = ()) -> None:
+        self._job = job
+        self._sha256 = model_sha256
+        self._languages = languages
+        self._paths = job.caption.paths
+        place = local_path(job.folder)
+        # Workers may have another current folder.
+        self._folder = job.folder if place is None else absolute(str(place))
+        self._parts = None if place is None else joined(self._folder, f"{STATE}/parts")
+        self.kind = kind_of(self._paths)
+        if self.kind != FILES:
+            for path in self._paths:
+                first_of(path)
+        self.total = self._count()
+
+    @property
+    def is_numbered(self) -> bool:
+        """Whether shards are called by their number and what is in them, and not by the input."""
+        return self.kind in (FILES, LIST)
+
+    def describe(self) -> dict[str, Any]:
+        """What decides which shard has which name, JSON primitives."""
+        caption, options = self._job.caption, self._job.options
+        if not self.is_numbered:
+            return {"kind": self.kind, "base": base_of(self._paths)}
+        about: dict[str, Any] = {
+            "kind": self.kind,
+            "paths": [absolute(path) for path in self._paths],
+            "shard_size": options.shard_size,
+        }
+        if self.kind == LIST:
+            return {**about, "column": options.column or None}
+        return {**about, "exclude": list(caption.exclude), "raw": caption.raw}
+
+    def tasks(self) -> Iterator[ShardTask]:
+        """All shards, in their order.
+
+        Raises:
+            CaptionerError: a list or a folder of images cannot be read.
+        """
+        if self.is_numbered:
+            return self._numbered(self._files())
+        return self._named()
+
+    def _count(self) -> int | None:
+        if not self.is_numbered:
+            counts = [count_of(path) for path in self._paths]
+            found = (
+                sum(1 for _ in addresses_of(path)) if count is None else count
+                for path, count in zip(self._paths, counts, strict=True)
+            )
+            return sum(found)
+        if self.kind == FILES and not any(map(is_address, self._paths)):
+            # As for one file: what is there is counted before the work.
+            return -(-sum(1 for _ in self._files()) // self._job.options.shard_size)
+        return None
+
+    def _named(self) -> Iterator[ShardTask]:
+        base, last = base_of(self._paths), None
+        for address in chain.from_iterable(map(addresses_of, self._paths)):
+            name = shard_name(address, base)
+            if name == last:
+                raise CaptionerError(
+                    f"two shards are called {shown(name)} (one is {shown(address)}): rename one"
+                )
+            last = name
+            yield self._task(name, self.kind, address)
+
+    def _numbered(self, files: Iterator[tuple[str, str]]) -> Iterator[ShardTask]:
+        number = 0
+        first = next(files, None)
+        files = files if first is None else chain([first], files)
+        kind = FILES if first is None else _kind_of_row(first[0])
+        size = self._job.options.shard_size if kind == FILES else 1
+        while group := tuple(islice(files, size)):
+            digest = blake2b(digest_size=4)
+            for _, name in group:
+                digest.update(name.encode("utf-8", "surrogatepass") + b"\0")
+            name = f"{number:06d}-{digest.hexdigest()}"
+            if kind == FILES:
+                yield replace(self._task(name, FILES, ""), files=group)
+            else:
+                yield self._task(name, kind, group[0][0])
+            number += 1
+
+    def _files(self) -> Iterator[tuple[str, str]]:
+        """Path or address, and name, of each image, or of each shard in a list."""
+        if self.kind == LIST:
+            for file in chain.from_iterable(map(addresses_of, self._paths)):
+                yield from read_list(file, self._job.options.column)
+        elif any(map(is_address, self._paths)):
+            yield from _remote_images(self._paths)
+        else:
+            caption = self._job.caption
+            for found in find_images(self._paths, caption.exclude, caption.raw):
+                yield absolute(str(found.path)), found.name
+
+    def _task(self, name: str, kind: str, address: str) -> ShardTask:
+        job = self._job
+        return ShardTask(
+            name=name,
+            kind=kind,
+            address=absolute(address) if address else "",
+            output=joined(self._folder, f"{name}.{job.format}"),
+            format=job.format,
+            job=job.caption,
+            model_sha256=self._sha256,
+            languages=self._languages,
+            parts=self._parts,
+        )
+
+
+def _names_in(folder: str) -> list[str]:
+    return [*names_in(folder)]
+
+
+def _kind_of_row(address: str) -> str:
+    if is_archive(PurePosixPath(address)):
+        return TAR
+    return PARQUET if suffix_of(address) == ".parquet" else FILES
+
+
+def _remote_images(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    base = base_of([*paths])
+    for path in paths:
+        for address in addresses_of(path):
+            if suffix_of(address) in IMAGES.suffixes:
+                yield address, absolute(address).removeprefix(base).lstrip("/")
+                continue
+            for name in sorted(reached(partial(_names_in, address))):
+                if suffix_of(name) in IMAGES.suffixes:
+                    found = joined(address.rstrip("/"), name)
+                    yield found, absolute(found).removeprefix(base).lstrip("/")

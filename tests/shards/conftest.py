@@ -1,0 +1,35 @@
+"""A tiny model, and the command line run in this process in a folder of its own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from captioner.cli import entry as cli
+from helpers.models import make_talker
+
+
+@pytest.fixture(scope="session")
+def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("model") / "tiny.safetensors"
+    make_talker().save(path)
+    return path
+
+
+@pytest.fixture
+def caption(
+    model_file: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Run `captioner caption`; returns its exit code and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        options = ["--device", "cpu", "--workers", "0", "--batch-size", "4"]
+        code = cli.main(["caption", "--model", str(model_file), *options, *arguments])
+        return code, capsys.readouterr().err
+
+    return run
