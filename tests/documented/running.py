@@ -91,8 +91,9 @@ class Reader:
         if {"--append", "--missing-only"} & set(words):
             return
         for name in INPUTS:
-            for path in set((self._root / name).rglob("*")) - self._kept[name]:
-                _remove(path)
+            if any(word.split("/")[0] == name for word in words):
+                for path in set((self._root / name).rglob("*")) - self._kept[name]:
+                    _remove(path)
         for option, name in zip(words, words[1:], strict=False):
             if option in ("-o", "--output", "--output-dir"):
                 path = self._folder / name
