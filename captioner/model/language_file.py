@@ -20,6 +20,7 @@ from captioner.files.escaping import shown
 from captioner.model.caption_model import CaptionModel
 from captioner.model.model_file import (
     LANGUAGE_FORMAT,
+    halved,
     read_model_file,
     reason_of,
     write_model_file,
@@ -106,9 +107,12 @@ def _check_cnn(path: Path, description: Mapping[str, Any], base: CaptionModel) -
 
 
 def _packed(name: str, tensor: Tensor) -> dict[str, Tensor]:
-    """A matrix as whole numbers from -127 to 127 and a scale for each row; others as they are."""
-    if tensor.ndim != 2 or not tensor.is_floating_point():
-        return {name: tensor}
+    """A matrix as whole numbers from -127 to 127 and a scale for each row; others as they are.
+
+    Familiarity is computed from products of small differences: its matrices keep 16 bits.
+    """
+    if tensor.ndim != 2 or not tensor.is_floating_point() or name.startswith("familiarity."):
+        return {name: halved(tensor)}
     scales = (tensor.abs().amax(dim=1) / LARGEST).clamp(min=torch.finfo(torch.float32).tiny)
     return {
         name: (tensor / scales[:, None]).round().to(torch.int8),
