@@ -113,7 +113,10 @@ class RandomView:
         seed: of the whole run; every view is drawn from it, the epoch and the image.
     """
 
-    SIDES = frozenset({"left", "right"})
+    SIDES = frozenset(
+        "left right links rechts linke linken linker rechte rechten rechter 左 右 "  # noqa: SIM905
+        "يسار يمين اليسار اليمين يساره يمينه اليسرى اليمنى".split()
+    )
 
     def __init__(self, min_area: float, seed: int) -> None:
         self.min_area = min_area

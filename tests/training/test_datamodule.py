@@ -172,7 +172,15 @@ def test_about_half_of_the_views_are_mirrored() -> None:
 
 
 @pytest.mark.parametrize(
-    "captions", [("the dog looks left",), ("a dog", "A dog to the RIGHT."), ("Left-right !",)]
+    "captions",
+    [
+        ("the dog looks left",),
+        ("a dog", "A dog to the RIGHT."),
+        ("Left-right !",),
+        ("Der Hund links im Bild.",),
+        ("男人的右边有一只狗",),
+        ("كلب على اليمين",),
+    ],
 )
 def test_an_image_whose_caption_names_a_side_is_never_mirrored(captions: tuple[str, ...]) -> None:
     view = RandomView(1.0, 0)
