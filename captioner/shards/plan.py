@@ -14,7 +14,7 @@ from captioner.data.tars import is_archive
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.kinds import suffix_of
-from captioner.files.stores import is_address, joined, local_path, names_in, reached
+from captioner.files.stores import is_address, is_on_web, joined, local_path, names_in, reached
 from captioner.images.kinds import IMAGES, find_images
 from captioner.shards.inputs import (
     LIST,
@@ -121,8 +121,9 @@ class ShardPlan:
     def _numbered(self, files: Iterator[tuple[str, str]]) -> Iterator[ShardTask]:
         number = 0
         first = next(files, None)
-        files = files if first is None else chain([first], files)
-        kind = FILES if first is None else _kind_of_row(first[0])
+        if first is None:
+            raise CaptionerError(f"{shown(self._paths[0])}: there are no images in it")
+        files, kind = chain([first], files), _kind_of_row(first[0])
         size = self._job.options.shard_size if kind == FILES else 1
         while group := tuple(islice(files, size)):
             digest = blake2b(digest_size=4)
@@ -176,7 +177,7 @@ def _remote_images(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
     base = base_of([*paths])
     for path in paths:
         for address in addresses_of(path):
-            if suffix_of(address) in IMAGES.suffixes:
+            if suffix_of(address) in IMAGES.suffixes or is_on_web(address):
                 yield address, absolute(address).removeprefix(base).lstrip("/")
                 continue
             for name in sorted(reached(partial(_names_in, address))):

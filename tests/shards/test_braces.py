@@ -28,7 +28,7 @@ def test_patterns_are_expanded_as_by_a_shell(pattern, names) -> None:
 
 
 @pytest.mark.parametrize("pattern", ["{2..1}", "{a}", "{1..b}"])
-def test_what_is_no_range_is_refused(pattern) -> None:
+def test_what_is_not_a_range_is_refused(pattern) -> None:
     with pytest.raises(CaptionerError) as caught:
         braced(pattern)
     assert str(caught.value).startswith(pattern)

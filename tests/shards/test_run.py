@@ -219,6 +219,7 @@ def test_a_list_that_has_changed_is_refused(caption, tmp_path) -> None:
             ["list.csv", "--output", "out/", "--column", "x"],
             "there is no column 'x' among id, path",
         ),
+        (["empty.csv", "--output", "out/"], "empty.csv: there are no images in it"),
         (["nothing://x/0.tar", "--output", "out/"], "nothing://x/0.tar"),
         (["t/{0,0}.tar", "--output", "out/"], "two shards are called 0"),
     ],
@@ -226,6 +227,7 @@ def test_a_list_that_has_changed_is_refused(caption, tmp_path) -> None:
 def test_mistakes_are_named(caption, tmp_path, arguments, message) -> None:
     write_inputs(tmp_path)
     make_tar(tmp_path / "t/0.tar", images(1))
+    (tmp_path / "empty.csv").write_text("path\n")
     code, errors = caption(*arguments)
     assert code == 2
     assert message in errors
