@@ -27,6 +27,7 @@ from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
 from captioner.training.outcome import best_text, no_gain_text, scores_text, start_text, warnings_of
 from captioner.training.ranks import (
+    EndsOnTerm,
     OtherRanks,
     OwnEnvironment,
     follow_parent,
@@ -231,6 +232,11 @@ class CaptionCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
+            if "interactive environment" in str(error):
+                raise CaptionerError(
+                    "trainer.devices: Python in a notebook or at a prompt cannot train in several "
+                    "processes; run the command in a terminal, or as `!captioner` in a cell"
+                ) from error
             # Option dataclasses and Lightning refuse values with these, and say which.
             raise CaptionerError(f"configuration: {error}") from error
         strategy, launched = self.trainer.strategy, self.trainer.strategy.launcher
@@ -267,6 +273,8 @@ class CaptionCLI(LightningCLI):
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         self._start = StartScores()
         kwargs["callbacks"] = [*callbacks, self._start]
+        if self._starts_processes or is_other_rank():
+            kwargs["callbacks"].append(EndsOnTerm())
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:

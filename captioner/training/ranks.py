@@ -15,7 +15,8 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from datetime import timedelta
 from types import TracebackType
 from typing import Self
@@ -27,6 +28,7 @@ from lightning_fabric.plugins.environments.lsf import LSFEnvironment
 from lightning_fabric.plugins.environments.mpi import MPIEnvironment
 from lightning_fabric.plugins.environments.slurm import SLURMEnvironment
 from lightning_fabric.plugins.environments.torchelastic import TorchElasticEnvironment
+from pytorch_lightning import Callback, LightningModule, Trainer
 
 from captioner.errors import CaptionerError
 from captioner.files.child import python_command
@@ -78,11 +80,12 @@ class OtherRanks:
         if nodes == 1:
             self._meet_on_loopback()
         command = [*python_command(COMMAND), *self._arguments]
-        for rank in range(1, count):
-            environment = {**os.environ, PARENT: str(os.getpid()), "LOCAL_RANK": str(rank)}
-            self._children.append(
-                subprocess.Popen(command, stdin=subprocess.DEVNULL, env=environment)
-            )
+        with _ignoring_interrupts():  # which they inherit: Ctrl-C is for this one to handle
+            for rank in range(1, count):
+                own = {PARENT: str(os.getpid()), "LOCAL_RANK": str(rank)}
+                self._children.append(
+                    subprocess.Popen(command, stdin=subprocess.DEVNULL, env={**os.environ, **own})
+                )
         threading.Thread(target=self._watch, daemon=True, name="ranks").start()
 
     def __enter__(self) -> Self:
@@ -98,19 +101,23 @@ class OtherRanks:
 
         Raises:
             SystemExit: another process failed, has said why, and this one only lost it.
-            CaptionerError: another process was killed.
+            CaptionerError: another process was killed, or one of another machine was lost.
         """
-        if not self._before:
-            return
-        # What a lost connection looks like; the reason is that of the process at its other end.
+        # A lost connection is an error of PyTorch, of several types.
         failed = self._first_failed() if isinstance(error, RuntimeError) else None
         self._ended.set()
         if error is None:
             self._wait()
         self._kill()
-        self._leave_group()
+        if self._before:
+            self._leave_group()
         if failed is not None:
             raise self._reason(failed) from error
+        if _is_lost_connection(error):
+            raise CaptionerError(
+                "another process of this training was lost, and says why if it can; resume with "
+                "--ckpt_path last"
+            ) from error
 
     def _meet_on_loopback(self) -> None:
         """Serve the store where the processes find each other, which others' machines cannot reach.
@@ -151,12 +158,12 @@ class OtherRanks:
                 print(f"captioner: error: {self._reason(failed)}", file=sys.stderr)
             sys.stdout.flush()
             sys.stderr.flush()
-            os._exit(max(2, failed.returncode))
+            os._exit(failed.returncode if failed.returncode > 0 else 2)
 
     def _first_failed(self) -> subprocess.Popen[bytes] | None:
         """The process that has failed, or does within a moment."""
         end = time.monotonic() + GRACE_S
-        while time.monotonic() < end:
+        while self._children and time.monotonic() < end:
             for child in self._children:
                 if child.poll():
                     return child
@@ -194,6 +201,37 @@ class OtherRanks:
         for name in set(os.environ) - set(self._before):
             del os.environ[name]
         os.environ.update(self._before)
+
+
+class EndsOnTerm(Callback):
+    """Let SIGTERM end the process, as it ends others, and with it all processes.
+
+    Lightning's answer to it is a message in which all must take part, when none expects it.
+    """
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """Take the place of Lightning's handler, which it sets shortly before."""
+        if trainer.world_size > 1 and threading.current_thread() is threading.main_thread():
+            signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
+
+    on_validation_start = on_test_start = on_train_start
+
+
+@contextmanager
+def _ignoring_interrupts() -> Iterator[None]:
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _is_lost_connection(error: BaseException | None) -> bool:
+    known = torch.distributed.is_available() and isinstance(error, torch.distributed.DistError)
+    return known or "/gloo/" in str(error)
 
 
 def is_other_rank() -> bool:

@@ -348,7 +348,10 @@ def test_a_few_batches_can_be_learnt_by_heart(fit: Callable[..., int], tmp_path:
         (["--data.min_count=1000"], r"min_count is 1000, and none of the"),
         (["--trainer.precision=17"], r'"trainer\.precision"'),
         (["--trainer.accelerator=abacus"], r"invalid accelerator name: `accelerator='abacus'`"),
-        (["--trainer.accelerator=cpu", "--trainer.devices=2"], r"ask for 2 processes"),
+        (
+            ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_spawn"],
+            r"trainer\.strategy=ddp_spawn: several processes train with ddp; use --trainer\.st",
+        ),
         (["--trainer.max_epochs=-1"], r"trainer\.max_epochs=-1 sets no end"),
         (["--trainer.max_steps=5"], r"max_steps=5: training is counted in epochs"),
         (["--seed_everything=-1"], r"seed_everything=-1: must be from 0 to 4294967295"),
