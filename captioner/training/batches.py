@@ -43,9 +43,9 @@ class Batch(NamedTuple):
         return [_place(index) for index in self.indices.tolist()]
 
     @property
-    def is_repeated(self) -> bool:
-        """Whether another process has these images as well: here they count for nothing."""
-        return int(self.indices[0]) < 0
+    def counts(self) -> Tensor:
+        """() bool: whether no other process has these images as well; if so, they count there."""
+        return self.indices[0] >= 0
 
 
 def _place(index: int) -> int:

@@ -276,9 +276,8 @@ class CaptionTask(pl.LightningModule):
             whole = ImageFeatures(features.grid.float(), features.pooled.float())
             with torch.autocast(self.device.type, enabled=False):
                 loss, rewards, words = self.self_critical_loss(whole, batch.places, batch.styles)
-            counts = not batch.is_repeated
-            loss, shown = mean_over_all(loss, words * counts)
-            _, reward = mean_over_all(rewards.mean(), words.new_tensor(images * counts))
+            loss, shown = mean_over_all(loss, words * batch.counts)
+            _, reward = mean_over_all(rewards.mean(), images * batch.counts)
             self.log("train/reward", reward, prog_bar=True, batch_size=images)
             if self.cross_entropy_weight:
                 more, shown_more = self._cross_entropy(features, batch)
@@ -293,7 +292,7 @@ class CaptionTask(pl.LightningModule):
     def _cross_entropy(self, features: ImageFeatures, batch: Batch) -> tuple[Tensor, Tensor]:
         """The loss to differentiate in this process, and the mean over those of all."""
         loss = self.loss(features, batch.captions, batch.styles)
-        return mean_over_all(loss, _count_words(batch.captions) * (not batch.is_repeated))
+        return mean_over_all(loss, _count_words(batch.captions) * batch.counts)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Caption a batch, reading nothing of its references."""
@@ -322,7 +321,7 @@ class CaptionTask(pl.LightningModule):
         self._score("test", "test")
 
     def _evaluate_batch(self, batch: Batch, split: str) -> None:
-        if batch.is_repeated:
+        if not batch.counts:
             return
         features = self.features(batch.images)
         loss = self.loss(features, batch.captions, batch.styles)

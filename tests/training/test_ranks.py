@@ -42,8 +42,8 @@ pytestmark = [
 def shapes(
     tmp_path_factory: pytest.TempPathFactory, make_shapes: Callable[[Path, int], Path]
 ) -> Path:
-    """49 images: 39 to train, 5 to validate: neither can be dealt out evenly."""
-    return make_shapes(tmp_path_factory.mktemp("toy") / "shapes", 49)
+    """51 images: 41 to train, 5 to validate: neither can be dealt out evenly."""
+    return make_shapes(tmp_path_factory.mktemp("toy") / "shapes", 51)
 
 
 def run(command: list[str], before: str = "") -> subprocess.CompletedProcess[str]:
@@ -115,7 +115,7 @@ def test_two_processes_end_where_one_ends(both: tuple[Path, Path, str, str]) -> 
         assert other == pytest.approx(row, abs=1e-5)
     assert_close(one, two)
     found = read(two)["captioner"]["provenance"]
-    assert (found["processes"], found["batch_size"], found["steps"]) == (2, 4, 10)
+    assert (found["processes"], found["batch_size"], found["steps"]) == (2, 4, 12)
 
 
 def test_one_process_speaks_and_writes_for_both(
@@ -204,7 +204,7 @@ def test_rewards_for_the_cnn_too_killed_in_mid_epoch_and_resumed(
     done = run([*command, "--ckpt_path=last"])
     assert done.returncode == 0, done.stderr
     rewards = [scores(folder, n, "train/reward") for folder, n in ((whole, 0), (cut, 0), (cut, 1))]
-    assert rewards[1][:8] + rewards[2] == pytest.approx(rewards[0], abs=1e-5)
+    assert rewards[1][:9] + rewards[2] == pytest.approx(rewards[0], abs=1e-5)
     assert scores(cut, 1) == pytest.approx(scores(whole)[1:], abs=1e-6)
     assert_close(whole, cut)
 
