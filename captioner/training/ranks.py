@@ -115,8 +115,8 @@ class OtherRanks:
             raise self._reason(failed) from error
         if _is_lost_connection(error):
             raise CaptionerError(
-                "another process of this training was lost, and says why if it can; resume with "
-                "--ckpt_path last"
+                "another process of this training has ended, and its own output says why; resume "
+                "with --ckpt_path last"
             ) from error
 
     def _meet_on_loopback(self) -> None:
