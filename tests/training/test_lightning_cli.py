@@ -377,6 +377,21 @@ def test_mistakes_end_with_one_clear_message(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_notebook_is_told_to_start_several_processes_from_a_terminal(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pytorch_lightning.trainer.connectors import accelerator_connector
+
+    monkeypatch.setattr(accelerator_connector, "_IS_INTERACTIVE", True)
+    options = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert fit(tmp_path / "run", *options) == 2
+    assert "trainer.devices: Python in a notebook" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_failed_run_leaves_only_what_was_there(fit: Callable[..., int], tmp_path: Path) -> None:
     (tmp_path / "runs").mkdir()
     (tmp_path / "runs/notes.txt").write_text("mine")
