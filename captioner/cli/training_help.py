@@ -34,6 +34,7 @@ model:
   --model.lr_decoder X     highest learning rate of the decoder (default: 0.001)
 training:
   --trainer.max_epochs N   (default: 20)
+  --trainer.devices N      GPUs, or processes on the CPU, that train together (default: 1)
   --trainer.precision X    bf16-mixed is faster on GPUs (default: 32-true)
   --early_stopping.patience N  epochs without a better validation (default: 5)
 

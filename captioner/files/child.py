@@ -10,9 +10,9 @@ _PACKAGE = Path(__file__).resolve().parents[2]
 
 _START = """
 import json, sys
-sys.path[:] = json.loads(sys.argv[1])
+sys.path[:] = json.loads(sys.argv.pop(1))
 from {module} import main
-main()
+sys.exit(main())
 """
 
 

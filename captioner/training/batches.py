@@ -6,13 +6,14 @@ import random
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from itertools import accumulate
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import torch
 from PIL import Image, ImageOps
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data.distributed import DistributedSampler
 
 from captioner.data.datasets import Example
 from captioner.data.sources import DataSource
@@ -27,13 +28,28 @@ class Batch(NamedTuple):
     ``images``: pixels (B, 3, height, width), or what is kept of the encoder's frozen part,
     float16: grids (B, R, D) of a frozen one, else maps (B, h, w, C). ``captions``: (B, C, T + 1)
     int64: start symbol, words, end symbol, padding. ``indices``: (B,) int64, the images' places in
-    their split. ``styles``: (B,) int64, of the captions.
+    their split, of one that another process has as well ``-1 - place``. ``styles``: (B,) int64, of
+    the captions.
     """
 
     images: Tensor
     captions: Tensor
     indices: Tensor
     styles: Tensor
+
+    @property
+    def places(self) -> list[int]:
+        """The images' places in their split."""
+        return [_place(index) for index in self.indices.tolist()]
+
+    @property
+    def counts(self) -> Tensor:
+        """() bool: whether no other process has these images as well; if so, they count there."""
+        return self.indices[0] >= 0
+
+
+def _place(index: int) -> int:
+    return index if index >= 0 else -1 - index
 
 
 class Part(NamedTuple):
@@ -44,18 +60,25 @@ class Part(NamedTuple):
     source: DataSource
 
 
-class EpochSampler(Sampler[tuple[int, int]]):
+class EpochSampler(DistributedSampler[tuple[int, int]]):
     """Pairs (epoch, image index), shuffled by seed and epoch alone.
 
     A resumed run therefore sees the images in the order that an undisturbed run would have seen
     them, and augmentation can be drawn from the same pair in any worker.
+
+    Of n processes, each takes every nth image: together their batches hold what one batch of that
+    size would hold. All must have the same number of batches. Those that would have one fewer get
+    one with the first image alone, whose index says that it is repeated.
 
     Args:
         parts: the images, source by source.
         seed: of the whole run.
         shuffle: whether the order is random, and the sources' weights count.
         start: asked at the beginning of an epoch for the number of images to leave out: those
-            that the epoch had seen already when the run was interrupted.
+            that the epoch had seen already when the run was interrupted, in this process.
+        rank: number of this process.
+        processes: how many there are.
+        batch_size: images in a batch of each.
     """
 
     def __init__(
@@ -64,19 +87,25 @@ class EpochSampler(Sampler[tuple[int, int]]):
         seed: int,
         shuffle: bool,
         start: Callable[[], int] = lambda: 0,
+        *,
+        rank: int = 0,
+        processes: int = 1,
+        batch_size: int = 1,
     ) -> None:
+        # Lightning would put a sampler that repeats images in the place of one of another class.
+        super().__init__(cast(Any, parts), processes, rank, shuffle=shuffle, seed=seed)
         self.parts = parts
-        self.seed = seed
-        self.shuffle = shuffle
         self.start = start
-        self.epoch = 0
-
-    def set_epoch(self, epoch: int) -> None:
-        """Called by Lightning before each epoch."""
-        self.epoch = epoch
+        self.batch_size = batch_size
 
     def __len__(self) -> int:
-        return sum(map(self._count, self.parts))
+        count = sum(map(self._count, self.parts))
+        longest = -(-count // self.num_replicas)
+        own = len(range(self.rank, count, self.num_replicas))
+        return own + (self._batches(own) < self._batches(longest))
+
+    def _batches(self, images: int) -> int:
+        return -(-images // self.batch_size)
 
     def _count(self, part: Part) -> int:
         return max(1, round(part.source.weight * part.size)) if self.shuffle else part.size
@@ -90,7 +119,10 @@ class EpochSampler(Sampler[tuple[int, int]]):
             order += [*images] * whole + (draw.sample(images, rest) if rest else [])
         if self.shuffle:
             draw.shuffle(order)
-        return iter([(self.epoch, index) for index in order[self.start() :]])
+        own = order[self.rank :: self.num_replicas]
+        if len(own) < len(self):
+            own.append(-1 - order[0])
+        return iter([(self.epoch, index) for index in own[self.start() :]])
 
 
 class LazyLoader(DataLoader[Any]):
@@ -243,8 +275,9 @@ class SeveralSources(Dataset[tuple[Tensor, list[list[int]], int, int]]):
 
     def __getitem__(self, key: tuple[int, int] | int) -> tuple[Tensor, list[list[int]], int, int]:
         epoch, index = (0, key) if isinstance(key, int) else key
-        number = bisect_right(self.firsts, index) - 1
-        item = self.sources[number][epoch, index - self.firsts[number]]
+        place = _place(index)
+        number = bisect_right(self.firsts, place) - 1
+        item = self.sources[number][epoch, place - self.firsts[number]]
         return item[0], item[1], index, item[3]
 
 

@@ -58,6 +58,23 @@ def check_checkpoint(
         )
 
 
+def check_processes(checkpoint: Mapping[str, Any], processes: int) -> None:
+    """Refuse to resume the run of another number of processes.
+
+    An epoch of theirs has other steps: the images seen and the learning rates would be wrong.
+
+    Raises:
+        CaptionerError: the run of the checkpoint has another number.
+    """
+    before = checkpoint["captioner"].get("provenance", {}).get("processes", 1)
+    if before != processes:
+        raise CaptionerError(
+            f"the checkpoint's run has {before} process{'es' * (before > 1)}, this one "
+            f"{processes}: resume with as many (trainer.devices times trainer.num_nodes), or start "
+            "a new run from it with model.init_from"
+        )
+
+
 def _has_weights_of(encoder: nn.Module, state: Mapping[str, Tensor]) -> bool:
     return all(
         torch.equal(tensor.cpu(), state[f"model.encoder.{name}"].cpu())

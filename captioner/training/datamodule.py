@@ -73,7 +73,7 @@ class CaptionDataModule(pl.LightningDataModule):
             Chinese, German or Arabic); ``none`` for a model without tags. ``init_from``'s lexicon
             is used where it has one in this language, with the new words added.
         max_words: longer training captions are cut.
-        batch_size: images in a batch; each comes with all its captions.
+        batch_size: images in a batch of each process; each comes with all its captions.
         augment: train on random views instead of the whole image. Their features cannot be kept:
             with a frozen encoder too, it then works in every step, unless ``views`` says otherwise.
         views: with ``augment``, draw this many views of each image once and keep what the frozen
@@ -161,6 +161,19 @@ class CaptionDataModule(pl.LightningDataModule):
         self.parts: dict[str, list[Part]] = {}
         """Where each source's images lie in ``examples``."""
         self._datasets: dict[str, SeveralSources] = {}
+
+    def prepare_data(self) -> None:
+        """Do all that :meth:`setup` does in the first process of a machine, before the others do.
+
+        They wait, however long the features take; then they find these. The processors are its own.
+        """
+        assert self.trainer is not None and self.trainer.state.fn is not None
+        threads = torch.get_num_threads()
+        torch.set_num_threads(threads * max(1, self.trainer.num_devices))
+        try:
+            self.setup(self.trainer.state.fn.value)
+        finally:
+            torch.set_num_threads(threads)
 
     def setup(self, stage: str) -> None:
         """Read the captions and, for a frozen encoder, make sure that its features are there."""
@@ -347,12 +360,20 @@ class CaptionDataModule(pl.LightningDataModule):
                 f"{what}: features of {len(paths)} images are computed once and kept in "
                 f"{cache.folder} ({cache.size_bytes / 1e9:.1f} GB)"
             )
-        return cache.open()
+        return cache.open(progress=self.trainer is None or self.trainer.is_global_zero)
 
     def _loader(self, split: str, *, shuffle: bool) -> LazyLoader:
         dataset = self._datasets[split]
         start = self._images_seen if split == "train" else lambda: 0
-        sampler = EpochSampler(self.parts[split], self.seed, shuffle, start)
+        sampler = EpochSampler(
+            self.parts[split],
+            self.seed,
+            shuffle,
+            start,
+            rank=self.trainer.global_rank if self.trainer else 0,
+            processes=self.trainer.world_size if self.trainer else 1,
+            batch_size=self.batch_size,
+        )
         return LazyLoader(
             dataset,
             batch_size=self.batch_size,
@@ -365,7 +386,7 @@ class CaptionDataModule(pl.LightningDataModule):
         )
 
     def _images_seen(self) -> int:
-        """Training images that this epoch has seen: not 0 where a run is resumed within it."""
+        """Training images of this process that the epoch has seen, not 0 if resumed within it."""
         if self.trainer is None:
             return 0
         return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size

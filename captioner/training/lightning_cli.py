@@ -16,6 +16,9 @@ from pytorch_lightning import Trainer
 from pytorch_lightning.callbacks import EarlyStopping, ModelCheckpoint
 from pytorch_lightning.cli import LightningArgumentParser, LightningCLI
 from pytorch_lightning.loggers import CSVLogger, TensorBoardLogger
+from pytorch_lightning.strategies import DDPStrategy
+from pytorch_lightning.strategies.launchers import _SubprocessScriptLauncher
+from pytorch_lightning.utilities import rank_zero_only
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -23,6 +26,15 @@ from captioner.networks.configs import MIN_SIDE, DecoderConfig, EncoderConfig
 from captioner.training.callbacks import WeightAverage
 from captioner.training.datamodule import CaptionDataModule
 from captioner.training.outcome import best_text, no_gain_text, scores_text, start_text, warnings_of
+from captioner.training.ranks import (
+    EndsOnTerm,
+    OtherRanks,
+    OwnEnvironment,
+    follow_parent,
+    is_other_rank,
+    let_parent_fail_first,
+    starts_processes_here,
+)
 from captioner.training.run_folder import (
     LastCheckpoint,
     RunFolder,
@@ -39,8 +51,21 @@ from captioner.training.task import CaptionTask
 
 # Output of Lightning and its libraries that users cannot act on: beginnings of messages, the
 # modules that log them, and patterns of warnings.
-MUTED_MESSAGES = ("💡", "TPU available", "Loading `train_dataloader`", "`weights_only` was not set")
-MUTED_LOGGERS = ("utilities.rank_zero", "trainer.connectors.checkpoint_connector")
+MUTED_MESSAGES = (
+    "💡",
+    "TPU available",
+    "Loading `train_dataloader`",
+    "`weights_only` was not set",
+    "Initializing distributed",
+    "-" * 100,  # frames the number of processes
+    "Your model can run with static graph",
+)
+MUTED_LOGGERS = (
+    "pytorch_lightning.utilities.rank_zero",
+    "pytorch_lightning.trainer.connectors.checkpoint_connector",
+    "lightning_fabric.utilities.rank_zero",
+    "lightning_fabric.utilities.distributed",
+)
 NOT_WARNED = (
     r"(?s).*does not have many workers",  # features from the cache need none
     r"(?s).*number of training batches .* smaller than the logging interval",
@@ -49,6 +74,7 @@ NOT_WARNED = (
     r"(?s).*module\(s\) in eval mode",  # frozen BatchNorm
     r"(?s)The dirpath has changed",  # a run may begin with another run's checkpoint
     r"(?s)Checkpoint directory .* exists and is not empty",  # it does when a run is resumed
+    r"(?s)It is recommended to use `self\.log\(.*sync_dist=True",  # what is logged is of all ranks
 )
 
 
@@ -76,9 +102,15 @@ class CaptionCLI(LightningCLI):
         resumes.
         """
         self._made: Path | None = None
+        self._others = OtherRanks(kwargs["args"])
         try:
-            super().__init__(*args, **kwargs)
+            with self._others:
+                super().__init__(*args, **kwargs)
         except BaseException as error:
+            if not _is_first():
+                if is_other_rank() and isinstance(error, Exception):
+                    let_parent_fail_first()
+                raise
             is_fit = "subcommand" in self.__dict__ and self.subcommand == "fit"
             if is_fit and not self._has_stepped():
                 remove_folder(Path(self.config.fit.run_dir), self._made)
@@ -188,7 +220,7 @@ class CaptionCLI(LightningCLI):
     def before_instantiate_classes(self) -> None:
         """Look at the run's folder before the features of a thousand images are computed."""
         options = self.config[self.subcommand]
-        if self.subcommand == "fit" and not options.trainer.fast_dev_run:
+        if self.subcommand == "fit" and not options.trainer.fast_dev_run and _is_first():
             self._made = claim_folder(Path(options.run_dir), options.ckpt_path)
 
     def instantiate_classes(self) -> None:
@@ -200,13 +232,28 @@ class CaptionCLI(LightningCLI):
         try:
             super().instantiate_classes()
         except (ValueError, MisconfigurationException) as error:
+            if "interactive environment" in str(error):
+                raise CaptionerError(
+                    "trainer.devices: Python in a notebook or at a prompt cannot train in several "
+                    "processes; run the command in a terminal, or as `!captioner` in a cell"
+                ) from error
             # Option dataclasses and Lightning refuse values with these, and say which.
             raise CaptionerError(f"configuration: {error}") from error
-        if self.trainer.world_size > 1:
+        strategy, launched = self.trainer.strategy, self.trainer.strategy.launcher
+        if self.trainer.world_size > 1 and not (
+            isinstance(strategy, DDPStrategy) and isinstance(launched, _SubprocessScriptLauncher)
+        ):
             raise CaptionerError(
-                f"trainer.devices and trainer.num_nodes ask for {self.trainer.world_size} "
-                "processes; validation scores need all captions in one: use 1 and 1"
+                f"trainer.strategy={self.config_init[self.subcommand].trainer.strategy}: several "
+                "processes train with ddp; use --trainer.strategy ddp"
             )
+
+    def before_fit(self) -> None:
+        """Start the other processes, now that the options are known to be good."""
+        if self._starts_processes and self.trainer.world_size > 1:
+            self._others.start(self.trainer.num_devices, self.trainer.num_nodes)
+
+    before_validate = before_test = before_fit
 
     def instantiate_trainer(self, **kwargs: Any) -> Trainer:
         """Log to TensorBoard and CSV inside the run's folder unless loggers are configured."""
@@ -218,17 +265,24 @@ class CaptionCLI(LightningCLI):
                 kwargs["logger"].insert(0, TensorBoardLogger(config.run_dir, name="", version=""))
         plugins = config.trainer.plugins or []
         plugins = plugins if isinstance(plugins, list) else [plugins]
+        self._starts_processes = starts_processes_here(plugins)
         kwargs["plugins"] = [*plugins, SafeCheckpoints()]
+        if self._starts_processes:
+            kwargs["plugins"].append(OwnEnvironment())
         callbacks = config.trainer.callbacks or []
         callbacks = callbacks if isinstance(callbacks, list) else [callbacks]
         self._start = StartScores()
         kwargs["callbacks"] = [*callbacks, self._start]
+        if self._starts_processes or is_other_rank():
+            kwargs["callbacks"].append(EndsOnTerm())
         return super().instantiate_trainer(**kwargs)
 
     def after_fit(self) -> None:
         """Say how good the best checkpoint is, what to do with it, and what is wrong with it."""
         best = self.trainer.checkpoint_callback
         if not isinstance(best, ModelCheckpoint) or best.best_model_score is None:
+            return
+        if not self.trainer.is_global_zero:
             return
         value, monitor = float(best.best_model_score), str(best.monitor)
         run_dir = Path(self.config.fit.run_dir)
@@ -247,14 +301,21 @@ class CaptionCLI(LightningCLI):
 
     def after_validate(self) -> None:
         """Print the scores."""
-        print(scores_text(self._scores(), "val"))
+        self._print_scores("val")
 
     def after_test(self) -> None:
         """Print the scores."""
-        print(scores_text(self._scores(), "test"))
+        self._print_scores("test")
 
-    def _scores(self) -> dict[str, float]:
-        return {name: float(value) for name, value in self.trainer.callback_metrics.items()}
+    def _print_scores(self, prefix: str) -> None:
+        metrics = self.trainer.callback_metrics.items()
+        if self.trainer.is_global_zero:
+            print(scores_text({name: float(value) for name, value in metrics}, prefix))
+
+
+def _is_first() -> bool:
+    """Whether this is the only process of the training, or the first of them."""
+    return not getattr(rank_zero_only, "rank", 0)
 
 
 def _check_options(options: Any) -> None:
@@ -294,11 +355,12 @@ def _possible_precision(trainer: Any) -> Any:
     asks = str(trainer.precision).startswith("bf16")
     if not (on_cpu and asks) or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return trainer.precision
-    print(
-        f"trainer.precision={trainer.precision}: this processor has no bfloat16 arithmetic; "
-        "training in float32 (32-true)",
-        file=sys.stderr,
-    )
+    if _is_first():
+        print(
+            f"trainer.precision={trainer.precision}: this processor has no bfloat16 arithmetic; "
+            "training in float32 (32-true)",
+            file=sys.stderr,
+        )
     return "32-true"
 
 
@@ -310,12 +372,15 @@ def _quiet() -> Iterator[None]:
         message = record.getMessage()
         return not message.startswith(MUTED_MESSAGES)
 
-    loggers = [logging.getLogger(f"pytorch_lightning.{name}") for name in MUTED_LOGGERS]
+    if not _is_first():
+        for name in ("pytorch_lightning", "lightning_fabric"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in MUTED_LOGGERS]
     for logger in loggers:
         logger.addFilter(is_ours)
     try:
         with warnings.catch_warnings():
-            for message in NOT_WARNED:
+            for message in NOT_WARNED if _is_first() else [""]:  # one process warns for all
                 warnings.filterwarnings("ignore", message)
             yield
     finally:
@@ -331,6 +396,8 @@ def main(argv: Sequence[str]) -> int:
         KeyboardInterrupt: when the user interrupts; `last.ckpt` is then what was saved last.
         SystemExit: after ``--help`` and ``--print_config``, with code 0.
     """
+    if is_other_rank():
+        follow_parent()
     try:
         with _quiet():
             CaptionCLI(

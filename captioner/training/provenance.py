@@ -35,6 +35,8 @@ def provenance(
         "epoch": trainer.current_epoch,
         "steps": trainer.global_step,
         "batch_size": data.batch_size,
+        # Each with a batch of that size.
+        **({"processes": trainer.world_size} if trainer.world_size > 1 else {}),
         **objective,
         **_averages(trainer),
         **optimisation,

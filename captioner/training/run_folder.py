@@ -104,7 +104,8 @@ class RunFolder(SaveConfigCallback):
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         """Write ``config.yaml`` when a run starts; a resumed run keeps the one it has."""
         path = Path(trainer.default_root_dir) / self.config_filename
-        if stage == "fit" and not (self.config.ckpt_path and path.is_file()):
+        resumed = self.config.ckpt_path and path.is_file()
+        if stage == "fit" and trainer.is_global_zero and not resumed:
             self.parser.save(self.config, path, skip_unset=False, multifile=False, overwrite=True)
 
     def on_load_checkpoint(

@@ -23,12 +23,12 @@ from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
 from captioner.networks.features import ImageFeatures
-from captioner.text.metrics import score_captions
 from captioner.text.options import ScoringOptions
 from captioner.text.tokenizer import PAD_ID
 from captioner.training.batches import Batch
-from captioner.training.checkpoint_check import check_checkpoint
+from captioner.training.checkpoint_check import check_checkpoint, check_processes
 from captioner.training.datamodule import CaptionDataModule, load_weights
+from captioner.training.gathering import mean_over_all
 from captioner.training.optimizer import adamw, warmup_and_cosine
 from captioner.training.provenance import provenance
 from captioner.training.self_critical import (
@@ -39,6 +39,7 @@ from captioner.training.self_critical import (
     policy_loss,
 )
 from captioner.training.tensorboard import SampleImages
+from captioner.training.validation import Validation
 
 OBJECTIVES = ("cross_entropy", "self_critical", "language")
 
@@ -125,7 +126,7 @@ class CaptionTask(pl.LightningModule):
         )
         self.sample_captions = sample_captions
         self.seed = seed
-        self._said: dict[str, str] = {}
+        self._validation = Validation()
         self._epoch_began = self._validation_began = self._validated_s = 0.0
 
     @property
@@ -215,17 +216,16 @@ class CaptionTask(pl.LightningModule):
         return rewards
 
     def self_critical_loss(
-        self, features: ImageFeatures, indices: Tensor, styles: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """Policy gradient's loss of samples drawn for B images, and their rewards (B, C).
+        self, features: ImageFeatures, places: Sequence[int], styles: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Policy gradient's loss of samples drawn for B images, their rewards (B, C), their words.
 
         Args:
             features: of the images.
-            indices: (B,) int64, the images' places in the training split; with the epoch they
-                settle what is drawn, whatever the batch.
+            places: (B,) of the images in the training split; with the epoch they settle what is
+                drawn, whatever the batch.
             styles: (B,) int64, of the captions.
         """
-        places = indices.tolist()
         options = DecodingOptions(
             sample=True,
             num_captions=self.samples,
@@ -243,7 +243,7 @@ class CaptionTask(pl.LightningModule):
         advantage = advantages(rewards)[..., None].expand_as(targets)
         logits = self.model.decoder.logits(readout[said])  # (words, V)
         loss = policy_loss(logits, targets[said], advantage[said], self.temperature)
-        return loss, rewards
+        return loss, rewards, said.sum()
 
     @property
     def _draw(self) -> int:
@@ -261,29 +261,38 @@ class CaptionTask(pl.LightningModule):
 
     def on_train_batch_start(self, batch: Batch, batch_idx: int) -> None:
         """Draw dropout from the place in the run alone, so that a resumed run repeats it."""
+        place = (self.seed, self.current_epoch, batch_idx)
+        rank = (self.global_rank,) if self.global_rank else ()
         # The hash of a tuple of integers, unlike that of a string, is the same in every process.
-        torch.manual_seed(hash((self.seed, self.current_epoch, batch_idx)) % 2**63)
+        torch.manual_seed(hash(place + rank) % 2**63)
 
     def training_step(self, batch: Batch, batch_idx: int) -> Tensor:
         """One batch of teacher forcing, or of samples and their rewards."""
         features, images = self.features(batch.images), len(batch.indices)
         if self.objective != "self_critical":
-            loss = self.loss(features, batch.captions, batch.styles)
+            loss, shown = self._cross_entropy(features, batch)
         else:
             # In float32: in half precision, what is drawn is not what the probabilities say.
             whole = ImageFeatures(features.grid.float(), features.pooled.float())
             with torch.autocast(self.device.type, enabled=False):
-                loss, rewards = self.self_critical_loss(whole, batch.indices, batch.styles)
-            self.log("train/reward", rewards.mean(), prog_bar=True, batch_size=images)
+                loss, rewards, words = self.self_critical_loss(whole, batch.places, batch.styles)
+            loss, shown = mean_over_all(loss, words * batch.counts)
+            _, reward = mean_over_all(rewards.mean(), images * batch.counts)
+            self.log("train/reward", reward, prog_bar=True, batch_size=images)
             if self.cross_entropy_weight:
-                loss = loss + self.cross_entropy_weight * self.loss(
-                    features, batch.captions, batch.styles
-                )
-        self.log("train/loss", loss, prog_bar=True, batch_size=images)
+                more, shown_more = self._cross_entropy(features, batch)
+                loss = loss + self.cross_entropy_weight * more
+                shown = shown + self.cross_entropy_weight * shown_more
+        self.log("train/loss", shown, prog_bar=True, batch_size=images)
         # Of the decoder, whose groups are the last; one factor scales all of them.
         rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
         self.log("train/learning_rate", rate, batch_size=images)
         return loss
+
+    def _cross_entropy(self, features: ImageFeatures, batch: Batch) -> tuple[Tensor, Tensor]:
+        """The loss to differentiate in this process, and the mean over those of all."""
+        loss = self.loss(features, batch.captions, batch.styles)
+        return mean_over_all(loss, _count_words(batch.captions) * batch.counts)
 
     def validation_step(self, batch: Batch, batch_idx: int) -> None:
         """Caption a batch, reading nothing of its references."""
@@ -296,11 +305,11 @@ class CaptionTask(pl.LightningModule):
     def on_validation_epoch_start(self) -> None:
         """Start the clock, and forget the captions of before."""
         self._validation_began = time.perf_counter()
-        self._said.clear()
+        self._validation.clear()
 
     def on_test_epoch_start(self) -> None:
         """Forget the captions of before."""
-        self._said.clear()
+        self._validation.clear()
 
     def on_validation_epoch_end(self) -> None:
         """Score the captions."""
@@ -312,44 +321,32 @@ class CaptionTask(pl.LightningModule):
         self._score("test", "test")
 
     def _evaluate_batch(self, batch: Batch, split: str) -> None:
-        name = "val" if split == "dev" else split
+        if not batch.counts:
+            return
         features = self.features(batch.images)
         loss = self.loss(features, batch.captions, batch.styles)
-        self.log(f"{name}/loss", loss, batch_size=len(batch.indices))
+        self._validation.add_loss(loss, int(_count_words(batch.captions)))
         features = ImageFeatures(features.grid.float(), features.pooled.float())
         with torch.autocast(self.device.type, enabled=False):
             results = self.model.caption_features(features, self.decoding)
         examples = self.data.examples[split]
-        for index, result in zip(batch.indices.tolist(), results, strict=True):
-            self._said[examples[index].image_id] = result.text
+        for place, result in zip(batch.places, results, strict=True):
+            self._validation.said[examples[place].image_id] = result.text
 
     def _score(self, name: str, split: str) -> None:
-        """Log the scores of each source, and the mean over the sources, which chooses."""
-        parts = self.data.parts[split]
+        """Log loss and scores; the mean over the sources chooses."""
+        self._validation.gather()
+        parts, examples = self.data.parts[split], self.data.examples[split]
         scoring = ScoringOptions(language=self.data.language)
-        means: dict[str, float] = defaultdict(float)
-        for part in parts:
-            examples = self.data.examples[split][part.first : part.first + part.size]
-            references = {
-                each.image_id: each.captions for each in examples if each.image_id in self._said
-            }
-            if not references:
-                continue  # A trial run sees the first batches only.
-            said = {image_id: self._said[image_id] for image_id in references}
-            scores = score_captions(said, references, scoring)
-            for metric, value in scores.values.items():
-                key = metric.lower().replace("-", "_")
-                means[key] += value / len(parts)
-                if len(parts) > 1:
-                    self.log(f"{name}/{part.source.name}/{key}", value)
-        for key, value in means.items():
+        scores = self._validation.scores(parts, examples, scoring, self.trainer.is_global_zero)
+        for key, value in scores.items():
             self.log(f"{name}/{key}", value)
         # The progress bar is for people: times 100, as papers print it.
-        self.log("CIDEr-D", 100 * means["cider_d"], prog_bar=True, logger=False)
+        self.log("CIDEr-D", 100 * scores.get("cider_d", 0.0), prog_bar=True, logger=False)
 
     def configure_callbacks(self) -> list[pl.Callback]:
         """Some of the captions with their images, for TensorBoard."""
-        return [SampleImages(self.sample_captions, self._said)]
+        return [SampleImages(self.sample_captions, self._validation.said)]
 
     def configure_optimizers(self) -> OptimizerLRSchedulerConfig:
         """AdamW with a rate for each part, warm-up and half a cosine, step by step.
@@ -389,6 +386,8 @@ class CaptionTask(pl.LightningModule):
             CaptionerError: when it is not a captioner's or does not fit the configuration.
         """
         check_checkpoint(checkpoint, self.model, self.encoder_config, self.decoder_config)
+        if self.trainer.training:
+            check_processes(checkpoint, self.trainer.world_size)
 
     def _provenance(self) -> dict[str, Any]:
         objective: dict[str, Any] = {"objective": self.objective}
@@ -403,6 +402,11 @@ class CaptionTask(pl.LightningModule):
             objective,
             {name: getattr(self, name) for name in others},
         )
+
+
+def _count_words(captions: Tensor) -> Tensor:
+    """Number () of words that captions (B, C, T + 1) teach, end symbols among them."""
+    return (shift(captions)[1] != PAD_ID).sum()
 
 
 def _check_objective(objective: str, init_from: str | None, samples: int) -> None:

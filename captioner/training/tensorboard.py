@@ -28,8 +28,10 @@ class SampleImages(Callback):
         super().__init__()
         self._count, self._captions = count, captions
 
-    def on_validation_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         """Write the images to all TensorBoard loggers of the run."""
+        if not trainer.is_global_zero:
+            return
         loggers = [each for each in trainer.loggers if isinstance(each, TensorBoardLogger)]
         if not loggers or trainer.sanity_checking:
             return

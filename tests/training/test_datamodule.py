@@ -122,6 +122,48 @@ def test_an_epoch_resumed_within_leaves_out_what_it_has_seen() -> None:
     assert list(EpochSampler(images(20), 0, shuffle=True, start=lambda: 8)) == whole[8:]
 
 
+@pytest.mark.parametrize("shuffle", [True, False])
+@pytest.mark.parametrize(
+    ("count", "processes", "batch_size"),
+    [(32, 2, 4), (33, 2, 4), (35, 2, 4), (39, 4, 2), (41, 4, 2), (5, 2, 2), (1, 3, 2), (2, 4, 8)],
+)
+def test_processes_share_the_batches_of_one(
+    count: int, processes: int, batch_size: int, shuffle: bool
+) -> None:
+    whole = [index for _, index in EpochSampler(images(count), 0, shuffle)]
+    common = {"processes": processes, "batch_size": batch_size}
+    samplers = [EpochSampler(images(count), 0, shuffle, rank=r, **common) for r in range(processes)]
+    shares = [[index for _, index in sampler] for sampler in samplers]
+    assert [len(sampler) for sampler in samplers] == list(map(len, shares))
+    batches = [
+        [share[i : i + batch_size] for i in range(0, len(share), batch_size)] for share in shares
+    ]
+    assert len({len(of_rank) for of_rank in batches}) == 1
+    together = batch_size * processes
+    for number, parts in enumerate(zip(*batches, strict=True)):
+        own = [part for part in parts if part[0] >= 0]
+        expected = whole[number * together : (number + 1) * together]
+        assert sorted(index for part in own for index in part) == sorted(expected)
+        assert all(part == [-1 - whole[0]] for part in parts if part not in own)
+
+
+def test_a_process_resumes_in_its_share_of_the_epoch() -> None:
+    whole = list(EpochSampler(images(20), 0, True, rank=1, processes=2, batch_size=4))
+    rest = EpochSampler(images(20), 0, True, lambda: 8, rank=1, processes=2, batch_size=4)
+    assert list(rest) == whole[8:]
+
+
+def test_a_repeated_image_is_read_and_says_so(make: Callable[..., CaptionDataModule]) -> None:
+    data = make()
+    data.setup("fit")
+    dataset = data.train_dataloader().dataset
+    again, first = collate([dataset[0, -3]]), collate([dataset[0, 2]])
+    assert (bool(again.counts), bool(first.counts)) == (False, True)
+    assert again.places == first.places == [2]
+    assert torch.equal(again.images, first.images)
+    assert torch.equal(again.captions, first.captions)
+
+
 @pytest.mark.parametrize("workers", [0, 1])
 def test_an_iterator_made_early_still_has_the_right_epoch(workers: int) -> None:
     sampler = EpochSampler(images(6), 0, shuffle=True)

@@ -348,7 +348,10 @@ def test_a_few_batches_can_be_learnt_by_heart(fit: Callable[..., int], tmp_path:
         (["--data.min_count=1000"], r"min_count is 1000, and none of the"),
         (["--trainer.precision=17"], r'"trainer\.precision"'),
         (["--trainer.accelerator=abacus"], r"invalid accelerator name: `accelerator='abacus'`"),
-        (["--trainer.accelerator=cpu", "--trainer.devices=2"], r"ask for 2 processes"),
+        (
+            ["--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp_spawn"],
+            r"trainer\.strategy=ddp_spawn: several processes train with ddp; use --trainer\.st",
+        ),
         (["--trainer.max_epochs=-1"], r"trainer\.max_epochs=-1 sets no end"),
         (["--trainer.max_steps=5"], r"max_steps=5: training is counted in epochs"),
         (["--seed_everything=-1"], r"seed_everything=-1: must be from 0 to 4294967295"),
@@ -371,6 +374,21 @@ def test_mistakes_end_with_one_clear_message(
     error = capsys.readouterr().err
     assert re.search(message, error), error
     assert "Traceback" not in error
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_notebook_is_told_to_start_several_processes_from_a_terminal(
+    fit: Callable[..., int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    from pytorch_lightning.trainer.connectors import accelerator_connector
+
+    monkeypatch.setattr(accelerator_connector, "_IS_INTERACTIVE", True)
+    options = ("--trainer.accelerator=cpu", "--trainer.devices=2", "--trainer.strategy=ddp")
+    assert fit(tmp_path / "run", *options) == 2
+    assert "trainer.devices: Python in a notebook" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
 
 
@@ -552,4 +570,4 @@ def test_the_quiet_ends_with_the_command(fit: Callable[..., int], tmp_path: Path
     assert fit(tmp_path / "run", "--data.root=nowhere") == 2
     assert list(warnings.filters) == before
     for name in training_cli.MUTED_LOGGERS:
-        assert logging.getLogger(f"pytorch_lightning.{name}").filters == []
+        assert logging.getLogger(name).filters == []

@@ -97,7 +97,7 @@ def validate(
     score = CaptionTask._score
 
     def listen(task: CaptionTask, name: str, split: str) -> None:
-        said.update(task._said)
+        said.update(task._validation.said)
         score(task, name, split)
         scores.update({k: float(v) for k, v in task.trainer.callback_metrics.items()})
 
