@@ -182,13 +182,14 @@ def _detect(root: Path) -> str:
     if found:
         which = "; ".join(f"{name} ({files[0].name})" for name, files in found.items())
         raise CaptionerError(
-            f"{root}: more than one format fits: {which}; say which with format=, "
-            f"for example format={next(iter(found))!r}"
+            f"{root}: more than one format fits: {which}; say which, for example "
+            f"format={next(iter(found))!r}"
         )
     looked = "".join(f"\n  {name}: {f.looks_for}" for name, f in FORMATS.items())
     raise CaptionerError(
         f"{root}: no captions found. Looked for:{looked}\n"
-        f"Give the annotation file itself as the path, or name the format with format="
+        f"Give the annotation file itself as the path, or name the format, for example "
+        f"format={next(iter(FORMATS))!r}"
     )
 
 
@@ -196,10 +197,12 @@ def _chosen(name: str, sidecar_suffix: str | None) -> Format:
     if sidecar_suffix is None:
         return FORMATS[name]
     if name != "sidecar":
-        raise CaptionerError(f"sidecar_suffix: is for format 'sidecar', not for {name!r}")
+        raise CaptionerError(
+            f"sidecar_suffix={sidecar_suffix!r}: is for the format sidecar, not for {name}"
+        )
     if not sidecar_suffix.startswith("."):
         raise CaptionerError(
-            f"sidecar_suffix is {sidecar_suffix!r}; give a dot and a name, such as .caption"
+            f"sidecar_suffix={sidecar_suffix!r}: give a dot and a name, such as .caption"
         )
     return sidecar_format(sidecar_suffix)
 
