@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -292,9 +293,11 @@ def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> Captione
         return CaptionerError(f"{file}: there is no caption in it")
     looked = ", ".join(str(folder) for folder in entries.index.folders)
     hinted = _hinted(missing, entries)
-    remedy = "name the image folder with images="
+    remedy = "name the image folder, for example images='photos'"
     if hinted != missing[0]:
         remedy = "write the names in the annotations as the files have them"
+    elif all(re.match(r"/|[A-Za-z]:/", name) for name in missing):
+        remedy = "these are full paths of another place: leave out what stands before the folder"
     return CaptionerError(
         f"{file}: none of its {len(missing)} images was found (the first: {hinted}); looked in "
         f"{looked}; {remedy}"
@@ -302,10 +305,14 @@ def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> Captione
 
 
 def _hinted(missing: list[str], entries: Entries) -> str:
-    """The first missing image, rather one whose file is there in other capitals."""
-    for name in missing[:1000]:  # of a set without its images, not all are looked for
-        names = [name, posixpath.basename(name)] if entries.folder_may_lack else [name]
-        found = next(filter(None, map(entries.index.but_for_case, names)), None)
-        if found is not None:
-            return f"{name}; there is {found}, in other capitals"
+    """The first missing image, rather one whose file is there in other capitals or so."""
+    for difference, find in (
+        ("in other capitals", entries.index.but_for_case),
+        ("with another suffix", entries.index.but_for_suffix),
+    ):
+        for name in missing[:1000]:  # of a set without its images, not all are looked for
+            names = [name, posixpath.basename(name)] if entries.folder_may_lack else [name]
+            found = next(filter(None, map(find, names)), None)
+            if found is not None:
+                return f"{name}; there is {found}, {difference}"
     return missing[0]
