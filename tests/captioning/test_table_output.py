@@ -253,7 +253,7 @@ def test_names_are_relative_to_what_the_names_in_the_file_are(
         ("m.csv", "image,text\n".encode("utf-16"), "m.csv is UTF-16, not text in UTF-8: "),
         ("m.jsonl", b"PAR1\x15\x04", "m.jsonl is Parquet, not text in UTF-8: --missing-only adds"),
         ("m.csv", b"PK\3\4\x14\0", "m.csv is an archive or a workbook, not text"),
-        ("m.parquet", b"PAR1", "m.parquet is Parquet by its name: one file for all images ends in .jsonl"),
+        ("m.parquet", b"PAR1", "m.parquet is Parquet by its name: one file for all images"),
         ("m.xlsx", b"PK\3\4", "m.xlsx is a workbook of Excel by its name"),
         ("m.tsv", b"a.png\tx\n", "--missing-only adds to files of jsonl and csv, not to tsv"),
         ("m.json", b"[]\n", "--missing-only adds to files of jsonl and csv, not to json"),
