@@ -75,12 +75,15 @@ class Table(ABC):
     def root(self, base: Path) -> Path:
         """The folder to which the names in the file are relative: where images exist, or its own.
 
+        That may also be the folder above, or the one in which the command is run.
+
         Args:
             base: the folder that holds all images of a job, to which names in captioner's own
                 outputs are relative.
         """
         here, base = (Path(os.path.realpath(path)) for path in (self._path.parent, base))
         folders = [here, *(here / name for name in IMAGE_FOLDERS if (here / name).is_dir()), base]
+        folders += [here.parent, Path(os.path.realpath("."))]
         found = [
             sum(os.path.isfile(os.path.join(folder, name)) for name in self._sample)
             for folder in folders

@@ -77,6 +77,7 @@ def test_two_suffixes_are_two_jobs(photos: Path, run) -> None:
         (".a\n", "printable characters"),
         ("." + "x" * 32, "at most 32"),
         (".png", "taken for images"),
+        (".MP4", "taken for videos"),
         (".XMP", "the format xmp writes such files"),
     ],
 )

@@ -217,6 +217,7 @@ def test_an_empty_file_and_none_are_begun_as_ever(photos: Path, run) -> None:
     [
         ("", "sub dir/a.png", ["Meine Fotos/sub dir"], ["sub dir/\xe4 b.png"]),
         ("", "a.png", ["Meine Fotos/a.png", "Meine Fotos/d.png"], ["d.png"]),
+        ("", "Meine Fotos/a.png", ["Meine Fotos"], ["Meine Fotos/d.png"]),
         ("..", "Meine Fotos/a.png", ["Meine Fotos"], ["Meine Fotos/d.png"]),
         ("..", "a.png", ["Meine Fotos"], ["d.png"]),
         ("../other", "a.png", ["Meine Fotos"], ["d.png"]),
