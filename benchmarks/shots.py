@@ -137,8 +137,8 @@ def _print(kinds: dict[str, dict[str, Score]], seconds: dict[str, float]) -> Non
         print(f"| {kind} | {next(iter(scores.values())).cuts} | " + " | ".join(cells) + " |")
         for name, each in scores.items():
             totals[name].add(each)
-    for label in ("precision", "recall", "f1"):
-        cells = [f"{getattr(totals[name], label):.2f}" for name in names]
+    for label in ("precision", "recall", "F1"):
+        cells = [f"{getattr(totals[name], label.lower()):.2f}" for name in names]
         print(f"| {label} | | " + " | ".join(cells) + " |")
     print("| seconds | | " + " | ".join(f"{seconds[name]:.0f}" for name in names) + " |")
 

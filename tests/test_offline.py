@@ -1,7 +1,8 @@
 """No command opens a socket or writes anything but its output and its cache.
 
 Watched from outside, by strace, in a home of its own; where CI seems to run, some libraries keep
-quiet about themselves, so nothing says so here.
+quiet about themselves, so nothing says so here. The same commands are watched with a copy of
+captioner that does not switch ONNX Runtime's reports off, to see that the check would fail.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import captioner
 from captioner.model.caption_model import CaptionModel
 from helpers.heic import heic
 from helpers.images import quadrants
@@ -26,6 +28,8 @@ from helpers.programs import program
 from helpers.raw import dng
 
 EXAMPLES = Path(__file__).parents[1] / "data" / "examples"
+PACKAGE = Path(captioner.__file__).parent
+SWITCH = 'os.environ["ORT_DISABLE_TELEMETRY"] = "1"\n'
 ALIVE_S = 30
 """ONNX Runtime looks up a host within 20 seconds."""
 
@@ -35,9 +39,11 @@ CALLS += ",link,linkat,symlink,symlinkat,unlink,unlinkat,truncate"
 PLACES = ("/dev/null", "/dev/shm/", "/dev/pts/", "/dev/tty", "/proc/self/", "pipe:")
 
 RUN_ALL = """
-import json, sys, time
+import json, os, sys, time
+import captioner
 from captioner.cli import entry as cli
-alive_s, commands = float(sys.argv[1]), json.loads(sys.argv[2])
+package, alive_s, commands = sys.argv[1], float(sys.argv[2]), json.loads(sys.argv[3])
+assert os.path.dirname(captioner.__file__) == package, captioner.__file__
 for number, arguments in enumerate(commands):
     code = cli.main(arguments)
     assert code == 0, (arguments, code)
@@ -57,10 +63,12 @@ def watched(code: str, arguments: Sequence[str], folder: Path) -> tuple[list[str
     """
     home, log = folder / "home", folder / "log"
     for each in (home, folder / "out", folder / "temporary"):
-        each.mkdir(parents=True)
+        each.mkdir(parents=True, exist_ok=True)
     env = {name: value for name, value in os.environ.items() if name not in SAYS_CI}
     env |= {"HOME": str(home), "PYTHONDONTWRITEBYTECODE": "1", "OMP_NUM_THREADS": "1"}
     env["TMPDIR"] = str(folder / "temporary")  # where Python tries whether it could
+    # A copy of captioner may lie in the folder.
+    env["PYTHONPATH"] = os.pathsep.join(map(str, (folder, PACKAGE.parent)))
     for name in ("XDG_CACHE_HOME", "XDG_CONFIG_HOME", "MPLCONFIGDIR", "ORT_DISABLE_TELEMETRY"):
         env.pop(name, None)
     command = [program("strace"), "-f", "--seccomp-bpf", "-qq", "-e", f"trace={CALLS}"]
@@ -99,18 +107,20 @@ def _parents(places: Sequence[str]) -> set[str]:
     return {str(parent) for place in places for parent in Path(place).parents}
 
 
-def test_no_command_talks_to_anyone_or_writes_elsewhere(
-    tmp_path: Path,
-    tagging_model: CaptionModel,
-    make_shapes: Callable[[Path, int], Path],
-) -> None:
+@pytest.fixture
+def commands(
+    tmp_path: Path, tagging_model: CaptionModel, make_shapes: Callable[[Path, int], Path]
+) -> list[list[str]]:
+    """What is run in ``tmp_path / "watched" / "out"``."""
     assert tagging_model.path is not None
     model = ["--model", str(tagging_model.path), "--device", "cpu"]
     photos, data = tmp_path / "photos", make_shapes(tmp_path / "shapes", 20)
-    photos.mkdir()
-    for name in ("cat.jpg", "coffee.jpg"):
-        shutil.copy(EXAMPLES / name, photos)
-    shutil.copy(EXAMPLES / "slideshow.mp4", tmp_path / "clip.mp4")
+    mine = tmp_path / "watched" / "out" / "mine"  # whose captions go into the images
+    for folder in (photos, mine):
+        folder.mkdir(parents=True)
+        for name in ("cat.jpg", "coffee.jpg"):
+            shutil.copy(EXAMPLES / name, folder)
+    clip = str(shutil.copy(EXAMPLES / "slideshow.mp4", tmp_path / "clip.mp4"))
     # HEIC and raw photos are decoded by other processes.
     heic(photos / "x.heic", quadrants())
     dng(photos / "y.dng", np.zeros((192, 256, 3), np.uint8))
@@ -119,29 +129,44 @@ def test_no_command_talks_to_anyone_or_writes_elsewhere(
     fit = ["fit", *(f"--model.encoder.{each}" for each in network)]
     fit += [*(f"--model.{each}" for each in sizes), f"--data.root={data}", "--run_dir=run"]
     fit += ["--data.batch_size=8", "--trainer.max_epochs=1", "--trainer.enable_progress_bar=false"]
-    commands = [
+    return [
         ["caption", str(photos), "--output", "captions.jsonl", *model],
         ["caption", str(photos), "--output", "page.html", *model],
         ["caption", str(photos), "--output", "x", "--format", "xmp", *model],
+        ["caption", str(mine), "--output", "embedded.csv", "--embed", *model],
         ["report", "captions.jsonl", "--output", "report.html", *model],
         ["explain", str(photos / "cat.jpg"), *model],
         ["fill", str(photos / "cat.jpg"), "a ___ dog", *model],
-        ["tag", str(tmp_path / "clip.mp4"), "--output-dir", "tags", *model],
+        ["tag", clip, "--output-dir", "tags", *model],
+        ["tag", clip, "--output-dir", "tags-again", "--reader", "opencv", *model],
         ["evaluate", "--data", str(data), "--split", "test", "--output", "s.json", *model],
         fit,
         ["report-training", "run", "--output", "figures"],
     ]
-    arguments = [str(ALIVE_S), json.dumps(commands)]
+
+
+@pytest.mark.usefixtures("exiftool")
+def test_no_command_talks_to_anyone_or_writes_elsewhere(
+    commands: list[list[str]], tmp_path: Path
+) -> None:
+    arguments = [str(PACKAGE), str(ALIVE_S), json.dumps(commands)]
     network_calls, elsewhere = watched(RUN_ALL, arguments, tmp_path / "watched")
     assert network_calls == []
     assert elsewhere == []
 
 
-def test_without_its_switch_onnx_runtime_is_seen(tmp_path: Path) -> None:
+@pytest.mark.usefixtures("exiftool")
+def test_without_its_switch_onnx_runtime_is_seen(commands: list[list[str]], tmp_path: Path) -> None:
     if tuple(map(int, version("onnxruntime").split(".")[:2])) < (1, 32):
         pytest.skip("older releases report nothing on Linux")
-    code = f"import onnxruntime, time; time.sleep({ALIVE_S})"
-    network_calls, elsewhere = watched(code, [], tmp_path / "watched")
+    copy = tmp_path / "watched" / PACKAGE.name
+    shutil.copytree(PACKAGE, copy, ignore=shutil.ignore_patterns("__pycache__"))
+    module = copy / "networks" / "onnx_runtime.py"
+    before, switch, after = module.read_text().partition(SWITCH)
+    assert switch
+    module.write_text(before + after)
+    arguments = [str(copy), str(ALIVE_S), json.dumps(commands)]
+    network_calls, elsewhere = watched(RUN_ALL, arguments, tmp_path / "watched")
     assert network_calls
     place = str(tmp_path / "watched" / "home" / ".cache" / "Microsoft")
     assert elsewhere and all(path.startswith(place) for path in elsewhere)

@@ -18,6 +18,19 @@ WRITERS: dict[str, type[Writer]] = {
 """Format name -> class; the command line's choices."""
 
 
+_NOT_WRITTEN = {
+    ".parquet": "Parquet",
+    ".arrow": "Arrow",
+    ".feather": "Feather",
+    ".xlsx": "a workbook of Excel",
+    ".xls": "a workbook of Excel",
+    ".ods": "a spreadsheet",
+    ".tar": "an archive",
+    ".zip": "an archive",
+}
+"""Suffixes of tables of captions that people have, and what they are."""
+
+
 def is_sidecar(format: str) -> bool:
     """Whether a format of `WRITERS` has a file for each image."""
     return issubclass(WRITERS[format], SidecarWriter)
@@ -98,6 +111,13 @@ def _format_of(path: Path) -> str:
         raise CaptionerError(
             f"output {shown(path)} {what}: --format txt writes a text file for each image into a"
             " folder, a name such as captions.tsv one file with a line for each image"
+        )
+    if suffix in _NOT_WRITTEN and not is_folder:
+        raise CaptionerError(
+            f"output {shown(path)} is {_NOT_WRITTEN[suffix]} by its name: one file for all images "
+            "ends in .jsonl or .csv, and rows can be added to these only (a table to be completed "
+            "with --missing-only has to be saved as one of them first); --format parquet and tar "
+            "write a file for each shard into a folder"
         )
     raise CaptionerError(
         f"output {shown(path)} does not say the format: end it in one of"

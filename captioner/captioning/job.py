@@ -16,6 +16,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.files.escaping import shown
 from captioner.images.kinds import IMAGES, images_to_find
 from captioner.model.options import BatchOptions
+from captioner.options import check_options, option
 
 if TYPE_CHECKING:
     from captioner.captioning.batches import CaptionRecord
@@ -61,41 +62,86 @@ class CaptionJob:
     output: Path | None = None
     format: str = "tsv"
     decoding: DecodingOptions = DecodingOptions()
-    candidates: bool = False
-    min_confidence: float = 0.0
-    min_tag_confidence: float | None = None
+    candidates: bool = option(False, "with jsonl: the probability of every word of every caption")
+    min_confidence: float = option(
+        0.0,
+        "leave out captions with less confidence, from 0 to 1",
+        metavar="P",
+        minimum=0,
+        maximum=1,
+    )
+    min_tag_confidence: float | None = option(None, kind=float, flag="--tags", minimum=0, maximum=1)
     batch_size: int = BatchOptions.batch_size
     workers: int = 0
-    overwrite: bool = False
-    append: bool = False
-    xmp_name: str = "darktable"
+    overwrite: bool = option(False, "start over and replace the existing output")
+    append: bool = option(
+        False, "keep all that is in PATH, and add the images that are not yet in it"
+    )
+    xmp_name: str = option(
+        XMP_NAMINGS[0],
+        "with xmp: darktable (default): a.jpg.xmp, as darktable and digiKam call them; "
+        "adobe: a.xmp",
+        choices=XMP_NAMINGS,
+        default_text="",
+    )
     exclude: tuple[str, ...] = ()
-    embed: bool = False
-    caption_prefix: str = ""
-    caption_suffix: str = ""
-    sidecar_suffix: str = SidecarWriter.suffix
-    csv_bom: bool = False
-    missing_only: bool = False
-    replace_hand_made: bool = False
-    partial_images: bool = False
+    embed: bool = option(
+        False,
+        "also write the caption and the tags into the image files themselves: JPEG, PNG, WebP "
+        "and TIFF, through ExifTool, which has to be installed. A description that captioner has "
+        "not written stays; --no-tags: the caption only",
+    )
+    caption_prefix: str = option(
+        "",
+        "write this before every caption, in every format, such as the trigger words of a "
+        "LoRA; a space is added only where two words would run into each other",
+        metavar="TEXT",
+    )
+    caption_suffix: str = option("", "write this after every caption", metavar="TEXT")
+    sidecar_suffix: str = option(
+        SidecarWriter.suffix, "with txt: what the text files end in", metavar="SUFFIX"
+    )
+    csv_bom: bool = option(
+        False, "with csv: begin with a byte order mark, by which Excel knows that it is UTF-8"
+    )
+    missing_only: bool = option(
+        False,
+        "caption only images that have no caption yet, whoever wrote it: no text file or "
+        "sidecar, or no row in PATH, which keeps its bytes and gets rows in its own columns (jsonl "
+        "and csv)",
+    )
+    replace_hand_made: bool = option(
+        False,
+        "with --overwrite: replace also what captioner has not written, or what was changed "
+        "since; without it such files are counted, and nothing is done",
+        flag="--yes",
+    )
+    partial_images: bool = option(
+        False,
+        "caption images that are cut short as far as they go, instead of reporting an error; "
+        "jsonl and json mark them with partial: true",
+    )
     raw: str = "alone"
 
     def __post_init__(self) -> None:
         if self.format not in WRITERS:
             raise ValueError(f"format={self.format!r}: choose from {', '.join(WRITERS)}")
-        if self.xmp_name not in XMP_NAMINGS:
-            raise ValueError(f"xmp_name={self.xmp_name!r}: choose from {', '.join(XMP_NAMINGS)}")
+        check_options(self)
         images_to_find(self.raw)  # which refuses other values
         if self.overwrite and self.append:
-            raise ValueError("append and overwrite: the one keeps what the other replaces")
+            raise ValueError(
+                "append=True and overwrite=True: the one keeps what the other replaces"
+            )
         if self.missing_only and (self.overwrite or self.append):
             other = "overwrite" if self.overwrite else "append"
-            raise ValueError(f"missing_only and {other}: give one of them")
+            raise ValueError(f"missing_only=True and {other}=True: give one of them")
         if self.replace_hand_made and not self.overwrite:
-            raise ValueError("replace_hand_made: is for overwrite, which replaces")
+            raise ValueError("replace_hand_made=True: is for overwrite=True, which replaces")
         for name in ("append", "missing_only"):
             if getattr(self, name) and not self.is_kept:
-                raise ValueError(f"{name}: standard output and devices keep nothing; name a file")
+                raise ValueError(
+                    f"{name}=True: standard output and devices keep nothing; name a file"
+                )
         self._check_format_options()
         is_file = self.output is not None and not is_sidecar(self.format)
         if is_file and IMAGES.lists(str(self.output)):
@@ -108,9 +154,12 @@ class CaptionJob:
         _ = self.affixes  # checks them
         check_sidecar_suffix(self.sidecar_suffix)
         if self.sidecar_suffix != SidecarWriter.suffix and self.format != SidecarWriter.format:
-            raise ValueError(f"sidecar_suffix: is for the format txt, not for {self.format}")
+            raise ValueError(
+                f"sidecar_suffix={self.sidecar_suffix!r}: is for the format txt, not for "
+                f"{self.format}"
+            )
         if self.csv_bom and self.format != CsvWriter.format:
-            raise ValueError(f"csv_bom: is for the format csv, not for {self.format}")
+            raise ValueError(f"csv_bom=True: is for the format csv, not for {self.format}")
 
     @property
     def affixes(self) -> Affixes:

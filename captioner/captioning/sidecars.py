@@ -194,6 +194,7 @@ def check_sidecar_suffix(suffix: str) -> None:
     """
     # Imported here: the command line's help lists the formats and must not load Pillow.
     from captioner.images.kinds import IMAGES
+    from captioner.video.finding import VIDEOS
 
     name = suffix.removeprefix(".")
     if name in ("", suffix) or name.endswith((".", " ")) or "/" in name or "\\" in name:
@@ -202,8 +203,11 @@ def check_sidecar_suffix(suffix: str) -> None:
         raise ValueError(
             f"sidecar_suffix={suffix!r}: give at most {LONGEST_SUFFIX} printable characters"
         )
-    if IMAGES.lists(f"a{suffix}"):
-        raise ValueError(f"sidecar_suffix={suffix!r}: such files would be taken for images")
+    for kind in (IMAGES, VIDEOS):
+        if kind.lists(f"a{suffix}"):
+            raise ValueError(
+                f"sidecar_suffix={suffix!r}: such files would be taken for {kind.noun}s"
+            )
     if suffix.lower().endswith(XmpWriter.suffix):
         raise ValueError(
             f"sidecar_suffix={suffix!r}: photo programs keep their own work there; the format xmp "

@@ -46,6 +46,11 @@ class Table(ABC):
         self._captioned: set[str] = set()
         self._sample: list[str] = []
         self._has_lists = False
+        if (kind := _kind_of(data)) is not None:
+            raise CaptionerError(
+                f"{shown(path)} is {kind}, not text in UTF-8: --missing-only adds rows to JSONL "
+                "and CSV. Save it as one of these, and name that with --output"
+            )
         try:
             text = data.decode("utf-8").removeprefix("\ufeff")
         except UnicodeDecodeError as error:
@@ -70,12 +75,15 @@ class Table(ABC):
     def root(self, base: Path) -> Path:
         """The folder to which the names in the file are relative: where images exist, or its own.
 
+        That may also be the folder above, or the one in which the command is run.
+
         Args:
             base: the folder that holds all images of a job, to which names in captioner's own
                 outputs are relative.
         """
         here, base = (Path(os.path.realpath(path)) for path in (self._path.parent, base))
         folders = [here, *(here / name for name in IMAGE_FOLDERS if (here / name).is_dir()), base]
+        folders += [here.parent, Path(os.path.realpath("."))]
         found = [
             sum(os.path.isfile(os.path.join(folder, name)) for name in self._sample)
             for folder in folders
@@ -220,6 +228,14 @@ def json_rows(
         if not isinstance(row, dict):
             raise refuse(number, "is not a JSON object")
         yield number, row
+
+
+def _kind_of(data: bytes) -> str | None:
+    """What a file is that is not text, by its first bytes; None if it is not known."""
+    known = ((b"PAR1", "Parquet"), (b"ARROW1", "Arrow"), (b"PK\3\4", "an archive or a workbook"))
+    if data.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "UTF-16"
+    return next((name for start, name in known if data.startswith(start)), None)
 
 
 def _is_caption(value: object) -> bool:

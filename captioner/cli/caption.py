@@ -14,22 +14,26 @@ from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_opti
 from captioner.cli.caption_shards import caption_shards, wants_shards
 from captioner.cli.checks import check_images, check_model
 from captioner.cli.options import (
+    decoding_for,
     decoding_options,
     model_of,
+    options_named_by_flags,
     options_of,
     say,
     say_if_calibration_was_lost,
     say_what_was_passed_over,
+    with_flags,
 )
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.model.options import BatchOptions, ModelOptions
+from captioner.options import described
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
-    from captioner.decoding.options import DecodingOptions
     from captioner.model.caption_model import CaptionModel
     from captioner.pages.report_job import ReportJob
 
@@ -55,7 +59,8 @@ def _caption(args: argparse.Namespace) -> int:
     check_images(args.paths, args.exclude, args.raw)
     _job_of(args, page)
     model = model_of(args)
-    job = _job_of(args, page, model.decoding)
+    job = _job_of(args, page, model)
+    from captioner.captioning.job import CaptionJob
     from captioner.decoding.constraints import notes_on_banned
 
     for note in () if args.quiet else notes_on_banned(job.decoding, model.tokenizer):
@@ -64,17 +69,18 @@ def _caption(args: argparse.Namespace) -> int:
     if tagged and args.tags is None and model.lexicon is not None:
         job = replace(job, min_tag_confidence=TAG_CONFIDENCE)
     say_if_calibration_was_lost(model, wanted=not args.quiet)
-    code = _run(args, job, model)
+    with options_named_by_flags(CaptionJob, DecodingOptions, ModelOptions):
+        code = _run(args, job, model)
     if page is None:
         return code
     return max(code, run_report(page, None if args.no_attention else model, args.quiet))
 
 
 def _job_of(
-    args: argparse.Namespace, page: ReportJob | None, own: DecodingOptions | None = None
+    args: argparse.Namespace, page: ReportJob | None, model: CaptionModel | None = None
 ) -> CaptionJob:
     """The job; what the options leave open is as in the model's own ones."""
-    options = decoding_options(args, own)
+    options = decoding_options(args) if model is None else decoding_for(model, args)
     return _caption_job(args, options) if page is None else _page_job(args, page, options)
 
 
@@ -205,8 +211,7 @@ def _job(
 ) -> CaptionJob:
     from captioner.captioning.job import CaptionJob
 
-    if args.yes and not args.overwrite:
-        raise CaptionerError("--yes: is for --overwrite, which replaces")
+    given = {name: value for name, value in vars(args).items() if name in described(CaptionJob)}
     try:
         return CaptionJob(
             paths=tuple(args.paths),
@@ -215,24 +220,11 @@ def _job(
             output=output,
             format=format,
             decoding=decoding,
-            candidates=candidates,
-            min_confidence=args.min_confidence,
-            min_tag_confidence=args.tags,
             **asdict(options_of(BatchOptions, args)),
-            overwrite=args.overwrite,
-            append=args.append,
-            missing_only=args.missing_only,
-            replace_hand_made=args.yes,
-            partial_images=args.partial_images,
-            xmp_name=args.xmp_name or "darktable",
-            embed=args.embed,
-            caption_prefix=args.caption_prefix,
-            caption_suffix=args.caption_suffix,
-            sidecar_suffix=args.sidecar_suffix,
-            csv_bom=args.csv_bom,
+            **{**given, "candidates": candidates, "min_tag_confidence": args.tags},
         )
     except ValueError as error:
-        raise CaptionerError(str(error)) from error
+        raise CaptionerError(with_flags(str(error), CaptionJob)) from error
 
 
 def _check_tags(args: argparse.Namespace, format: str) -> None:
@@ -242,7 +234,7 @@ def _check_tags(args: argparse.Namespace, format: str) -> None:
         raise CaptionerError(
             f"--no-tags: is for --embed and for --format xmp and html, not for {format}"
         )
-    if args.xmp_name is not None and format != "xmp":
+    if "xmp_name" in vars(args) and format != "xmp":
         raise CaptionerError(f"--xmp-name: is for --format xmp, not for {format}")
 
 

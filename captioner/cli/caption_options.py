@@ -14,6 +14,7 @@ from captioner.cli.options import (
     share,
 )
 from captioner.decoding.options import DecodingOptions
+from captioner.options import described
 
 PAGE = "html"
 """Not a writer format: the captions are kept as JSONL, and a page shows them."""
@@ -70,25 +71,25 @@ explains all formats, docs/scale.md shards and addresses.
 
 def add_caption_options(parser: argparse.ArgumentParser) -> None:
     """All options of the command, in the order of its help."""
+    from captioner.captioning.job import CaptionJob
+
     parser.add_argument("paths", nargs="+", metavar="PATH", help="image, folder or pattern")
     add_exclude(parser)
     add_raw(parser)
-    parser.add_argument(
-        "--partial-images",
-        action="store_true",
-        help="caption images that are cut short as far as they go, instead of reporting an error; "
-        "jsonl and json mark them with partial: true",
-    )
+    add_option(parser, CaptionJob, "partial_images")
     output = parser.add_argument_group("output")
     _add_output(output)
     _add_contents(output)
     _add_details(output)
-    _add_special(output)
     _add_words(add_decoding(parser))
     sampling = parser.add_argument_group("sampling")
     add_options(sampling, DecodingOptions, "sample", "temperature", "top_k", "top_p", "seed")
     add_model(parser, has_batches=True)
     _add_shards(parser)
+    # Whether a name for XMP was given matters; of the others only their values do.
+    defaults = {name: default for name, (_, default) in described(CaptionJob).items()}
+    del defaults["xmp_name"]
+    parser.set_defaults(**defaults)
 
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:
@@ -107,6 +108,7 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
 def _add_output(output: argparse._ArgumentGroup) -> None:
     """Where captions go, and what happens to existing ones."""
     from captioner.captioning.formats import WRITERS
+    from captioner.captioning.job import CaptionJob
     from captioner.shards.job import FORMATS as SHARD_FORMATS
 
     output.add_argument(
@@ -121,43 +123,15 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
         "(default), parquet or tar (image, .txt and .json, for training)",
     )
     again = output.add_mutually_exclusive_group()
-    again.add_argument(
-        "--append",
-        action="store_true",
-        help="keep all that is in PATH, and add the images that are not yet in it",
-    )
-    again.add_argument(
-        "--overwrite", action="store_true", help="start over and replace the existing output"
-    )
-    again.add_argument(
-        "--missing-only",
-        action="store_true",
-        help="caption only images that have no caption yet, whoever wrote it: no text file or "
-        "sidecar, or no row in PATH, which keeps its bytes and gets rows in its own columns (jsonl "
-        "and csv)",
-    )
-    output.add_argument(
-        "--yes",
-        action="store_true",
-        help="with --overwrite: replace also what captioner has not written, or what was changed "
-        "since; without it such files are counted, and nothing is done",
-    )
+    add_options(again, CaptionJob, "append", "overwrite", "missing_only")
+    add_option(output, CaptionJob, "replace_hand_made")
 
 
 def _add_contents(output: argparse._ArgumentGroup) -> None:
     """What is written about each image."""
-    output.add_argument(
-        "--candidates",
-        action="store_true",
-        help="with jsonl: the probability of every word of every caption",
-    )
-    output.add_argument(
-        "--min-confidence",
-        type=share,
-        default=0.0,
-        metavar="P",
-        help="leave out captions with less confidence, from 0 to 1 (default: 0)",
-    )
+    from captioner.captioning.job import CaptionJob
+
+    add_options(output, CaptionJob, "candidates", "min_confidence")
     tags = output.add_mutually_exclusive_group()
     tags.add_argument(
         "--tags",
@@ -176,53 +150,16 @@ def _add_contents(output: argparse._ArgumentGroup) -> None:
 
 def _add_details(output: argparse._ArgumentGroup) -> None:
     """How it is written."""
-    from captioner.captioning.sidecars import SidecarWriter
+    from captioner.captioning.job import CaptionJob
 
-    output.add_argument(
-        "--caption-prefix",
-        default="",
-        metavar="TEXT",
-        help="write this before every caption, in every format, such as the trigger words of a "
-        "LoRA; a space is added only where two words would run into each other",
-    )
-    output.add_argument(
-        "--caption-suffix", default="", metavar="TEXT", help="write this after every caption"
-    )
-    output.add_argument(
-        "--sidecar-suffix",
-        default=SidecarWriter.suffix,
-        metavar="SUFFIX",
-        help="with txt: what the text files end in (default: .txt)",
-    )
-    output.add_argument(
-        "--csv-bom",
-        action="store_true",
-        help="with csv: begin with a byte order mark, by which Excel knows that it is UTF-8",
-    )
-
-
-def _add_special(output: argparse._ArgumentGroup) -> None:
-    """What single formats and image files get."""
-    from captioner.captioning.sidecars import XMP_NAMINGS
-
-    output.add_argument(
-        "--xmp-name",
-        choices=XMP_NAMINGS,
-        help="with xmp: darktable (default): a.jpg.xmp, as darktable and digiKam call them; "
-        "adobe: a.xmp",
-    )
+    names = ("caption_prefix", "caption_suffix", "sidecar_suffix", "csv_bom", "xmp_name")
+    add_options(output, CaptionJob, *names)
     output.add_argument(
         "--no-attention",
         action="store_true",
         help="with html: do not show where the captioner looked, which means reading images twice",
     )
-    output.add_argument(
-        "--embed",
-        action="store_true",
-        help="also write the caption and the tags into the image files themselves: JPEG, PNG, WebP "
-        "and TIFF, through ExifTool, which has to be installed. A description that captioner has "
-        "not written stays; --no-tags: the caption only",
-    )
+    add_option(output, CaptionJob, "embed")
     output.add_argument("--quiet", action="store_true", help="no progress bar and no summary")
 
 

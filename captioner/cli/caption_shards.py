@@ -15,6 +15,7 @@ from captioner.cli.options import (
     options_of,
     say,
     say_if_calibration_was_lost,
+    with_flags,
 )
 from captioner.errors import CaptionerError
 from captioner.model.options import BatchOptions
@@ -30,7 +31,7 @@ REFUSED = {
     "append": "--append",
     "overwrite": "--overwrite",
     "missing_only": "--missing-only",
-    "yes": "--yes",
+    "replace_hand_made": "--yes",
     "embed": "--embed",
     "xmp_name": "--xmp-name",
     "csv_bom": "--csv-bom",
@@ -99,7 +100,9 @@ def _job_of(args: argparse.Namespace, own: DecodingOptions | None = None) -> Sha
             _caption_job(args, decoding), args.output, format, options_of(ShardOptions, args)
         )
     except ValueError as error:
-        raise CaptionerError(str(error)) from error
+        from captioner.captioning.job import CaptionJob
+
+        raise CaptionerError(with_flags(str(error), CaptionJob, ShardOptions)) from error
 
 
 def _caption_job(args: argparse.Namespace, decoding: DecodingOptions) -> CaptionJob:

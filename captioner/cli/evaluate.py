@@ -14,6 +14,7 @@ from captioner.cli.options import (
     add_option,
     check_outputs,
     data_of,
+    decoding_for,
     decoding_options,
     model_of,
     options_of,
@@ -83,7 +84,7 @@ def _evaluate(args: argparse.Namespace) -> int:
     from captioner.evaluation.evaluate import evaluate, save_json
 
     model = model_of(args)
-    options = decoding_options(args, model.decoding)
+    options = decoding_for(model, args)
     with image_bar(len(examples), args.quiet) as count:
         result = evaluate(
             model,

@@ -6,7 +6,14 @@ import argparse
 from pathlib import Path
 
 from captioner.cli.checks import check_files, check_images, check_model
-from captioner.cli.options import add_decoding, add_model, check_outputs, decoding_options, model_of
+from captioner.cli.options import (
+    add_decoding,
+    add_model,
+    check_outputs,
+    decoding_for,
+    decoding_options,
+    model_of,
+)
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 
@@ -49,7 +56,7 @@ def _explain(args: argparse.Namespace) -> int:
     from captioner.pages.explain import explain, save_figure
 
     model = model_of(args)
-    options = decoding_options(args, model.decoding)
+    options = decoding_for(model, args)
     explanation = explain(model, args.image, options)
     save_figure(explanation, output)
     print(explanation.text)

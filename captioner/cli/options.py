@@ -6,7 +6,8 @@ import argparse
 import re
 import sys
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
@@ -228,6 +229,20 @@ def decoding_options(
     return options_of(DecodingOptions, args, own)
 
 
+def decoding_for(model: CaptionModel, args: argparse.Namespace) -> DecodingOptions:
+    """What `add_decoding` found, checked with a model, whose own options it completes.
+
+    Raises:
+        CaptionerError: the model cannot do so; the message has the names of the command line.
+    """
+    from captioner.decoding.options import DecodingOptions
+
+    options = decoding_options(args, model.decoding)
+    with options_named_by_flags(DecodingOptions):
+        model.check_options(options)
+    return options
+
+
 def options_of(
     kind: type[Options], args: argparse.Namespace, base: Options | None = None
 ) -> Options:
@@ -243,7 +258,7 @@ def options_of(
     try:
         return kind(**given) if base is None else replace(base, **given)  # type: ignore[type-var]
     except ValueError as error:
-        raise CaptionerError(_with_flags(str(error), kind)) from error
+        raise CaptionerError(with_flags(str(error), kind)) from error
 
 
 def model_of(args: argparse.Namespace) -> CaptionModel:
@@ -275,10 +290,11 @@ def data_of(
     from captioner.data.holdout import with_split
 
     suffix = options.sidecar_suffix
-    sets = [
-        load_caption_data(path, options.format, options.images, sidecar_suffix=suffix)
-        for path in paths
-    ]
+    with options_named_by_flags(type(options)):
+        sets = [
+            load_caption_data(path, options.format, options.images, sidecar_suffix=suffix)
+            for path in paths
+        ]
     for data in sets:
         for warning in data.warnings:
             say(f"captioner: {data.root}: {warning}")
@@ -296,14 +312,30 @@ def data_of(
     return sets, held_out
 
 
-def _with_flags(message: str, kind: type) -> str:
-    """A message with the names of the command line instead of the fields' names."""
-    for name in described(kind):
-        flag = flag_of(kind, name)
-        message = re.sub(rf"\b{name}=True\b", flag, message)
-        message = re.sub(rf"\b{name}=", f"{flag} ", message)
+@contextmanager
+def options_named_by_flags(*kinds: type) -> Iterator[None]:
+    """Errors of the block call the fields of these dataclasses as the command line does."""
+    try:
+        yield
+    except CaptionerError as error:
+        raise CaptionerError(with_flags(str(error), *kinds)) from error
+
+
+def with_flags(message: str, *kinds: type) -> str:
+    """A message with the names of the command line instead of the fields' names.
+
+    Args:
+        message: of an error about options.
+        kinds: the dataclasses that they are fields of.
+    """
+    flags = {name: flag_of(kind, name) for kind in kinds for name in described(kind)}
+    for name, flag in flags.items():
+        message = re.sub(rf"\bsettings\.(?:\w+\.)?{name}: ", f"{flag}: ", message)
+        word = rf"(?<![\w/\\'.-]){name}"  # not in a path and not in quotes
+        message = re.sub(rf"{word}=True\b", flag, message)
+        message = re.sub(rf"{word}=", f"{flag} ", message)
         if "_" in name:  # the others are words that mean something else as well
-            message = re.sub(rf"\b{name}\b", flag, message)
+            message = re.sub(rf"{word}(?![\w'/\\]|\.\w)", flag, message)
     return message
 
 

@@ -17,19 +17,23 @@ from captioner.cli.options import (
     add_model,
     add_option,
     add_options,
+    decoding_for,
     decoding_options,
     list_of,
     model_of,
     moment,
+    options_named_by_flags,
     options_of,
     say,
     say_if_calibration_was_lost,
     say_what_was_passed_over,
     share,
 )
+from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import escaped, isolated, shown
 from captioner.files.writing import check_folder
+from captioner.model.options import ModelOptions
 from captioner.options import described
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.writers import TAG_WRITERS, CsvTagWriter, TextTagWriter
@@ -126,7 +130,7 @@ def _tag(args: argparse.Namespace) -> int:
     check_model(args, several_languages=True)
     files = found_videos(args.paths, args.exclude)
     model = model_of(args)
-    asked["decoding"] = decoding_options(args, model.decoding)
+    asked["decoding"] = decoding_for(model, args)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
     say_if_calibration_was_lost(model, wanted=not args.quiet)
@@ -203,7 +207,8 @@ def _write_files(
     )
     counts: Counter[str] = Counter()
     outcomes = run_tag_job(job, model, files, bars.frame)
-    with closing(outcomes), _saying_how_to_resume(args.overwrite):
+    kinds = (TagJob, SamplingOptions, TagOptions, DecodingOptions, ModelOptions)
+    with closing(outcomes), _saying_how_to_resume(args.overwrite), options_named_by_flags(*kinds):
         for outcome in outcomes:
             counts[outcome.status] += 1
             bars.video()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import hashlib
 import posixpath
+import re
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -182,13 +183,14 @@ def _detect(root: Path) -> str:
     if found:
         which = "; ".join(f"{name} ({files[0].name})" for name, files in found.items())
         raise CaptionerError(
-            f"{root}: more than one format fits: {which}; say which with format=, "
-            f"for example format={next(iter(found))!r}"
+            f"{root}: more than one format fits: {which}; say which, for example "
+            f"format={next(iter(found))!r}"
         )
     looked = "".join(f"\n  {name}: {f.looks_for}" for name, f in FORMATS.items())
     raise CaptionerError(
         f"{root}: no captions found. Looked for:{looked}\n"
-        f"Give the annotation file itself as the path, or name the format with format="
+        f"Give the annotation file itself as the path, or name the format, for example "
+        f"format={next(iter(FORMATS))!r}"
     )
 
 
@@ -196,10 +198,12 @@ def _chosen(name: str, sidecar_suffix: str | None) -> Format:
     if sidecar_suffix is None:
         return FORMATS[name]
     if name != "sidecar":
-        raise CaptionerError(f"sidecar_suffix: is for format 'sidecar', not for {name!r}")
+        raise CaptionerError(
+            f"sidecar_suffix={sidecar_suffix!r}: is for the format sidecar, not for {name}"
+        )
     if not sidecar_suffix.startswith("."):
         raise CaptionerError(
-            f"sidecar_suffix is {sidecar_suffix!r}; give a dot and a name, such as .caption"
+            f"sidecar_suffix={sidecar_suffix!r}: give a dot and a name, such as .caption"
         )
     return sidecar_format(sidecar_suffix)
 
@@ -289,9 +293,11 @@ def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> Captione
         return CaptionerError(f"{file}: there is no caption in it")
     looked = ", ".join(str(folder) for folder in entries.index.folders)
     hinted = _hinted(missing, entries)
-    remedy = "name the image folder with images="
+    remedy = "name the image folder, for example images='photos'"
     if hinted != missing[0]:
         remedy = "write the names in the annotations as the files have them"
+    elif all(re.match(r"/|[A-Za-z]:/", name) for name in missing):
+        remedy = "these are full paths of another place: leave out what stands before the folder"
     return CaptionerError(
         f"{file}: none of its {len(missing)} images was found (the first: {hinted}); looked in "
         f"{looked}; {remedy}"
@@ -299,10 +305,14 @@ def _nothing_found(entries: Entries, file: Path, missing: list[str]) -> Captione
 
 
 def _hinted(missing: list[str], entries: Entries) -> str:
-    """The first missing image, rather one whose file is there in other capitals."""
-    for name in missing[:1000]:  # of a set without its images, not all are looked for
-        names = [name, posixpath.basename(name)] if entries.folder_may_lack else [name]
-        found = next(filter(None, map(entries.index.but_for_case, names)), None)
-        if found is not None:
-            return f"{name}; there is {found}, in other capitals"
+    """The first missing image, rather one whose file is there in other capitals or so."""
+    for difference, find in (
+        ("in other capitals", entries.index.but_for_case),
+        ("with another suffix", entries.index.but_for_suffix),
+    ):
+        for name in missing[:1000]:  # of a set without its images, not all are looked for
+            names = [name, posixpath.basename(name)] if entries.folder_may_lack else [name]
+            found = next(filter(None, map(find, names)), None)
+            if found is not None:
+                return f"{name}; there is {found}, {difference}"
     return missing[0]

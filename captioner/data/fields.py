@@ -12,7 +12,10 @@ from typing import Any
 from captioner.data.entries import Entries, split_of_word
 from captioner.errors import CaptionerError
 
-NAME_FIELDS = ("file_name", "filename", "image", "image_path", "image_name")
+NAME_FIELDS = (
+    *("file_name", "filename", "image", "image_path", "image_name"),
+    "image_file_name",  # of the Hub, where rows have several files
+)
 TEXT_FIELDS = ("text", "captions", "caption")
 OTHER_TEXT_FIELDS = ("sentences", "sentences_raw", "sentences.raw", "raw", "txt")
 """Fields of captions, too, where a record has none of the others: the first that is there."""

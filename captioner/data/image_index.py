@@ -11,6 +11,12 @@ from pathlib import Path
 
 from captioner.errors import CaptionerError
 
+IMAGE_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
+    *(".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".jp2"),
+)
+"""Suffixes of images in lower case, among them some that captioner does not read."""
+
 
 class ImageIndex:
     """Answers "is this image there?" from one listing per folder, not one call per image."""
@@ -38,6 +44,10 @@ class ImageIndex:
     def but_for_case(self, name: str) -> Path | None:
         """An image whose name differs from this one in upper and lower case only, or None."""
         return self._compared(name, _caseless)
+
+    def but_for_suffix(self, name: str) -> Path | None:
+        """An image whose name differs from this one in its suffix, and in capitals, or None."""
+        return self._compared(name, _stem)
 
     def _compared(self, name: str, key: Callable[[str], str]) -> Path | None:
         """The first file whose path below a folder has parts with the same keys as `name`."""
@@ -94,3 +104,8 @@ def composed(name: str) -> str:
 
 def _caseless(name: str) -> str:
     return composed(composed(name).casefold())
+
+
+def _stem(name: str) -> str:
+    stem, suffix = posixpath.splitext(_caseless(name))
+    return stem if suffix in IMAGE_SUFFIXES or not suffix else name

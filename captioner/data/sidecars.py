@@ -10,15 +10,9 @@ from pathlib import Path
 
 from captioner.data.entries import Entries
 from captioner.data.fields import split_in_path
-from captioner.data.image_index import composed
+from captioner.data.image_index import IMAGE_SUFFIXES, composed
 from captioner.data.text_files import text_lines
 from captioner.files.naming import sidecar_suffixes
-
-_SIDECAR_IMAGES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".jp2"),
-)
-
 
 SIDECAR_SUFFIXES = (".txt", ".caption")
 """Suffixes of text files beside images; the first one that occurs is used."""
@@ -29,7 +23,7 @@ def _walk(root: Path, suffix: str) -> Iterator[tuple[Path, list[str], dict[str, 
     for folder, subfolders, names in os.walk(root):
         subfolders[:] = sorted(d for d in subfolders if not d.startswith((".", "__MACOSX")))
         names = sorted(n for n in names if not n.startswith("."))
-        images = [n for n in names if n.lower().endswith(_SIDECAR_IMAGES)]
+        images = [n for n in names if n.lower().endswith(IMAGE_SUFFIXES)]
         texts = [n for n in names if n.lower().endswith(suffix.lower())]
         texts.sort(key=lambda name: name.endswith(suffix))  # a.txt counts where a.TXT is beside it
         yield Path(folder), images, {composed(n[: -len(suffix)]) + suffix: n for n in texts}

@@ -12,8 +12,9 @@ HEAD_BYTES = 512
 """From the start of a file: enough for the second packet of an MPEG transport stream."""
 
 IMAGE, RAW, VIDEO = "image", "raw photo", "video"
-LFS = "pointer of Git LFS"
+LFS, ANNEX = "pointer of Git LFS", "pointer of git-annex"
 WEB_PAGE, ARCHIVE, PDF = "web page", "archive", "PDF"
+SOUND, ZEROS = "sound", "zero bytes"
 ICLOUD = ".icloud"
 
 _RAW_SUFFIXES = (
@@ -32,7 +33,7 @@ WRITTEN_SUFFIXES = frozenset(_WRITTEN_SUFFIXES.split())
 READ = frozenset({"JPEG", "PNG", "GIF", "WebP", "AVIF", "TIFF", "BMP"})
 """Images that Pillow reads."""
 
-DOCUMENTS = frozenset({WEB_PAGE, ARCHIVE, PDF})
+DOCUMENTS = frozenset({WEB_PAGE, ARCHIVE, PDF, ZEROS})
 """What is named where it is called an image, and not counted where it is called what it is."""
 
 IMAGES = READ | {
@@ -67,7 +68,15 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (0, b"PK\3\4", ARCHIVE),
     (0, b"Rar!", ARCHIVE),
     (0, b"7z\xbc\xaf", ARCHIVE),
+    (0, b"\x1f\x8b\x08", ARCHIVE),  # gzip
+    (0, b"BZh", ARCHIVE),
+    (0, b"\xfd7zXZ\0", ARCHIVE),
+    (0, b"\x28\xb5\x2f\xfd", ARCHIVE),  # Zstandard
+    (257, b"ustar", ARCHIVE),
     (0, b"version https://git-lfs.github.com/", LFS),
+    (0, b"/annex/objects/", ANNEX),
+    (0, b"ID3", SOUND),
+    (0, b"fLaC", SOUND),
     (8, b"CR\2\0", RAW),  # Canon, a TIFF otherwise
     (0, b"FUJIFILMCCD-RAW", RAW),
     (0, b"IIRO", RAW),
@@ -91,16 +100,17 @@ _STARTS: tuple[tuple[int, bytes, str], ...] = (
     (4, b"mdat", VIDEO),
     (4, b"wide", VIDEO),
 )
-_RIFF = {b"WEBP": "WebP", b"AVI ": VIDEO}
+_RIFF = {b"WEBP": "WebP", b"AVI ": VIDEO, b"WAVE": SOUND}
 _BRANDS = {  # of ISO base media files
     **dict.fromkeys((b"avif", b"avis"), "AVIF"),
     **dict.fromkeys((b"heic", b"heix", b"heim", b"heis"), "HEIC"),
     **dict.fromkeys((b"hevc", b"hevx", b"hevm", b"hevs"), "HEIC"),  # sequences
+    **dict.fromkeys((b"avci", b"avcs", b"jpeg", b"jpgs"), "HEIC"),  # with other codecs
     **dict.fromkeys((b"mif1", b"msf1", b"mif2"), "HEIC"),  # of no codec; AVIF says so as well
     b"crx ": RAW,
     b"jxl ": "JPEG XL",
     b"jp2 ": "JPEG 2000",
-    b"M4A ": "sound",
+    **dict.fromkeys((b"M4A ", b"M4B "), SOUND),
 }
 # Starts of bare video streams: parameter sets of H.264 and HEVC (their first byte after 0 0 0 1).
 _ANNEX_B = {0x67, 0x27, 0x09, 0x40, 0x42, 0x44, 0x46}
@@ -135,7 +145,31 @@ def recognised(head: bytes, name: str = "") -> str | None:
         return WEB_PAGE
     if head[:2] == b"BM" and head[6:10] == bytes(4):
         return "BMP"
+    if len(head) == HEAD_BYTES and not any(head):
+        return ZEROS
     return None
+
+
+_NOT_WHAT_IS_WANTED = {
+    LFS: f"a {LFS} and not the {{noun}}: `git lfs pull` fetches it",
+    ANNEX: f"a {ANNEX} and not the {{noun}}: `git annex get` fetches it",
+    WEB_PAGE: f"a {WEB_PAGE} and not the {{noun}}: download it again",
+    ARCHIVE: f"an {ARCHIVE} and not {{a_noun}}: unpack it",
+    SOUND: f"{SOUND} and not {{a_noun}}",
+    ZEROS: f"{ZEROS} and not the {{noun}}: copy or download it again",
+}
+
+
+def why_no_image_or_video(kind: str | None, noun: str) -> str | None:
+    """What a file is that is neither, and what to do; None for what is not known as such.
+
+    Args:
+        kind: as `recognised` calls it.
+        noun: what the file was taken for, `image` or `video`.
+    """
+    text = _NOT_WHAT_IS_WANTED.get(kind or "")
+    a_noun = f"{'an' if noun == 'image' else 'a'} {noun}"
+    return None if text is None else text.format(noun=noun, a_noun=a_noun)
 
 
 def recognise(path: Path) -> str | None:

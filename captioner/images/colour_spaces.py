@@ -18,7 +18,7 @@ from typing import IO, Any
 import numpy as np
 from PIL import Image
 
-from captioner.images.avif_colours import avif_numbers
+from captioner.images.avif_properties import avif_numbers
 from captioner.images.limits import png_chunk
 
 Array = np.ndarray[Any, Any]

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from captioner.files.finding import SourceFile, find_files
 from captioner.files.kinds import FileKind
-from captioner.files.recognising import ARCHIVE, LFS, RAW, RAW_SUFFIXES, READ, VIDEO, WEB_PAGE
+from captioner.files.recognising import RAW, RAW_SUFFIXES, READ, VIDEO, why_no_image_or_video
 
 HEIC, JPEG_XL = "HEIC", "JPEG XL"
 
@@ -96,14 +96,6 @@ def find_images(
     return find_files(paths, images_to_find(raw), exclude)
 
 
-_WHY_NOT_READ = {
-    VIDEO: "a video and not an image: `captioner tag` reads videos",
-    LFS: f"a {LFS} and not the image: `git lfs pull` fetches it",
-    WEB_PAGE: f"a {WEB_PAGE} and not the image: download it again",
-    ARCHIVE: f"an {ARCHIVE} and not an image: unpack it",
-}
-
-
 def why_not_read(kind: str | None) -> str:
     """Why a file that Pillow does not know is not read, in a few words.
 
@@ -112,7 +104,9 @@ def why_not_read(kind: str | None) -> str:
     """
     if kind is None or kind in READ or kind in EXTRAS:
         return "not an image Pillow can read"
-    return _WHY_NOT_READ.get(kind, f"{kind} is not supported: convert it to JPEG")
+    if kind == VIDEO:
+        return "a video and not an image: `captioner tag` reads videos"
+    return why_no_image_or_video(kind, "image") or f"{kind} is not supported: convert it to JPEG"
 
 
 @cache

@@ -18,6 +18,7 @@ from PIL import Image, UnidentifiedImageError
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable, why_unreadable
 from captioner.files.recognising import HEAD_BYTES, RAW, recognise, recognised
+from captioner.images.avif_properties import avif_edges
 from captioner.images.colour_spaces import describe_colours
 from captioner.images.colours import is_converted, to_srgb
 from captioner.images.depths import grey8, in_tiles, scaled
@@ -183,9 +184,9 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
     """
     with _refusing(None):
         if isinstance(image, Image.Image):
-            return _normalise(image)
+            return _normalise(image, _Wanted())
         if isinstance(image, np.ndarray):
-            return _normalise(_from_array(image))
+            return _normalise(_from_array(image), _Wanted())
         raise ImageError(
             f"a {type(image).__name__} is not an image: pass a path, a Pillow image or an array"
         )
@@ -193,12 +194,13 @@ def to_rgb(image: Image.Image | np.ndarray[Any, Any]) -> Image.Image:
 
 @dataclass(frozen=True)
 class _Wanted:
-    """The arguments of `read_image`, and the orientation of an image that does not say it."""
+    """The arguments of `read_image`, and the orientation and edges that Pillow does not tell."""
 
-    min_side: int | None
-    max_pixels: int
+    min_side: int | None = None
+    max_pixels: int = MAX_PIXELS
     may_be_partial: bool = False
     orientation: int = 1
+    edges: tuple[int, int, int, int] | None = None
 
 
 def _read(file: LimitedFile, wanted: _Wanted) -> Image.Image:
@@ -213,7 +215,7 @@ def _read(file: LimitedFile, wanted: _Wanted) -> Image.Image:
         if wanted.min_side is not None:
             image.draft(None, (wanted.min_side, wanted.min_side))
         is_reduced = image.size != whole_size
-        result = _normalise(image, wanted.may_be_partial, wanted.orientation)
+        result = _normalise(image, replace(wanted, edges=avif_edges(image, file)))
         if is_reduced:
             result.info[REDUCED] = True
         return result
@@ -233,7 +235,7 @@ def _read_with_extra(extra: Extra, path: Path, file: LimitedFile, wanted: _Wante
     except DecoderFailed as error:
         raise ImageError(str(error)) from None
     if found.image is not None:
-        return _normalise(found.image, orientation=found.orientation)
+        return _normalise(found.image, _Wanted(orientation=found.orientation))
     with LimitedFile(found.jpeg, MAX_SECONDS, MAX_READINGS) as jpeg:
         return _read(jpeg, replace(wanted, orientation=found.orientation))
 
@@ -326,13 +328,11 @@ def _reason(error: BaseException, path: Path | None, data: bytes | None = None) 
     return f"damaged file ({text})" if text else "damaged file"
 
 
-def _normalise(
-    image: Image.Image, may_be_partial: bool = False, orientation: int = 1
-) -> Image.Image:
+def _normalise(image: Image.Image, wanted: _Wanted) -> Image.Image:
     # Loaded first: a PNG's EXIF may follow its pixels, and a TIFF turns itself upright on load.
     rows = None
     try:
-        if may_be_partial:
+        if wanted.may_be_partial:
             rows = load_rows(image)
         else:
             image.load()
@@ -350,7 +350,9 @@ def _normalise(
         result = in_tiles(result, "RGB", partial(_in_srgb, profile=profile))
     elif result.mode != "RGB":
         result = result.convert("RGB")
-    turn = _ORIENTATIONS.get(_orientation(image, orientation))
+    if wanted.edges is not None:
+        result = result.crop(wanted.edges)
+    turn = _ORIENTATIONS.get(_orientation(image, wanted.orientation))
     if rows is not None:
         result = result.crop((0, rows[0], result.width, rows[1]))
         result.info[PARTIAL] = True

@@ -37,6 +37,7 @@ from captioner.files.writing import (
 from captioner.model.caption_model import CaptionModel
 from captioner.model.description import describe_model
 from captioner.model.tags import unsure_below
+from captioner.options import check_options, option
 from captioner.pages.video_index import INDEX, TagPages
 from captioner.tagging.ledger import LINES, MIN_CONFIDENCE, STATE, Ledger
 from captioner.tagging.options import FrameBatchOptions, TagOptions
@@ -81,8 +82,8 @@ class TagJob:
     decoding: DecodingOptions = DecodingOptions()
     batch_size: int = FrameBatchOptions.batch_size
     overwrite: bool = False
-    min_caption_confidence: float | None = None
-    csv_bom: bool = False
+    min_caption_confidence: float | None = option(None, kind=float, minimum=0, maximum=1)
+    csv_bom: bool = option(False)
 
     def __post_init__(self) -> None:
         unknown = [name for name in self.formats if name not in TAG_WRITERS]
@@ -91,12 +92,11 @@ class TagJob:
             raise ValueError(f"formats={named!r}: choose from {', '.join(TAG_WRITERS)}")
         if self.batch_size < 1:
             raise ValueError(f"batch_size={self.batch_size}: at least 1 frame is captioned at once")
-        if not 0 <= (self.min_caption_confidence or 0.0) <= 1:
-            raise ValueError(
-                f"min_caption_confidence={self.min_caption_confidence!r}: give a number from 0 to 1"
-            )
+        check_options(self)
         if self.csv_bom and CsvTagWriter.format not in self.formats:
-            raise ValueError(f"csv_bom: is for the format csv, not for {', '.join(self.formats)}")
+            raise ValueError(
+                f"csv_bom=True: is for the format csv, not for {', '.join(self.formats)}"
+            )
 
     def make_writers(self, model: CaptionModel) -> list[TagWriter]:
         """Those of its formats; of subtitles in several languages, one for each."""

@@ -190,15 +190,18 @@ class _Measure:
     def _last_s(self, video: Video, mean_s: float, alive: Callable[[], object]) -> float | None:
         """How long the last frame is shown, in seconds; None if that is not known.
 
-        A file can say 0.04 s of each frame of a slide show. Then the last slide stays until the
-        sound ends, or for as long as was announced, if that is not much longer than any other.
+        A file can say 0.04 s of each frame of a slide show. Then the last slide stays for as long
+        as was announced, if that is not much longer than any other. Slides, and an image that is
+        the only one, stay until the sound ends.
         """
         if 2 * self._claimed_s >= self._time_s:
-            return self._frame_duration_s
-        rest_s = (video.info.announced_s or 0.0) - self._time_s
-        if rest_s > 1.5 * self._longest_s:
-            rest_s = 0.0
-        if mean_s >= SLIDE_S:
+            rest_s = self._frame_duration_s or 0.0
+        else:
+            rest_s = (video.info.announced_s or 0.0) - self._time_s
+            if rest_s > 1.5 * self._longest_s:
+                rest_s = 0.0
+        is_whole = not video.decode_failures and video.ended_early is None
+        if is_whole and (mean_s >= SLIDE_S or self._frames == 1):
             rest_s = max(rest_s, video.lengths(alive).end_s - self._time_s)
         return rest_s if rest_s > 0 else None
 

@@ -9,7 +9,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
-from captioner.files.recognising import IMAGES, LFS, recognise
+from captioner.files.recognising import IMAGES, recognise, why_no_image_or_video
 from captioner.video.animations import is_animated
 from captioner.video.encryption import PROTECTED, says_it_is_encrypted
 from captioner.video.frames import Clock, Lengths, VideoError
@@ -174,12 +174,9 @@ def not_opened(path: Path) -> VideoError:
     if path.suffix.lower() in (".mp4", ".m4v", ".mov", ".3gp", ".3g2") and _is_mp4(path):
         return VideoError("not_a_video", "damaged or cut off: its index is missing", path)
     kind = recognise(path)
-    if kind == LFS:
-        reason = f"a {LFS} and not the video: `git lfs pull` fetches it"
-    elif kind in _STILL and not is_animated(path):
+    reason = why_no_image_or_video(kind, "video") or "not a video that can be read"
+    if kind in _STILL and not is_animated(path):
         reason = f"an image ({kind}) and not a video: `captioner caption` reads images"
-    else:
-        reason = "not a video that can be read"
     return VideoError("not_a_video", reason, path)
 
 

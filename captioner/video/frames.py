@@ -19,7 +19,7 @@ from captioner.errors import CaptionerError
 from captioner.files.finding import printable
 from captioner.video.options import LONGEST_VIDEO_S
 
-READING = 4
+READING = 5
 """Rises when the same files give other images, times or cuts than before: results do not mix."""
 
 LONGEST_GAP_S = 3600.0

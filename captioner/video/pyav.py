@@ -25,6 +25,7 @@ from captioner.video.containers import (
     seconds_of,
     video_stream,
 )
+from captioner.video.cropping import find_crop
 from captioner.video.frames import (
     Clock,
     Frame,
@@ -45,11 +46,17 @@ class _PyAvFrame(Frame):
         super().__init__(index, time_s, duration_s)
         self._frame = frame
         self._video = video
+        self._pixel_aspect = video.pixel_aspect  # of this frame: it can change
 
     def rgb(self) -> Pixels:
         frame = self._frame
-        width = shown_width(frame.width, self._video.pixel_aspect)
+        width = shown_width(frame.width, self._pixel_aspect)
         image = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
+        crop = self._video.crop
+        if crop is not None and crop.size == (frame.width, frame.height):
+            left, top, right, bottom = crop.edges
+            wider = width / frame.width
+            image = image[top:bottom, round(left * wider) : max(1, round(right * wider))]
         is_mirrored, turns = self._video.orientation
         if is_mirrored:
             image = image[:, ::-1]
@@ -173,6 +180,8 @@ class PyAvVideo(Video):
                 raise no_frames(path)
             self.orientation = _orientation(self._first)
             self.pixel_aspect = self._stream.sample_aspect_ratio
+            self._stated_aspect = self._decoder.sample_aspect_ratio
+            self.crop = find_crop(path, self._first.width, self._first.height)
             self.info = self._describe(self._first)
         except BaseException:
             self.close()
@@ -180,8 +189,10 @@ class PyAvVideo(Video):
 
     def _describe(self, frame: Any) -> VideoInfo:
         _, turns = self.orientation
-        width = shown_width(frame.width, self.pixel_aspect)
-        height = frame.height
+        width, height = frame.width, frame.height
+        if self.crop is not None:
+            width, height = self.crop.width, self.crop.height
+        width = shown_width(width, self.pixel_aspect)
         if turns % 2:
             width, height = height, width
         file_us = self._container.duration
@@ -242,11 +253,21 @@ class PyAvVideo(Video):
         index, frame = 0, self._first
         self._first = None
         while frame is not None:
+            self._follow_aspect()
             count = frame.dts if is_avi else frame.pts
             stamp = None if count is None else seconds_of(count, frame.time_base)
             lasts_s = plausible(float(seconds_of(frame.duration, frame.time_base)))
             yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
             index, frame = index + 1, next(self._frames, None)
+
+    def _follow_aspect(self) -> None:
+        """Broadcasts change the shape of pixels with the programme: their frames say it.
+
+        Where the container says another shape than the frames, as MP4 and Matroska may, it counts.
+        """
+        stated = self._decoder.sample_aspect_ratio
+        if self._stated_aspect == self.pixel_aspect and stated:
+            self._stated_aspect = self.pixel_aspect = stated
 
     def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
         """See `Video.lengths`."""

@@ -62,7 +62,7 @@ def test_two_suffixes_are_two_jobs(photos: Path, run) -> None:
         assert "6 captioned" in run(str(photos), *more)[1]
         assert "6 finished before" in run(str(photos), *more)[1]
     code, errors = run(str(photos), *more, "--caption-prefix", "sks ")
-    assert (code, "settings.caption_prefix: None there, sks  now" in errors) == (2, True)
+    assert (code, "(--caption-prefix: None there, sks  now" in errors) == (2, True)
     assert hidden(photos) == [".captions.caption.captioner", ".captions.captioner"]
 
 
@@ -77,6 +77,7 @@ def test_two_suffixes_are_two_jobs(photos: Path, run) -> None:
         (".a\n", "printable characters"),
         ("." + "x" * 32, "at most 32"),
         (".png", "taken for images"),
+        (".MP4", "taken for videos"),
         (".XMP", "the format xmp writes such files"),
     ],
 )
@@ -89,8 +90,8 @@ def test_a_suffix_that_text_files_cannot_have(suffix: str, why: str) -> None:
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--sidecar-suffix", ".x"], "sidecar_suffix: is for the format txt, not for tsv"),
-        (["--csv-bom", "--output", "x.jsonl"], "csv_bom: is for the format csv, not for jsonl"),
+        (["--sidecar-suffix", ".x"], "--sidecar-suffix '.x': is for the format txt, not for tsv"),
+        (["--csv-bom", "--output", "x.jsonl"], "--csv-bom: is for the format csv, not for jsonl"),
     ],
 )
 def test_an_option_of_another_format_is_refused(
@@ -146,7 +147,7 @@ def test_partial_images_are_marked_in_json_and_jsonl(photos: Path, run, cut: Pat
     plain = [json.loads(text) for text in Path("out.jsonl").read_text("utf-8").splitlines()]
     assert [a for a in plain if a["error"] is None] == [a for a in records if "partial" not in a]
     code, errors = run(str(photos), "--output", "out.jsonl", "--partial-images")
-    assert (code, "settings.partial_images: False there, True now" in errors) == (2, True)
+    assert (code, "--partial-images: False there, True now" in errors) == (2, True)
 
 
 def test_partial_images_with_text_files_and_on_standard_output(

@@ -140,7 +140,7 @@ def test_other_options_do_not_mix_into_an_output(
     assert (code, errors) == (
         2,
         f"captioner: error: another model or other options made {output} "
-        "(settings.decoding.beam_size: 3 there, 2 now); use those, name another --output, or start "
+        "(--beam-size: 3 there, 2 now); use those, name another --output, or start "
         "over with --overwrite\n",
     )
     assert tree(Path(output)) == before
@@ -512,9 +512,9 @@ def entry_of(number: int, text: str) -> journal.Entry:
 def test_a_job_is_checked_when_it_is_made() -> None:
     with pytest.raises(ValueError, match="format='doc': choose from tsv, jsonl"):
         CaptionJob(("x",), format="doc")
-    with pytest.raises(ValueError, match="append and overwrite"):
+    with pytest.raises(ValueError, match="append=True and overwrite=True"):
         CaptionJob(("x",), Path("x.csv"), "csv", append=True, overwrite=True)
-    with pytest.raises(ValueError, match="append: standard output"):
+    with pytest.raises(ValueError, match="append=True: standard output"):
         CaptionJob(("x",), append=True)
     with pytest.raises(ValueError, match=r"output x.png would be taken for an image"):
         CaptionJob(("x",), Path("x.png"), "csv")

@@ -506,6 +506,6 @@ def test_standard_output_and_devices_keep_nothing(photos: Path, run) -> None:
     code, errors = run(str(photos), "--append")
     assert (code, errors) == (
         2,
-        "captioner: error: append: standard output and devices keep nothing; name a file\n",
+        "captioner: error: --append: standard output and devices keep nothing; name a file\n",
     )
     assert hidden(Path()) == []

@@ -232,7 +232,7 @@ def test_overwrite_in_another_format_asks_nothing(photos: Path, run) -> None:
     ("options", "message"),
     [
         (["--yes"], "--yes: is for --overwrite"),
-        (["--missing-only"], "missing_only: standard output and devices keep nothing"),
+        (["--missing-only"], "--missing-only: standard output and devices keep nothing"),
         (["--missing-only", "--overwrite"], "not allowed with argument"),
         (["--missing-only", "--append"], "not allowed with argument"),
     ],

@@ -136,9 +136,9 @@ def test_an_image_that_fails_gets_no_row_and_is_tried_again(
 @pytest.mark.parametrize(
     ("more", "why"),
     [
-        (["--missing-only", "--beam-size", "2"], "settings.decoding.beam_size: 3 there, 2 now"),
-        ([], "settings.missing_only: True there, None now"),
-        (["--append"], "settings.missing_only: True there, None now"),
+        (["--missing-only", "--beam-size", "2"], "--beam-size: 3 there, 2 now"),
+        ([], "--missing-only: True there, None now"),
+        (["--append"], "--missing-only: True there, None now"),
         (["--overwrite"], "--overwrite would replace 1 file"),
     ],
 )
@@ -217,6 +217,7 @@ def test_an_empty_file_and_none_are_begun_as_ever(photos: Path, run) -> None:
     [
         ("", "sub dir/a.png", ["Meine Fotos/sub dir"], ["sub dir/\xe4 b.png"]),
         ("", "a.png", ["Meine Fotos/a.png", "Meine Fotos/d.png"], ["d.png"]),
+        ("", "Meine Fotos/a.png", ["Meine Fotos"], ["Meine Fotos/d.png"]),
         ("..", "Meine Fotos/a.png", ["Meine Fotos"], ["Meine Fotos/d.png"]),
         ("..", "a.png", ["Meine Fotos"], ["d.png"]),
         ("../other", "a.png", ["Meine Fotos"], ["d.png"]),
@@ -250,6 +251,11 @@ def test_names_are_relative_to_what_the_names_in_the_file_are(
         ("m.csv", b"image,text\na.png,x,y\n", "line 2: has 3 cells under 2 headings"),
         ("m.csv", b'image,text\na.png,"x\n', "line 2: is not valid CSV"),
         ("m.csv", b"image,text\na.png,\xff\n", "line 2: is not UTF-8 text"),
+        ("m.csv", "image,text\n".encode("utf-16"), "m.csv is UTF-16, not text in UTF-8: "),
+        ("m.jsonl", b"PAR1\x15\x04", "m.jsonl is Parquet, not text in UTF-8: --missing-only adds"),
+        ("m.csv", b"PK\3\4\x14\0", "m.csv is an archive or a workbook, not text"),
+        ("m.parquet", b"PAR1", "m.parquet is Parquet by its name: one file for all images"),
+        ("m.xlsx", b"PK\3\4", "m.xlsx is a workbook of Excel by its name"),
         ("m.tsv", b"a.png\tx\n", "--missing-only adds to files of jsonl and csv, not to tsv"),
         ("m.json", b"[]\n", "--missing-only adds to files of jsonl and csv, not to json"),
     ],

@@ -131,6 +131,17 @@ def test_evaluate_refuses_a_bad_image_and_writes_nothing(run, data: Path) -> Non
     assert not Path("scores.json").exists()
 
 
+def test_mistakes_about_the_data_name_options_of_the_command_line(run, data: Path) -> None:
+    write_json = (data / "dataset_flickr8k.json").write_text
+    write_json(json.dumps({"images": [{"filename": "a.png", "sentences": [{"raw": "A dog."}]}]}))
+    code, _, err = run("evaluate", "--data", str(data))
+    assert (code, "which, for example --format 'karpathy'" in err) == (2, True)
+    more = ["--format", "jsonl", "--sidecar-suffix", ".x"]
+    code, _, err = run("evaluate", "--data", str(data), *more)
+    message = "--sidecar-suffix '.x': is for the format sidecar, not for jsonl"
+    assert (code, message in err) == (2, True)
+
+
 def test_evaluate_refuses_an_unknown_split_and_a_taken_output(run, data: Path) -> None:
     code, _, err = run("evaluate", "--data", "photos", "--split", "train")
     assert code == 2

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
-from captioner.cli.options import add_option, add_options, options_of
+from captioner.cli.options import add_option, add_options, options_of, with_flags
 from captioner.errors import CaptionerError
 from captioner.options import check_options, option
 
@@ -80,6 +80,17 @@ def test_options_that_do_not_go_together_are_named_as_on_the_command_line() -> N
     with pytest.raises(CaptionerError) as error:
         parse("--milk", "--max-heat", "99")
     assert str(error.value) == "--max-heat 99 with --milk: lower --max-heat"
+
+
+def test_what_stands_in_paths_and_quotes_is_not_the_name_of_an_option() -> None:
+    paths = "a/max_heat.png, max_heat/a.png, 'max_heat' and a/cups=2/b"
+    assert with_flags(paths, Tea) == paths
+    message = (
+        "settings.brew.max_heat: 5 there, 6 now (settings.cups: 1 there, 2 now); leave max_heat"
+    )
+    assert with_flags(message, Tea) == (
+        "--max-heat: 5 there, 6 now (--cups: 1 there, 2 now); leave --max-heat"
+    )
 
 
 def test_the_help_states_the_defaults() -> None:

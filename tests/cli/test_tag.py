@@ -62,7 +62,7 @@ def test_csv_with_a_byte_order_mark(tmp_path: Path, run_tag) -> None:
     # The same again is finished; a folder holds one kind of CSV.
     assert "1 finished before" in run_tag(*command, "--csv-bom")[1]
     code, message = run_tag(*command)
-    assert (code, "settings.csv_bom: True there, None now" in message) == (2, True)
+    assert (code, "--csv-bom: True there, None now" in message) == (2, True)
     assert run_tag(*command, "--overwrite")[0] == 0
     assert not (out / "käse.csv").read_bytes().startswith(BOM)
     assert "csv_bom" not in json.loads((out / "käse.json").read_text("utf-8"))["settings"]

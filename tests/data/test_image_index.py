@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import unicodedata
 from collections import Counter
 from pathlib import Path
@@ -111,6 +112,29 @@ def test_other_capitals_are_named(tmp_path: Path) -> None:
     with (tmp_path / "metadata.csv").open("a") as file:
         file.write("c.jpg,A man.\n")
     assert load_caption_data(tmp_path).warnings == (f"2 images not found (first: {hint})",)
+
+
+@pytest.mark.parametrize(
+    ("written", "message"),
+    [
+        ("sub/a.jpg", "sub/a.jpg; there is {folder}/Sub/A.jpeg, with another suffix); looked in"),
+        ("Sub/A", "Sub/A; there is {folder}/Sub/A.jpeg, with another suffix"),
+        (
+            "Sub/B.jpg",
+            "(the first: Sub/B.jpg); looked in {folder}; name the image folder, for exam",
+        ),
+        ("/home/me/Sub/A.jpeg", "; these are full paths of another place: leave out what stands"),
+        ("C:\\data\\A.jpeg", "; these are full paths of another place"),
+    ],
+)
+def test_what_may_be_meant_by_names_that_are_not_there(
+    tmp_path: Path, written: str, message: str
+) -> None:
+    photos(tmp_path, "Sub/A.jpeg")
+    write(tmp_path / "Sub/B.txt", "A cat.")  # is no image
+    write(tmp_path / "metadata.jsonl", json.dumps({"image_file_name": written, "text": "A dog."}))
+    with pytest.raises(CaptionerError, match=re.escape(message.format(folder=tmp_path))):
+        load_caption_data(tmp_path)
 
 
 def test_other_capitals_without_the_folder(tmp_path: Path) -> None:

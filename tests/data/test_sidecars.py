@@ -130,8 +130,8 @@ def test_sidecars_of_another_suffix(
     ("format", "suffix", "message"),
     [
         ("auto", ".words", "nothing to read as sidecar: no images with a .words of the same name"),
-        ("auto", "words", "sidecar_suffix is 'words'; give a dot and a name"),
-        ("jsonl", ".words", "sidecar_suffix: is for format 'sidecar', not for 'jsonl'"),
+        ("auto", "words", "sidecar_suffix='words': give a dot and a name"),
+        ("jsonl", ".words", "sidecar_suffix='.words': is for the format sidecar, not for jsonl"),
     ],
 )
 def test_a_suffix_that_leads_to_nothing(

@@ -361,7 +361,7 @@ def test_a_job_with_other_words_does_not_go_on(
     assert json.loads(before)["text"].startswith("two dogs ")
     assert caption(capsys, *job)[0] == 0
     code, _, err = caption(capsys, *job[:-1], "two men")
-    assert code == 2 and "decoding.prompt: two dogs there, two men now" in err
+    assert code == 2 and "--prompt: two dogs there, two men now" in err
     assert output.read_bytes() == before
 
 

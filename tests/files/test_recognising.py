@@ -61,6 +61,12 @@ HEADS = {
     "b.htm": (b" <!DOCTYPE html>\n<html>", "web page"),
     "c.htm": (b"<HTML lang=en>", "web page"),
     "a.m4a": (box(b"M4A "), "sound"),
+    "a.mp3": (b"ID3\4\0", "sound"),
+    "a.wav": (b"RIFF\0\0\0\0WAVE", "sound"),
+    "a.tgz": (b"\x1f\x8b\x08", "archive"),
+    "a.tar": (bytes(257) + b"ustar", "archive"),
+    "avci.heif": (box(b"avci", b"mif1"), "HEIC"),
+    "annex.jpg": (b"/annex/objects/MD5E-s9--0.jpg\n\1", "pointer of git-annex"),
     "empty": (b"", None),
 }
 
@@ -96,6 +102,14 @@ def test_any_bytes_are_something_or_nothing() -> None:
         (b"%PDF-1.7", "PDF is not supported: convert it to JPEG"),
         (b"\xff\xd8\xff" + bytes(9), "not an image Pillow can read"),
         (b"words", "not an image Pillow can read"),
+        (bytes(512), "zero bytes and not the image: copy or download it again"),
+        (bytes(511), "not an image Pillow can read"),
+        (b"\x1f\x8b\x08" + bytes(99), "an archive and not an image: unpack it"),
+        (b"ID3\4" + bytes(99), "sound and not an image"),
+        (
+            b"/annex/objects/MD5E-s9--0.jpg\n",
+            "a pointer of git-annex and not the image: `git annex get` fetches it",
+        ),
     ],
 )
 def test_what_is_called_jpg_and_is_none_is_called_what_it_is(
@@ -151,7 +165,7 @@ def test_what_a_folder_holds_besides_is_counted_by_kind_in_one_line(
         "captioner: passed over in folders: 1 DDS (.dds), 1 DICOM (.dcm), 1 JPEG 2000 (.jp2), "
         f"{jxl}1 Photoshop (.psd), 1 PostScript (.eps), 2 SVG (.svg), 1 iCloud placeholder "
         "(.icloud), 5 raw photos "
-        f"(.cr2 .cr3 .dng .nef .raf; {raw_photos}), 1 sound (.m4a), 11 videos "
+        f"(.cr2 .cr3 .dng .nef .raf; {raw_photos}), 3 sounds (.m4a .mp3 .wav), 11 videos "
         "(.dat .h264 .hevc .insv .lrv .m2v .mod .mp4 .qt .tod .tp)\n"
     )
 

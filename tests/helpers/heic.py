@@ -1,7 +1,8 @@
-"""HEIC files made for the tests (ISO/IEC 23008-12), box by box around a frame of PyAV's encoder."""
+"""HEIC and AVIF files made for the tests (ISO/IEC 23008-12), box by box around an encoded frame."""
 
 from __future__ import annotations
 
+import io
 import re
 import struct
 from collections.abc import Sequence
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import av
 import numpy as np
+from PIL import Image
 
 _PARAMETERS = {32, 33, 34}  # types of NAL units: video, sequence and picture parameter sets
 
@@ -69,6 +71,12 @@ def _hvcc(sets: Sequence[bytes]) -> bytes:
     return box(b"hvcC", head, *arrays)
 
 
+def clap(width: int, height: int, right: int = 0, down: int = 0, divisor: int = 1) -> bytes:
+    """Shows this much, around a place so far from the centre; all to be divided by ``divisor``."""
+    values = (each for value in (width, height, right, down) for each in (value, divisor))
+    return box(b"clap", struct.pack(">8i", *values))
+
+
 def heic(
     path: Path,
     pixels: np.ndarray,
@@ -91,9 +99,30 @@ def heic(
     sets, coded = _frame(pixels)
     size = size or (pixels.shape[1], pixels.shape[0])
     own = [_hvcc(sets), full(b"ispe", struct.pack(">II", *size)), *properties]
+    path.write_bytes(_file(b"hvc1", coded, own, exif, box(b"ftyp", brand, bytes(4), b"mif1heic")))
+    return path
+
+
+def avif(path: Path, pixels: np.ndarray, properties: Sequence[bytes] = ()) -> Path:
+    """Write an image without visible loss; the arguments are those of `heic`."""
+    data = io.BytesIO()
+    Image.fromarray(pixels).save(data, "AVIF", quality=100, subsampling="4:4:4")
+    whole = data.getvalue()
+
+    def taken(kind: bytes) -> bytes:
+        start = whole.index(kind) - 4
+        return whole[start : start + int.from_bytes(whole[start : start + 4], "big")]
+
+    own = [taken(kind) for kind in (b"av1C", b"ispe", b"pixi", b"colr")]
+    ftyp = box(b"ftyp", b"avif", bytes(4), b"avifmif1miaf")
+    path.write_bytes(_file(b"av01", taken(b"mdat")[8:], [*own, *properties], b"", ftyp))
+    return path
+
+
+def _file(kind: bytes, coded: bytes, own: Sequence[bytes], exif: bytes, ftyp: bytes) -> bytes:
     links = bytes([0x80 | number for number in range(1, len(own) + 1)])
     ipma = full(b"ipma", struct.pack(">IHB", 1, 1, len(own)), links)
-    items = [(1, b"hvc1", coded)]
+    items = [(1, kind, coded)]
     if exif:
         items.append((2, b"Exif", struct.pack(">I", 0) + exif))
     infos = [
@@ -108,7 +137,6 @@ def heic(
     ]
     if exif:
         fixed.append(full(b"iref", box(b"cdsc", struct.pack(">HHH", 2, 1, 1))))
-    ftyp = box(b"ftyp", brand, bytes(4), b"mif1heic")
     iloc_bytes = 16 + 14 * len(items)
     start = len(ftyp) + 12 + sum(map(len, fixed)) + iloc_bytes + 8
     places = b""
@@ -118,5 +146,4 @@ def heic(
     iloc = full(b"iloc", bytes([0x44, 0]), struct.pack(">H", len(items)), places)
     assert len(iloc) == iloc_bytes
     mdat = box(b"mdat", *(data for _, _, data in items))
-    path.write_bytes(ftyp + full(b"meta", *fixed, iloc) + mdat)
-    return path
+    return ftyp + full(b"meta", *fixed, iloc) + mdat

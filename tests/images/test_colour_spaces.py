@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 from PIL.PngImagePlugin import PngInfo
 
-from captioner.images.avif_colours import avif_numbers
+from captioner.images.avif_properties import avif_numbers
 from captioner.images.colour_spaces import profile_of_numbers, profile_of_png
 from captioner.images.reading import read_image
 from helpers.heic import heic, nclx

@@ -16,7 +16,7 @@ from PIL import Image
 
 from captioner.images import isolated, kinds, reading
 from captioner.images.reading import ImageError, read_image
-from helpers.heic import heic, icc, imir, irot
+from helpers.heic import avif, clap, heic, icc, imir, irot
 from helpers.icc import P3, encoded, rgb_profile
 from helpers.images import RED, exif_with, quadrants, stored_for_orientation
 from helpers.raw import dng
@@ -81,6 +81,33 @@ def test_heic_is_turned_once_and_not_by_exif(tmp_path: Path, orientation: int) -
     exif = exif_with(orientation).tobytes().removeprefix(b"Exif\0\0")
     path = heic(tmp_path / "x.heic", stored, TURNS[orientation], exif=exif)
     assert distance(path, UPRIGHT) <= 2
+
+
+@pytest.mark.parametrize("write", [heic, avif])
+@pytest.mark.parametrize(
+    ("stated", "edges"),
+    [
+        (clap(32, 32, 8, -4), (24, 4, 56, 36)),
+        (clap(64, 96, -8, 0, divisor=2), (12, 0, 44, 48)),
+        (clap(64, 48), (0, 0, 64, 48)),
+    ],
+)
+def test_what_is_cut_off_is_not_shown(
+    tmp_path: Path, write, stated: bytes, edges: tuple[int, int, int, int]
+) -> None:
+    whole = quadrants(64, 48)
+    left, top, right, bottom = edges
+    shown = whole[top:bottom, left:right]
+    assert distance(write(tmp_path / "x", whole, [stated]), shown) <= 3
+    assert distance(write(tmp_path / "y", whole, [stated, irot(1)]), np.rot90(shown)) <= 3
+
+
+@pytest.mark.parametrize(
+    "stated", [clap(65, 48), clap(32, 32, 30), clap(0, 8), clap(9, 9, divisor=0)]
+)
+def test_an_avif_cut_beyond_its_edges_is_shown_as_a_whole(tmp_path: Path, stated: bytes) -> None:
+    whole = quadrants(64, 48)
+    assert distance(avif(tmp_path / "x.avif", whole, [stated]), whole) <= 3
 
 
 def test_colours_of_a_phone(tmp_path: Path) -> None:

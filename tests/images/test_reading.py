@@ -276,7 +276,7 @@ REASONS = {
     "truncated ppm": "truncated file",
     "truncated avif": "truncated file",
     "empty": "empty file",
-    "zeros": "not an image Pillow can read",
+    "zeros": "zero bytes and not the image: copy or download it again",
     "text": "not an image Pillow can read",
     "html": "a web page and not the image: download it again",
     "pdf": "PDF is not supported: convert it to JPEG",

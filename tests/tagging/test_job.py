@@ -240,7 +240,7 @@ def test_other_options_do_not_mix_into_a_folder(
     assert cli.main([*arguments, "--fps", "5"]) == 2
     assert capsys.readouterr().err == (
         f"captioner: error: {output} was filled with another model or other options "
-        "(settings.sampling.fps: 1.0 there, 5.0 now); use those, choose another --output-dir, or "
+        "(--fps: 1.0 there, 5.0 now); use those, choose another --output-dir, or "
         "start over with --overwrite\n"
     )
     assert tree(output) == before
@@ -275,7 +275,7 @@ def test_a_part_of_each_video(
     assert found["settings"]["sampling"]["start_s"] == 0.55
     assert found["settings"]["sampling"]["end_s"] == 1.25
     assert cli.main([*arguments, *part[:2], "--fps", "5"]) == 2
-    assert "settings.sampling.end_s: 1.25 there, None now" in capsys.readouterr().err
+    assert "--end: 1.25 there, None now" in capsys.readouterr().err
 
 
 def test_files_of_other_origin_are_not_replaced(

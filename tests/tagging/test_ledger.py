@@ -98,7 +98,7 @@ def test_a_batch_of_an_earlier_version_that_cannot_be_resumed_is_as_it_was(
     put(output, "012")
     whole = (output / LINES).read_bytes()
     for name, text, more, message in (
-        (LINES, whole, ["--fps", "5"], "settings.sampling.fps: 1.0 there, 5.0 now"),
+        (LINES, whole, ["--fps", "5"], "--fps: 1.0 there, 5.0 now"),
         (LINES, whole + b'{"file_name": "x"}\n', [], f"{output / LINES}: line 4 is damaged; "),
         (EARLIER, b"{", [], f"{output / EARLIER} is damaged; choose another --output-dir"),
     ):

@@ -94,9 +94,8 @@ def test_a_folder_of_before_says_how_to_resume(
     out, as_before = tmp_path / "out", ["--min-caption-confidence", "0"]
     assert tag(unsure_model, clip, out, *as_before) == 0
     assert tag(unsure_model, clip, out) == 2
-    assert (
-        "(settings.min_caption_confidence: None there, 0.25 now); resume with the old settings "
-        in (error := capsys.readouterr().err)
+    assert "(--min-caption-confidence: None there, 0.25 now); resume with the old settings " in (
+        error := capsys.readouterr().err
     )
     assert "by --min-caption-confidence 0, choose another --output-dir, or start over" in error
     assert tag(unsure_model, clip, out, *as_before) == 0

@@ -150,7 +150,7 @@ def test_the_last_slide_stays_to_the_end(tmp_path: Path, name: str) -> None:
     assert (end.duration_s, end.partial) == (pytest.approx(40.0, abs=0.01), None)
 
 
-@pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.ts"])
+@pytest.mark.parametrize("name", ["a.mkv", "a.flv", "a.ts", "a.mp4"])
 @pytest.mark.parametrize("start_ms", [0, 7000])
 def test_the_last_slide_stays_while_there_is_sound(
     tmp_path: Path, name: str, start_ms: int
@@ -160,6 +160,12 @@ def test_the_last_slide_stays_while_there_is_sound(
     path = write_video(tmp_path / name, map(numbered, range(4)), pts, sound_s=sound_s)
     end = end_of(path)
     assert (end.duration_s, end.partial) == (pytest.approx(30.0, abs=0.15), None)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.mkv"])
+def test_the_only_image_stays_while_there_is_sound(tmp_path: Path, name: str) -> None:
+    end = end_of(write_video(tmp_path / name, [numbered(0)], [0], sound_s=8))
+    assert (end.duration_s, end.partial) == (pytest.approx(8.0, abs=0.15), None)
 
 
 @readers

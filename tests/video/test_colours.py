@@ -334,6 +334,21 @@ def test_a_shape_that_nothing_has_is_not_believed(
         assert number_of(next(iter(video)).rgb()) == 5
 
 
+@pytest.mark.parametrize("name", ["a.ts", "a.h264", "a.m2ts"])
+def test_the_shape_can_change_in_a_broadcast(tmp_path: Path, name: str) -> None:
+    parts = []
+    for aspect in (Fraction(4, 3), Fraction(1), Fraction(16, 9)):
+        images = map(numbered, range(20))
+        write_video(tmp_path / name, images, evenly(20, 25), pixel_aspect=aspect)
+        parts.append((tmp_path / name).read_bytes())
+    (tmp_path / name).write_bytes(b"".join(parts))
+    with open_video(tmp_path / name) as video:
+        assert (video.info.width, video.info.height) == (171, 96)
+        widths = [frame.rgb().shape[1] for frame in video]
+    assert sorted(set(widths)) == [128, 171, 228]
+    assert [widths.count(width) for width in (171, 128, 228)] == [20, 20, 20]
+
+
 # --- transparent pixels --------------------------------------------------------------------
 
 

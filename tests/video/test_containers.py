@@ -129,16 +129,24 @@ def jpeg() -> bytes:
 
 @readers
 def test_files_that_are_no_videos(tmp_path: Path, reader: str) -> None:
-    for name, data in {
-        "text.mp4": b"just words\n" * 100,
-        "zeros.mkv": bytes(5000),
-        "page.webm": b"<!DOCTYPE html><html><body>404</body></html>",
-        "short.mp4": b"\0",
-        "subtitles.mkv": b"1\n00:00:00,000 --> 00:00:01,000\nhello\n",
-    }.items():
+    for name, data, reason in (
+        ("text.mp4", b"just words\n" * 100, "not a video that can be read"),
+        ("zeros.mkv", bytes(5000), "zero bytes and not the video: copy or download it again"),
+        (
+            "page.webm",
+            b"<!DOCTYPE html><html><body>404</body></html>",
+            "a web page and not the video: download it again",
+        ),
+        ("short.mp4", b"\0", "not a video that can be read"),
+        (
+            "subtitles.mkv",
+            b"1\n00:00:00,000 --> 00:00:01,000\nhello\n",
+            "not a video that can be read",
+        ),
+        ("a.mp4", b"PK\3\4" + bytes(99), "an archive and not a video: unpack it"),
+    ):
         (tmp_path / name).write_bytes(data)
-        found = error_of(tmp_path / name, reader)
-        assert found == ("not_a_video", "not a video that can be read"), name
+        assert error_of(tmp_path / name, reader) == ("not_a_video", reason)
     (tmp_path / "photo.mp4").write_bytes(jpeg())
     code, reason = error_of(tmp_path / "photo.mp4", reader)
     assert code == "not_a_video"
