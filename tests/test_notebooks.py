@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gzip
 import json
+import math
 import os
 import re
 import shutil
@@ -17,7 +19,7 @@ import captioner
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-NAMES = ["01_memory.ipynb", "02_captioning.ipynb"]
+NAMES = ["01_memory.ipynb", "02_captioning.ipynb", "03_directions.ipynb"]
 LARGEST = 1_500_000  # bytes
 CELLS_CSV = """cell,seed,parameters,epochs,seconds_per_epoch,bleu_4,cider_d
 rnn,1,5000000,10,70,18.0,44.0
@@ -39,7 +41,8 @@ def run(name: str, values: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     shutil.copyfile(FOLDER / name, copy)
     monkeypatch.setenv("CAPTIONER_NOTEBOOK_QUICK", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    monkeypatch.delenv("FLICKR8K", raising=False)
+    for corpus in ("FLICKR8K", "CAPTION_TEXTS"):
+        monkeypatch.delenv(corpus, raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(copy, as_version=4)
     asked = f"import json; print(json.dumps({values}, default=lambda x: x.tolist()))"
@@ -117,6 +120,62 @@ def test_the_sentence_is_the_one_that_the_model_says(
     assert all(step == sorted(step, reverse=True) for step in found["falling"])
 
 
+# Every word in the blank of the first example: log-probability of the sentence, by the definition.
+EVERY_WORD = """[
+    float(
+        readers["left"][0](torch.tensor([ids]))[0].log_softmax(1)
+        .gather(1, torch.tensor(ids[1:])[:, None]).sum()
+    )
+    for word in range(UNK_ID + 1, V)
+    for ids in [[BOS_ID, *(word if i is None else i for i in with_blank(EXAMPLES[0])), EOS_ID]]
+]"""
+
+# A sentence, and the same with another third word, and with other words on its left and right.
+SENTENCES = [
+    [1, 9, 8, 7, 6, 5, 2],
+    [1, 9, 8, 5, 6, 5, 2],
+    [1, 7, 9, 7, 6, 5, 2],
+    [1, 9, 8, 7, 5, 6, 2],
+]
+
+
+def test_both_sides_fill_what_one_side_leaves_open(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = tmp_path / "texts.txt.gz"
+    lines.write_bytes(gzip.compress(b"A dog runs.\nTwo cats sleep.\n"))
+    coco = tmp_path / "captions_train2017.json"
+    coco.write_text(json.dumps({"annotations": [{"caption": "A red bus."}]}), encoding="utf-8")
+    best = "{way: [[word_of(i[0]), float(p[0].exp())] for s in EXAMPLES[:4] for i, p in"
+    best += " [candidates(way, with_blank(s))]] for way in WAYS}"
+    seen = f"{{sees: nets[0](torch.tensor({SENTENCES}))[:, 2] for sees, nets in readers.items()}}"
+    values = f"{{'best': {best}, 'every_word': {EVERY_WORD}, 'seen': {seen}"
+    values += f", 'texts': [caption_file(Path(p)) for p in {[str(lines), str(coco)]!r}]"
+    values += ", 'sizes': [parameters(sees, HIDDEN[sees]) for sees in SEES], 'source': source"
+    values += ", 'accuracy': {sees: accuracy(sees) for sees in SEES}, 'verdicts': VERDICTS}"
+    found = run("03_directions.ipynb", values, tmp_path, monkeypatch)
+
+    assert found["source"] == "sentences of the small grammar"
+    assert found["texts"] == [["A dog runs.", "Two cats sleep."], ["A red bus."]]
+    assert max(found["sizes"]) - min(found["sizes"]) < 0.05 * min(found["sizes"]), "equal budgets"
+
+    for sees, (plain, other_word, other_left, other_right) in found["seen"].items():
+        assert plain == pytest.approx(other_word, abs=1e-5), "no network sees the word itself"
+        assert (plain == pytest.approx(other_left, abs=1e-5)) == (sees == "right")
+        assert (plain == pytest.approx(other_right, abs=1e-5)) == (sees == "left")
+
+    right_words = ["surfboard", "snowboard", "bike", "racket"]
+    best = found["best"]
+    assert [word for word, _ in best["both"]] == [word for word, _ in best["fill"]] == right_words
+    assert all(probability > 0.5 for way in ("both", "fill") for _, probability in best[way])
+    assert all(probability < 0.5 for _, probability in best["left"]), "one of five"
+    whole = max(found["every_word"])
+    share = 1 / sum(math.exp(log_prob - whole) for log_prob in found["every_word"])
+    assert best["fill"][0][1] == pytest.approx(share, abs=1e-4)
+    assert found["accuracy"]["both"] > max(found["accuracy"]["left"], found["accuracy"]["right"])
+    assert len(found["verdicts"]) == 5
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     notebook = read(name)
@@ -131,13 +190,20 @@ def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     assert notebook.metadata.kernelspec.name == "python3"
 
 
-def test_the_saved_memory_test_is_no_reduced_run() -> None:
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("01_memory.ipynb", "d = 120"),
+        ("03_directions.ipynb", "captions of COCO: 25,000 for training"),
+    ],
+)
+def test_the_saved_notebook_is_no_reduced_run(name: str, said: str) -> None:
     texts = [
-        str(output.get("data", {}).get("text/markdown"))
-        for cell in read("01_memory.ipynb").cells
+        str(output.get("text")) + str(output.get("data", {}).get("text/markdown"))
+        for cell in read(name).cells
         for output in cell.get("outputs", [])
     ]
-    assert any("d = 120" in text for text in texts)
+    assert any(said in text for text in texts)
 
 
 @pytest.mark.parametrize("name", NAMES)
