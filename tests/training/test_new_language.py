@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shutil
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +13,7 @@ from safetensors import safe_open
 from captioner.cli import entry as cli
 from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
+from captioner.model.checkpoints import load_checkpoint
 from captioner.model.language_file import cnn_sha256
 from captioner.model.shipped import load_model
 from captioner.networks.configs import DecoderConfig, EncoderConfig
@@ -86,7 +86,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         made = ["--checkpoint", str(run / "checkpoints/last.ckpt"), "--without-cnn"]
         output = top / f"{language}.safetensors"
         assert cli.main(["export", *made, "--output", str(output)]) == 0
-        shutil.rmtree(run)
     return top
 
 
@@ -202,6 +201,27 @@ def test_prompt_and_blanks_are_in_the_language(
     assert cli.main(["fill", image, sentence, *model, *german, "--format", "jsonl"]) == 0
     record = json.loads(capsys.readouterr().out)
     assert record["blanks"][0][0][0] == "Hund"
+
+
+def test_a_language_is_trained_on_by_rewards_in_its_own_words(folder: Path, tmp_path: Path) -> None:
+    start = folder / "de/checkpoints/last.ckpt"
+    source = {"name": "noise", "root": str(folder / "de.jsonl"), "images": str(folder / "images")}
+    given = [
+        f"--config={ROOT / 'configs/language_de.yaml'}",
+        f"--model.init_from={start}",
+        "--model.objective=self_critical",
+        f"--data.sources={json.dumps([source])}",
+        f"--data.cache_dir={folder / 'cache'}",
+        f"--run_dir={tmp_path / 'run'}",
+        "--trainer.max_epochs=1",
+        "--average.decay=0",
+    ]
+    assert cli.main(["fit", *given, *QUIET]) == 0
+    model, before = load_checkpoint(tmp_path / "run/checkpoints/last.ckpt"), load_checkpoint(start)
+    # No source names the language: it is that of the model to start from.
+    assert model.tokenizer == before.tokenizer
+    assert model.language == "de"
+    assert not torch.equal(model.decoder.readout.weight, before.decoder.readout.weight)
 
 
 # --- refused -------------------------------------------------------------------------------
