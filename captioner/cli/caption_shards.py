@@ -10,20 +10,23 @@ from typing import TYPE_CHECKING
 
 from captioner.cli.checks import check_model
 from captioner.cli.options import (
+    decoding_for,
     decoding_options,
     model_of,
+    options_named_by_flags,
     options_of,
     say,
     say_if_calibration_was_lost,
     with_flags,
 )
 from captioner.errors import CaptionerError
-from captioner.model.options import BatchOptions
+from captioner.model.options import BatchOptions, ModelOptions
 from captioner.shards.job import FORMATS, ShardJob, ShardOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
     from captioner.decoding.options import DecodingOptions
+    from captioner.model.caption_model import CaptionModel
     from captioner.shards.run import ShardRun
     from captioner.shards.tasks import ShardReport
 
@@ -59,15 +62,18 @@ def caption_shards(args: argparse.Namespace) -> int:
     check_model(args, several_languages=True)
     _job_of(args)
     model = model_of(args)
-    job = _job_of(args, model.decoding)
+    job = _job_of(args, model)
     say_if_calibration_was_lost(model, wanted=not args.quiet)
+    from captioner.captioning.job import CaptionJob
     from captioner.decoding.constraints import notes_on_banned
+    from captioner.decoding.options import DecodingOptions
     from captioner.shards.engines import LocalEngine
     from captioner.shards.run import ShardRun
 
     for note in () if args.quiet else notes_on_banned(job.caption.decoding, model.tokenizer):
         say(f"captioner: --ban: {note}")
-    with ShardRun(job, model) as run:
+    named = options_named_by_flags(CaptionJob, DecodingOptions, ModelOptions)
+    with named, ShardRun(job, model) as run:
         try:
             for report in _with_progress(LocalEngine(model).run(run.tasks()), run, args.quiet):
                 if report.error is not None:
@@ -80,7 +86,7 @@ def caption_shards(args: argparse.Namespace) -> int:
     return 1 if run.failed or run.counts["failed"] else 0
 
 
-def _job_of(args: argparse.Namespace, own: DecodingOptions | None = None) -> ShardJob:
+def _job_of(args: argparse.Namespace, model: CaptionModel | None = None) -> ShardJob:
     if args.output in (None, "-"):
         raise CaptionerError(
             f"{args.paths[0]}: captions of shards and of what lies at addresses go into a folder, "
@@ -94,7 +100,7 @@ def _job_of(args: argparse.Namespace, own: DecodingOptions | None = None) -> Sha
         raise CaptionerError(
             f"--format {format}: shards are written as {', '.join(FORMATS)}; choose one of them"
         )
-    decoding = decoding_options(args, own)
+    decoding = decoding_options(args) if model is None else decoding_for(model, args)
     try:
         return ShardJob(
             _caption_job(args, decoding), args.output, format, options_of(ShardOptions, args)

@@ -169,8 +169,8 @@ def test_finished_shards_are_not_opened(caption, tmp_path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--caption-prefix", "sks"], "settings.caption_prefix: None there, sks now"),
-        (["--beam-size", "2"], "settings.decoding"),
+        (["--caption-prefix", "sks"], "--caption-prefix: None there, sks now"),
+        (["--beam-size", "2"], "--beam-size: 3 there, 2 now"),
         (["--model", "other.safetensors"], "model.sha256"),
         (["--format", "parquet"], "settings.format: jsonl there, parquet now"),
     ],
