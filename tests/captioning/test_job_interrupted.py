@@ -217,11 +217,11 @@ def test_ctrl_c_keeps_what_is_finished_and_says_how_to_go_on(
     assert run(str(photos), "--output", "calm.jsonl")[0] == 1
     read, asked = CaptionModel.read, []
 
-    def interrupted(self, path):
+    def interrupted(self, path, data=None):
         asked.append(path)
         if len(asked) == 6:
             raise KeyboardInterrupt
-        return read(self, path)
+        return read(self, path, data)
 
     monkeypatch.setattr(CaptionModel, "read", interrupted)
     code, errors = run(str(photos), "--output", "out.jsonl", "--quiet")
@@ -384,9 +384,9 @@ def test_an_image_that_vanishes_is_an_error_of_its_own(
 ) -> None:
     read = CaptionModel.read
 
-    def vanishing(self, path):
+    def vanishing(self, path, data=None):
         (photos / "d.png").unlink(missing_ok=True)
-        return read(self, path)
+        return read(self, path, data)
 
     monkeypatch.setattr(CaptionModel, "read", vanishing)
     code, errors = run(str(photos), "--output", "out.jsonl")
@@ -403,11 +403,11 @@ def test_a_folder_that_vanishes_ends_the_run_and_what_is_finished_is_kept(
 ) -> None:
     read, asked = CaptionModel.read, []
 
-    def vanishing(self, path):
+    def vanishing(self, path, data=None):
         asked.append(path)
         if len(asked) == 7:
             photos.rename("elsewhere")
-        return read(self, path)
+        return read(self, path, data)
 
     monkeypatch.setattr(CaptionModel, "read", vanishing)
     code, errors = run(str(photos), "--output", "out.jsonl")
@@ -472,11 +472,11 @@ def test_two_real_processes_on_one_output(
     def slow() -> int:
         read = CaptionModel.read
 
-        def waiting(self, path):
+        def waiting(self, path, data=None):
             Path("started").touch()
             while not Path("go").exists():
                 time.sleep(0.01)
-            return read(self, path)
+            return read(self, path, data)
 
         CaptionModel.read = waiting  # type: ignore[method-assign]
         return cli.main(arguments)
