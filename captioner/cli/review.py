@@ -5,11 +5,16 @@ from __future__ import annotations
 import argparse
 import shlex
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from captioner.cli.options import add_model, add_options, model_of, options_of, say
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.model.options import ModelOptions
 from captioner.review.options import ReviewOptions
+
+if TYPE_CHECKING:
+    from captioner.model.caption_model import CaptionModel
 
 REVIEW_EXAMPLES = """\
 examples:
@@ -59,8 +64,13 @@ def _review(args: argparse.Namespace) -> int:
 
             webbrowser.open(address)
 
+    def load(language: str | None) -> CaptionModel:
+        if language is not None and not options_of(ModelOptions, args).language:
+            args.language = (language,)
+        return model_of(args)
+
     options = options_of(ReviewOptions, args)
-    counts = serve(args.path, options, lambda: model_of(args), on_ready)
+    counts = serve(args.path, options, load, on_ready)
     if counts:
         said = ", ".join(f"{count} {verdict}" for verdict, count in sorted(counts.items()))
         folder = args.path if args.path.is_dir() else args.path.parent

@@ -26,6 +26,7 @@ class Item:
         confidence: of the caption that captioner made, in [0, 1]; None where it is not known.
         tags: names of the tags, surest first.
         problem: why its caption cannot be changed; None if it can.
+        language: of the caption, a BCP 47 tag; None where it is not known, or English alone.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Item:
     confidence: float | None = None
     tags: tuple[str, ...] = ()
     problem: str | None = None
+    language: str | None = None
 
 
 class Captions(ABC):
@@ -55,6 +57,12 @@ class Captions(ABC):
     def affixes(self) -> Affixes:
         """What stands around each caption that captioner makes."""
         return self._memory.affixes
+
+    @property
+    def language(self) -> str | None:
+        """Of the captions, as far as it is known; see `Item`."""
+        languages = (item.language for item in self._items.values())
+        return next((language for language in languages if language is not None), None)
 
     @property
     def items(self) -> Mapping[str, Item]:

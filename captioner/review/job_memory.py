@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.captioning.affixes import Affixes
+from captioner.captioning.alternatives import described_languages
 from captioner.captioning.file_output import LinesOutput
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -81,6 +82,12 @@ class JobMemory:
         """The options of the job."""
         settings = {} if self._journal is None else self._journal.about.get("settings")
         return settings if isinstance(settings, dict) else {}
+
+    @property
+    def language(self) -> str | None:
+        """The first language of the job's captions; None for English alone."""
+        about = {} if self._journal is None else self._journal.about.get("model")
+        return next(iter(described_languages(about if isinstance(about, dict) else {})), None)
 
     @property
     def affixes(self) -> Affixes:

@@ -61,7 +61,7 @@ def open_session(path: Path, options: ReviewOptions = STANDARD) -> Iterator[Sess
 def serve(
     path: Path,
     options: ReviewOptions,
-    load: Callable[[], CaptionModel],
+    load: Callable[[str | None], CaptionModel],
     on_ready: Callable[[str], object],
 ) -> Mapping[str, int]:
     """Serve the page until the process is interrupted.
@@ -69,7 +69,8 @@ def serve(
     Args:
         path: what is to be reviewed; see `open_session`.
         options: how it is found and served.
-        load: gives the model that captions again, when it is first wanted.
+        load: gives the model that captions again, when it is first wanted, for the language of
+            the captions (None where it is not known).
         on_ready: called with the page's address.
 
     Returns:
@@ -81,7 +82,9 @@ def serve(
     with open_session(path, options) as session, _listening(options.port) as listener:
         port = listener.getsockname()[1]
         token = secrets.token_urlsafe(24)
-        app = make_app(session, Proposer(load, session.captions.affixes), token, port)
+        captions = session.captions
+        proposer = Proposer(lambda: load(captions.language), captions.affixes)
+        app = make_app(session, proposer, token, port)
         config = uvicorn.Config(
             app,
             log_level="error",

@@ -22,6 +22,7 @@ from starlette.types import ASGIApp
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.images.reading import ImageError
+from captioner.pages.languages import page_languages
 from captioner.pages.render import render_page
 from captioner.review.guard import Guard
 from captioner.review.images import LARGE, SMALL, Views
@@ -81,7 +82,12 @@ class _Server:
             asks_server=True,
             title=f"Review: {title}",
             folder=shown(shlex.quote(str(self._session.captions.folder))),
-            data={"title": title},
+            data={
+                "title": title,
+                "languages": page_languages(
+                    {"language": item.language} for item in self._session.captions.items.values()
+                ),
+            },
         )
         return HTMLResponse(text)
 
@@ -178,6 +184,7 @@ def _as_json(reviewed: Reviewed) -> Answer:
     return {
         "name": item.name,
         "text": item.text,
+        "language": item.language,
         "sure": item.confidence,
         "tags": item.tags,
         "problem": item.problem,

@@ -11,7 +11,7 @@ import io
 import json
 import os
 from abc import abstractmethod
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, ClassVar, cast
@@ -27,6 +27,7 @@ from captioner.files.escaping import encode_text, plain_cell, safe_cell, shown
 from captioner.files.writing import cannot_read, part_beside, replace_bytes
 from captioner.review.captions import Captions, Item, names_of_tags, share_of
 from captioner.review.job_memory import JobMemory, path_of
+from captioner.text.languages import DEFAULT_LANGUAGE
 
 Row = Mapping[str, Any]
 Stamp = tuple[int, int, int]
@@ -195,6 +196,7 @@ class Table(Captions):
             share_of(_number(row.values.get("confidence"))),
             names_of_tags(row.values.get("tags")),
             problem,
+            _language(row.values.get("language")),
         )
 
     def _path(self, name: str) -> Path | None:
@@ -212,7 +214,13 @@ class Table(Captions):
         return next((path for path in paths if path.is_file()), known or paths[0])
 
     def _make_writer(self) -> LineWriter:
-        return cast(LineWriter, make_writer(self.format, csv_bom=bool(self._bom)))
+        writer = make_writer(self.format, csv_bom=bool(self._bom), languages=self._languages)
+        return cast(LineWriter, writer)
+
+    @property
+    def _languages(self) -> Sequence[str]:
+        """Those that the columns of a job's file name, the first one first."""
+        return ()
 
 
 class JsonlCaptions(Table):
@@ -260,7 +268,8 @@ class CsvCaptions(Table):
     def _values(self, place: int, line: int, cells: list[str]) -> Iterator[tuple[int, int, Row]]:
         if not self._columns:
             self._columns = [cell.strip().lower() for cell in cells]
-            self._is_ours = self._columns == list(CsvWriter.columns)
+            languages = self._languages
+            self._is_ours = self._columns == list(CsvWriter(languages=languages).columns)
             return
         if len(cells) > len(self._columns):
             raise self._refuse(line, f"has {len(cells)} cells under {len(self._columns)} headings")
@@ -271,6 +280,13 @@ class CsvCaptions(Table):
             if self._is_ours or column in TEXT_FIELDS:
                 values[column] = plain_cell(cell)
         yield place, line, values
+
+    @property
+    def _languages(self) -> Sequence[str]:
+        if "language" not in self._columns:
+            return ()
+        others = [name for name in self._columns if name.startswith("text_")]
+        return (DEFAULT_LANGUAGE, *(name.removeprefix("text_") for name in others))
 
     def _encoded(self, row: _Row, values: Row) -> str:
         line = io.StringIO()
@@ -289,6 +305,10 @@ TABLES: Mapping[str, Callable[[Path, Path | None], Table]] = {
     ".csv": CsvCaptions,
 }
 """Suffix -> class."""
+
+
+def _language(value: object) -> str | None:
+    return value if isinstance(value, str) and value else None
 
 
 def _number(value: object) -> object:

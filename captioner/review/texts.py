@@ -7,7 +7,9 @@ import re
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+from captioner.captioning.alternatives import alternatives_of
 from captioner.captioning.sidecars import SidecarWriter, XmpWriter
 from captioner.captioning.xmp import read_xmp
 from captioner.errors import CaptionerError
@@ -25,6 +27,7 @@ from captioner.files.writing import (
 from captioner.images.kinds import IMAGES
 from captioner.review.captions import Captions, Item, names_of_tags, share_of
 from captioner.review.job_memory import JobMemory, path_of
+from captioner.text.languages import LANGUAGES
 
 MOST_BYTES = 64 * 1024
 """Longer text files are not captions."""
@@ -67,16 +70,32 @@ class TextCaptions(Captions):
         if exists(target) and not self._writer.may_replace(target):
             raise self._writer.foreign(target)
         item = self._items[name]
-        if text is None:
+        content = self._writer.texts(self._record(file, target, text))[0]
+        if content is None:
             try:
                 target.unlink(missing_ok=True)
             except OSError as error:
                 raise cannot_write(target, error) from None
         else:
-            record = {"text": text, "tags": [{"name": tag} for tag in item.tags]}
-            replace_file(target, self._writer.text(record), part_beside(target))
+            replace_file(target, content, part_beside(target))
         self._memory.note(self._as_known(file), text)
         self._items[name] = replace(item, text=text)
+
+    def _record(self, file: SourceFile, target: Path, text: str | None) -> dict[str, Any]:
+        """What a file is to hold: a caption, its tags, and other languages as they are."""
+        item = self._items[file.name]
+        record: dict[str, Any] = {"text": text, "tags": [{"name": tag} for tag in item.tags]}
+        if item.language is None or not isinstance(self._writer, XmpWriter):
+            return record
+        found = read_xmp(target)
+        entry = self._memory.entry(self._as_known(file).name)
+        if found is not None:
+            alternatives = dict(found.alternatives)
+        else:
+            alternatives = {} if entry is None else alternatives_of(entry.record)
+        alternatives.pop(item.language, None)
+        others = {language: {"text": each} for language, each in alternatives.items()}
+        return {**record, "language": item.language, "other_languages": others}
 
     # --- reading -----------------------------------------------------------------------------
 
@@ -107,7 +126,13 @@ class TextCaptions(Captions):
     def _item(self, file: SourceFile) -> Item:
         entry = self._memory.entry(self._as_known(file).name)
         record = {} if entry is None else entry.record
-        item = Item(file.name, file.path, None, tags=names_of_tags(record.get("tags")))
+        item = Item(
+            file.name,
+            file.path,
+            None,
+            tags=names_of_tags(record.get("tags")),
+            language=_language_of(self._writer.suffix) or self._memory.language,
+        )
         error = record.get("error")
         try:
             target = self._target(file)
@@ -129,8 +154,17 @@ class TextCaptions(Captions):
             found = read_xmp(target)
             if found is None:
                 raise self._writer.foreign(target)
-            return replace(item, text=found.text, tags=found.tags)
+            language = item.language or next(iter(found.alternatives), None)
+            # Of several languages, the one under review may have been rejected.
+            text = found.alternatives.get(language or "") if found.alternatives else found.text
+            return replace(item, text=text, tags=found.tags, language=language)
         return replace(item, text=_read_text(target))
+
+
+def _language_of(suffix: str) -> str | None:
+    """The language that a suffix names, as ``.de.txt`` does."""
+    name = suffix.removeprefix(".").split(".")[0]
+    return name if suffix.count(".") > 1 and name in LANGUAGES else None
 
 
 def _read_text(path: Path) -> str | None:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import matplotlib
+from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
@@ -25,7 +26,13 @@ METRICS = {f"val/{name}": title for name, title in outcome.METRICS.items()}
 COLOURS = ("#000000", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9")
 DASHES: tuple[Any, ...] = ("-", "--", "-.", ":", (0, (8, 2)))
 MARKERS = "osD^vXP<>"
+# Of names of runs: matplotlib brings a font with Latin and Arabic letters, systems bring these.
+CHINESE = ("Noto Sans CJK SC", "Noto Sans CJK JP", "Microsoft YaHei", "SimSun", "PingFang SC")
 STYLE: Any = {
+    "font.family": [
+        "DejaVu Sans",
+        *filter({font.name for font in font_manager.fontManager.ttflist}.__contains__, CHINESE),
+    ],
     "font.size": 9,
     "axes.spines.top": False,
     "axes.spines.right": False,

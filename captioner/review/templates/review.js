@@ -1,6 +1,6 @@
 /* The review: choose an image, say what its caption is worth. `page` is in base.js. */
 (() => {
-  const {data, make, say, percent} = page;
+  const {data, make, written, say, percent} = page;
   const $ = (id) => document.getElementById(id);
   const number = new Intl.NumberFormat("en");
   const byName = new Intl.Collator(undefined, {numeric: true}).compare;
@@ -146,7 +146,10 @@
       "aria-selected": String(item.name === active),
       "aria-posinset": place + 1, "aria-setsize": shown.length,
     }, thumb, make("div", {},
-      make("p", {className: item.text === null ? "caption none" : "caption"}, caption), small));
+      make("p", {
+        className: item.text === null ? "caption none" : "caption",
+        ...(item.text === null ? {} : written(item.language)),
+      }, caption), small));
     row.style.transform = `translateY(${place * rowHeight()}px)`;
     row.dataset.name = item.name;
     row.dataset.place = place;
@@ -240,6 +243,10 @@
     $("why").textContent = item.problem || "";
     $("why").hidden = !item.problem;
     $("name").textContent = item.name;
+    for (const field of [text, $("prompt")]) {
+      field.removeAttribute("lang");
+      Object.assign(field, written(item.language));
+    }
     text.value = filled = item.text || "";
     text.disabled = $("reject").disabled = $("again").disabled = item.problem !== null;
     $("accept").disabled = item.problem !== null || item.text === null;
@@ -263,7 +270,7 @@
     if (item.sure !== null) parts.push(`Confidence of captioner's caption: ${percent(item.sure)}`);
     if (item.verdict) parts.push(make("span", {className: `mark ${item.verdict}`}, item.verdict));
     if (item.verdict && item.verdict !== "accepted" && item.before !== null) {
-      parts.push(make("span", {}, "before: ", make("del", {}, item.before)));
+      parts.push(make("span", {}, "before: ", make("del", written(item.language), item.before)));
     }
     return parts.flatMap((part, place) => (place ? [" · ", part] : [part]));
   }
@@ -383,7 +390,8 @@
       if (active !== item.name) return;
       trouble("");
       $("proposals").replaceChildren(...found.texts.map((proposal, place) => {
-        const button = make("button", {type: "button"}, make("kbd", {}, String(place + 1)), " ", proposal);
+        const button = make("button", {type: "button"}, make("kbd", {}, String(place + 1)), " ",
+          make("span", written(item.language), proposal));
         button.addEventListener("click", () => take(proposal));
         return make("li", {}, button);
       }));
