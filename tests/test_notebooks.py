@@ -19,7 +19,7 @@ import captioner
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-NAMES = ["01_memory.ipynb", "02_captioning.ipynb", "03_directions.ipynb"]
+NAMES = ["01_memory.ipynb", "02_captioning.ipynb", "03_directions.ipynb", "06_intent.ipynb"]
 LARGEST = 1_500_000  # bytes
 CELLS_CSV = """cell,seed,parameters,epochs,seconds_per_epoch,bleu_4,cider_d
 rnn,1,5000000,10,70,18.0,44.0
@@ -176,6 +176,38 @@ def test_both_sides_fill_what_one_side_leaves_open(
     assert len(found["verdicts"]) == 5
 
 
+def test_the_last_state_tells_the_intent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    parts = "[[set(t) for t in TEMPLATES[i].values()] for i in INTENTS] + [[set(t) for t in"
+    parts += " entries.values()] for entries in [*FILLERS.values(), OPENERS, TAILS]]"
+    values = f"{{'common': [len(a & b) for a, b in {parts}]"
+    values += ", 'templates': [len(t['test']) for t in TEMPLATES.values()], 'intents': INTENTS"
+    values += ", 'sizes': [cell_size(c, h) for c, h in HIDDEN.items()], 'verdicts': VERDICTS"
+    values += (
+        ", 'shares': {m.__name__: {c: shares(m, nets, ASKED) for c, nets in untrained.items()}"
+    )
+    values += (
+        " for m in (replaced, gradient)}, 'kinds': {n: v.mean(axis=1) for n, v in kinds.items()}"
+    )
+    values += ", 'lengths': [len(long[0]) - len(short[0]) for long, short in"
+    values += " zip(tailed_tests[20], tailed_tests[0])]}"
+    found = run("06_intent.ipynb", values, tmp_path, monkeypatch)
+
+    assert found["intents"] == ["weather", "time", "date", "alarm", "timer"]
+    assert set(found["common"]) == {0}, "nothing of the test is in the training"
+    assert found["templates"] == [7] * 5
+    assert set(found["lengths"]) == {20}
+    assert max(found["sizes"]) - min(found["sizes"]) < 0.05 * min(found["sizes"]), "equal budgets"
+    for cells in found["shares"].values():
+        assert set(cells) == {"RNN", "GRU", "LSTM"}
+        for words in cells.values():
+            assert len(words) == 4
+            assert sum(words) == pytest.approx(1, abs=1e-5)
+            assert words[0] < words[-1], "untrained, the last word counts most"
+    assert min(found["kinds"]["GRU"]) > 0.5, "guessing gives 0.2"
+    assert min(found["kinds"]["bag of words"]) > 0.8
+    assert len(found["verdicts"]) == 7
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     notebook = read(name)
@@ -195,6 +227,7 @@ def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     [
         ("01_memory.ipynb", "d = 120"),
         ("03_directions.ipynb", "captions of COCO: 25,000 for training"),
+        ("06_intent.ipynb", "5,000 training sentences"),
     ],
 )
 def test_the_saved_notebook_is_no_reduced_run(name: str, said: str) -> None:
