@@ -33,6 +33,8 @@ SETTINGS = (
 """What the weights depend on, and the dropout; the networks' other options are a training's own."""
 FREE = ("model.decoder.dropout",)
 """Settings that need not be the model's."""
+IMAGE_SIZE = "model.encoder.image_size"
+"""Need not be the model's either where the CNN is trained."""
 SHOWN_WORDS = 10  # in the line that names new words
 
 
@@ -54,13 +56,16 @@ def settings_of_start(
     """
     model = load_any(init_from)
     parts = {"encoder": model.encoder.config, "decoder": model.decoder.config}
+    # Familiarity and tag classifier are of the features, which images of another size change; they
+    # are kept where the CNN is frozen, and only there.
+    free = FREE if value_of("model.encoder.trainable") == "none" else (*FREE, IMAGE_SIZE)
     found = {}
     for setting in SETTINGS:
         _, part, name = setting.split(".")
         value = getattr(parts[part], name)
         if setting not in given:
             found[setting] = value
-        elif setting not in FREE and value_of(setting) != value:
+        elif setting not in free and value_of(setting) != value:
             raise CaptionerError(
                 f"{setting}={value_of(setting)}: the model of init_from={init_from} has "
                 f"{'null' if value is None else value}; leave {setting} out, or start from "
