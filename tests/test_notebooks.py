@@ -19,7 +19,19 @@ import captioner
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
-NAMES = ["01_memory.ipynb", "02_captioning.ipynb", "03_directions.ipynb", "06_intent.ipynb"]
+NAMES = [
+    "01_memory.ipynb",
+    "02_captioning.ipynb",
+    "03_directions.ipynb",
+    "04_translation.ipynb",
+    "06_intent.ipynb",
+]
+PAIR = [
+    "A young child runs near the water while a big horse runs in the park while a young dog plays "
+    "in the park.",
+    "Ein junges Kind läuft am Wasser, während ein großes Pferd im Park läuft, während ein junger "
+    "Hund im Park spielt.",
+]
 LARGEST = 1_500_000  # bytes
 CELLS_CSV = """cell,seed,parameters,epochs,seconds_per_epoch,bleu_4,cider_d
 rnn,1,5000000,10,70,18.0,44.0
@@ -35,18 +47,23 @@ def read(name: str) -> Any:
     return nbformat.read(FOLDER / name, as_version=4)
 
 
-def run(name: str, values: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """Execute a copy in reduced mode; `values` is a dict expression over its names, for JSON."""
+def run(
+    name: str, values: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, setting: str = ""
+) -> dict[str, Any]:
+    """Execute a copy in reduced mode, and `setting` after it.
+
+    `values` is a dict expression over the names of both, for JSON.
+    """
     copy = tmp_path / name
     shutil.copyfile(FOLDER / name, copy)
     monkeypatch.setenv("CAPTIONER_NOTEBOOK_QUICK", "1")
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
-    for corpus in ("FLICKR8K", "CAPTION_TEXTS"):
+    for corpus in ("FLICKR8K", "CAPTION_TEXTS", "MULTI30K"):
         monkeypatch.delenv(corpus, raising=False)
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]))
     notebook = nbformat.read(copy, as_version=4)
     asked = f"import json; print(json.dumps({values}, default=lambda x: x.tolist()))"
-    notebook.cells.append(nbformat.v4.new_code_cell(asked))
+    notebook.cells.append(nbformat.v4.new_code_cell(f"{setting}\n{asked}"))
     client = NotebookClient(
         notebook,
         timeout=600,
@@ -208,6 +225,47 @@ def test_the_last_state_tells_the_intent(tmp_path: Path, monkeypatch: pytest.Mon
     assert len(found["verdicts"]) == 7
 
 
+def test_a_translator_says_word_by_word_what_it_was_trained_to_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The steps of the search give the scores that a whole sentence has in training."""
+    names = ("source", "training", "scores", "OWN", "said", "VERDICTS", "by_step", "at_once")
+    values = "{" + ", ".join(f"'{name}': {name}" for name in names)
+    values += ", 'pair': made_up(1, 5)[0], 'sums': attention_of(models['GRU'], *PAIR)[2].sum(1)"
+    values += ", 'chance': log_chance(7)[EOS].item(), 'frequency': frequency[EOS].item()"
+    values += ", 'others': OTHERS / PIECES}"
+    setting = """
+PAIR = training[0]
+by_step, at_once = {}, {}
+with torch.no_grad():
+    english_ids = torch.tensor([english.encode(PAIR[0])])
+    german_ids = torch.tensor([[BOS, *german.encode(PAIR[1])]])
+    for name, model in models.items():
+        read = model(english_ids, german_ids)
+        at_once[name] = F.linear(read, model.german.weight, model.bias)[0]
+        state, rows = model.start(english_ids), []
+        for piece in german_ids[0]:
+            row, state = model.step(piece[None, None], state)
+            rows.append(row[0, 0])
+        by_step[name] = torch.stack(rows)
+"""
+    found = run("04_translation.ipynb", values, tmp_path, monkeypatch, setting)
+
+    assert found["source"] == "the small grammar"
+    # The gender decides the endings, and "während" sends the verb to the end.
+    assert found["pair"] == PAIR
+    variants = ["RNN", "GRU", "LSTM", "GRU, no attention"]
+    assert list(found["by_step"]) == list(found["scores"]) == list(found["said"]) == variants
+    for name in variants:
+        for stepped, whole in zip(found["by_step"][name], found["at_once"][name], strict=True):
+            assert stepped == pytest.approx(whole, abs=1e-4)
+    assert found["sums"] == pytest.approx([1.0] * len(found["sums"]), abs=1e-5)
+    scored = 1 - (1 - found["frequency"]) ** 7 * (1 - found["others"])
+    assert math.exp(found["chance"]) == pytest.approx(scored, rel=1e-5)
+    assert all(0 <= score <= 100 for score, _ in found["scores"].values())
+    assert len(found["VERDICTS"]) == 6
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     notebook = read(name)
@@ -227,6 +285,7 @@ def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     [
         ("01_memory.ipynb", "d = 120"),
         ("03_directions.ipynb", "captions of COCO: 25,000 for training"),
+        ("04_translation.ipynb", "the sentences of Multi30k"),
         ("06_intent.ipynb", "5,000 training sentences"),
     ],
 )
