@@ -32,8 +32,8 @@ def load_model(
         precision: likewise.
 
     Raises:
-        CaptionerError: as :meth:`CaptionModel.load`; or a language is not the model's, is given twice,
-            or is for another model.
+        CaptionerError: as :meth:`CaptionModel.load`; or a language is not the model's, is given
+            twice, or is for another model.
     """
     name = str(path_or_name)
     if name in SHIPPED:
