@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,7 +30,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from documented.commands import Command, commands_of
-from documented.plan import BEFORE, PROGRAMS, as_run, outdated, reason_to_leave_out
+from documented.plan import BEFORE, INSTALLS, PROGRAMS, as_run, outdated, reason_to_leave_out
 from documented.running import Outcome, Reader
 from documented.stand_ins import lay_out
 
@@ -74,6 +75,12 @@ def with_what_goes_before(page: str, commands: Sequence[Command]) -> Iterator[Co
     for text in BEFORE.get(page, ()):
         yield Command(page, 0, -2, text)
     yield from commands
+
+
+def installing_first(commands: Sequence[Command]) -> list[Command]:
+    """The commands, after the first that installs: a page may show what comes out before it."""
+    first = next(each for each in commands if re.match(INSTALLS, each.text))
+    return [first, *(each for each in commands if each is not first)]
 
 
 def show(command: Command, verdict: str, said: str, outcome: Outcome | None = None) -> None:
@@ -123,6 +130,8 @@ def main() -> int:
         parser.error("--only without README.md needs --python: it is README.md that installs")
 
     commands = {page: commands_of(page, (ROOT / page).read_text("utf-8")) for page in pages}
+    if args.python is None:
+        commands["README.md"] = installing_first(commands["README.md"])
     work = args.keep or Path(tempfile.mkdtemp(prefix="captioner-docs-"))
     work.mkdir(parents=True, exist_ok=True)
     start, counts = time.perf_counter(), Counter[str]()

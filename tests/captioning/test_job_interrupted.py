@@ -365,8 +365,9 @@ def test_an_output_in_the_folder_of_the_images_is_none_of_them(photos: Path, run
     assert names_in(output) == NAMES
     assert names_in(Path("other.jsonl")) == [name for name in NAMES if "/" not in name]
     before = tree(photos)
-    code, errors = run(f"{photos}/*.jsonl", "--output", str(output), "--overwrite")
-    assert (code, "is one of the images to caption: name another file" in errors) == (2, True)
+    # A .jsonl file among the inputs is a list of images, whose captions go into a folder.
+    code, errors = run(f"{photos}/*.jsonl", "--output", str(output))
+    assert (code, "out.jsonl is not a folder" in errors) == (2, True)
     code, errors = run(f"{photos}/a.png", "--output", f"{photos}/sub dir/../a.png")
     assert (code, "does not say the format" in errors) == (2, True)
     os.link(photos / "a.png", "a.csv")

@@ -29,7 +29,7 @@ MISTAKES = (
     (["tag", "clip.mp4", "--output-dir", "cat.jpg"], "cat.jpg is not a folder"),
     (
         ["caption", "https://example.org/a.jpg?size=2"],
-        "a.jpg?size=2 is a URL, and captioner reads files: download it, and give the path",
+        "a.jpg?size=2: captions of shards and of what lies at addresses go into a folder, a file",
     ),
     (["caption", "cat.jpg", "--model", "https://example.org/m"], "m is a URL, and captioner reads"),
     (

@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 import pytest
+import pytorch_lightning as pl
 
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import EncoderConfig
 from captioner.text.tokenizer import Tokenizer
 from captioner.training.task import CaptionTask
+
+
+@pytest.fixture
+def task(task: CaptionTask) -> CaptionTask:
+    """The task of the tests, with a trainer that does not train."""
+    task.trainer = pl.Trainer(logger=False, enable_checkpointing=False, accelerator="cpu")
+    return task
 
 
 def test_a_checkpoint_of_another_model_is_refused(task: CaptionTask) -> None:

@@ -203,6 +203,10 @@ def test_a_shipped_configuration_has_its_own_folder_and_says_where_its_data_are(
     if data_set == "world":
         roots = {source["root"].split("/")[1] for source in config["data"]["sources"]}
         assert roots == {"photos", "flickr8k"}
+    elif data_set == "language":
+        (source,) = config["data"]["sources"]
+        assert source["root"] == f"data/languages/{source['language']}.jsonl"
+        assert source["images"] == "data/flickr8k/Images"
     else:
         assert config["data"]["root"] == f"data/{data_set}"
     assert path.read_text().startswith("# ")
