@@ -110,6 +110,8 @@ def follow(page: str, commands: Sequence[Command], reader: Reader, installs: boo
             outcome = reader.run(command, text)
             verdict = "ok" if outcome.trouble is None else "FAILED"
             show(command, verdict, text, outcome)
+            if verdict == "FAILED" and re.match(INSTALLS, command.text):
+                sys.exit("without what this command installs nothing else can be tried")
         counts[verdict] += 1
     return counts
 
