@@ -338,10 +338,13 @@ def _asked(address: str, action: Callable[[], T]) -> T:
     try:
         return action()
     except Exception as error:
-        if not is_unreachable(error):
-            raise
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise StoreUnreachable(store_of(address), reason) from error
+        if is_unreachable(error):
+            raise StoreUnreachable(store_of(address), reason) from error
+        if isinstance(error, OSError | CaptionerError):
+            raise
+        # A library's own, such as botocore's where there are no credentials.
+        raise OSError(errno.EIO, reason) from error
 
 
 def _local_names(folder: Path) -> Iterator[str]:

@@ -38,8 +38,7 @@ def check_language_file(path: str | Path) -> None:
     if not Path(path).is_file():
         refuse_url(path)
         raise CaptionerError(
-            f"language {shown(path)}: no such file; give a file of `captioner export "
-            "--without-cnn`, or the tag of a language that ships with captioner"
+            f"language {shown(path)}: no such file; give a file of `captioner export --without-cnn`"
         )
 
 

@@ -12,6 +12,9 @@ from documented.commands import Command
 
 LEFT_OUT: Mapping[str, str] = {
     r"python -m pytest\b": "the test suite: .ci/run runs it",
+    r"MASTER_ADDR=|torchrun |srun ": "several machines are not at hand",
+    r"captioner caption 's3://": "no object store is at hand; tests/shards/test_s3.py starts one",
+    r"captioner caption 'data/\*\.parquet'": "no table with images is made here",
     r"python tests/fuzz/fuzz_guided\.py": "atheris is not installed by any extra",
 }
 """Pattern of a command's beginning -> why it does not run."""
@@ -22,7 +25,7 @@ INSTALLS = r"(python -m )?pip install\b"
 PROGRAMS = ("exiftool", "sqlite3")
 """Programs of others: where one is not installed, its commands are left out."""
 
-PLACEHOLDERS: Mapping[str, str] = {"FOLDER": ".", "SEED": "1"}
+PLACEHOLDERS: Mapping[str, str] = {"FOLDER": ".", "SEED": "1", "{0000..0099}": "{0000..0001}"}
 """Words of the documents that a reader replaces -> what they become."""
 
 _SHORT_FIT = (
@@ -35,6 +38,7 @@ _FEW = "--data.dev_fraction=0.5"
 
 REDUCED: Mapping[str, str] = {
     r"captioner fit --config\b": _SHORT_FIT,
+    r"captioner calibrate --model mine\.safetensors --data photos/": "--dev-fraction 0.5",
     r"captioner review\b": "--no-browser",
     r"python data/make_shapes\.py\b": "--images 60",
     r"python tests/fuzz/fuzz_images\.py\b": "--cases 20",
@@ -48,6 +52,15 @@ REDUCED: Mapping[str, str] = {
 browser."""
 
 BEFORE: Mapping[str, tuple[str, ...]] = {
+    "docs/languages.md": tuple(
+        command
+        for language in ("de", "zh")
+        for command in (
+            f"captioner fit --config configs/language_{language}.yaml",
+            f"captioner export --checkpoint runs/language_{language}/checkpoints/best.ckpt"
+            f" --without-cnn --output {language}.safetensors",
+        )
+    ),
     "docs/python.md": ("python data/make_shapes.py shapes",),
     "docs/review.md": (
         "captioner caption photos/ --output captions.jsonl",
@@ -78,7 +91,7 @@ def reason_to_leave_out(text: str, installed: Iterable[str], *, installs: bool) 
 def as_run(text: str) -> str:
     """A command with its placeholders replaced, and with the options that make it short."""
     for placeholder, value in PLACEHOLDERS.items():
-        text = re.sub(rf"(?<![A-Z]){placeholder}(?![A-Z])", value, text)
+        text = re.sub(rf"(?<![A-Z]){re.escape(placeholder)}(?![A-Z])", value, text)
     added = [options for pattern, options in REDUCED.items() if re.match(pattern, text)]
     return " ".join([text, *added])
 

@@ -69,7 +69,7 @@ class Reader:
         if words[0] == "cd":
             self._folder = self._folder / words[1]
             return Outcome(0, 0.0, "", None if self._folder.is_dir() else "no such folder")
-        if words[:2] in (["captioner", "caption"], ["captioner", "tag"]):
+        if words[0] == "captioner" and words[1:2] in (["caption"], ["tag"], ["export"]):
             self._begin_afresh(words[2:])
         if command.script is not None:
             (self._root / "documented.py").write_text(command.script, encoding="utf-8")
@@ -98,7 +98,8 @@ class Reader:
             if option in ("-o", "--output", "--output-dir"):
                 path = self._folder / name
                 stem = path.stem if path.suffix == ".html" else path.name
-                for pattern in (f"{stem}*", f".{stem}*"):
+                beside = "" if name.endswith("/") else "*"  # files that belong to a file
+                for pattern in (f"{stem}{beside}", f".{stem}{beside}"):
                     for found in list(path.parent.glob(pattern)):
                         _remove(found)
 

@@ -9,6 +9,7 @@ import gzip
 import json
 import os
 import shutil
+import tarfile
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -18,6 +19,9 @@ SAID = "a photo of a {name}"
 FLICKR_SPLITS = {"train": 6, "dev": 2, "test": 2}
 SOURCES = {"coco": 3, "pascal": 3, "flickr30k": 3, "coco_machine": 1, "web": 1, "landscape": 1}
 """Folders of `data/photos` -> captions of each photo there."""
+SHARDS = 2
+"""Archives of one photo each."""
+LANGUAGES = {"de": "ein {name} läuft über die Wiese", "zh": "一张照片叫做{name}"}
 COCO, OTHERS = 16, 2
 """Photos of `data/photos`: half of those of COCO validate."""
 
@@ -32,8 +36,11 @@ def lay_out(root: Path) -> None:
     _link(examples[0], root / "photos" / "drafts" / "one.jpg")
     _captioned(root / "data" / "custom", examples)
     _flickr(root / "data" / "flickr8k", examples)
+    _languages(root / "data" / "languages", root / "data" / "flickr8k" / "Images")
     _sources(root / "data" / "photos", examples)
+    _shards(root / "shards", examples)
     film = root / "data" / "examples" / "slideshow.mp4"
+    _write_lines(root / "photos.csv", ["path", "dog.jpg", "new/one.jpg"])
     for name in ("clip.mp4", "film.mkv", "videos/park/one.mp4"):
         _link(film, root / name)
 
@@ -53,6 +60,25 @@ def _flickr(folder: Path, examples: Sequence[Path]) -> None:
         names = [each.name for each in photos[first : first + count]]
         _write_lines(folder / f"Flickr_8k.{split}Images.txt", names)
         first += count
+
+
+def _languages(folder: Path, images: Path) -> None:
+    """Captions of the photos of Flickr8k in other languages."""
+    folder.mkdir(parents=True)
+    for language, said in LANGUAGES.items():
+        rows = []
+        for number, photo in enumerate(sorted(images.iterdir())):
+            caption = said.format(name=photo.name.partition("_")[0])
+            split = "dev" if number % 4 == 0 else "train"
+            rows.append({"file_name": photo.name, "captions": [caption], "split": split})
+        _write_lines(folder / f"{language}.jsonl", map(json.dumps, rows))
+
+
+def _shards(folder: Path, examples: Sequence[Path]) -> None:
+    folder.mkdir()
+    for number in range(SHARDS):
+        with tarfile.open(folder / f"{number:04}.tar", "w") as archive:
+            archive.add(examples[number % len(examples)], f"{number:04}.jpg")
 
 
 def _sources(folder: Path, examples: Sequence[Path]) -> None:

@@ -95,3 +95,15 @@ def test_hidden_files_are_not_listed(tmp_path: Path) -> None:
         (tmp_path / name).touch()
     assert sorted(names_in(str(tmp_path))) == ["a.txt", "b/c.txt"]
     assert sorted(names_in(f"file://{tmp_path}")) == ["a.txt", "b/c.txt"]
+
+
+def test_a_store_without_credentials_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_PROFILE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    with pytest.raises(CaptionerError, match=r"s3://b/a cannot be read: unable to locate cred"):
+        check_store("s3://b/a")
