@@ -72,7 +72,8 @@ def run(
         resources={"metadata": {"path": str(FOLDER)}},  # where the data is found from
     )
     client.execute()  # raises CellExecutionError at the first error
-    found: dict[str, Any] = json.loads(notebook.cells[-1].outputs[-1].text)
+    (said,) = (each for each in notebook.cells[-1].outputs if each.get("name") == "stdout")
+    found: dict[str, Any] = json.loads(said.text)  # warnings are on standard error
     return found
 
 
