@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
-import json
 import os
 import posixpath
 from collections.abc import Callable, Iterable, Iterator
 
+from captioner.captioning.tables import json_rows
 from captioner.data.fields import NAME_FIELDS
 from captioner.data.parquet import columns_of, parquet_rows
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.kinds import suffix_of
 from captioner.files.stores import is_address, open_file
+from captioner.files.writing import cannot_read
 
 COLUMNS = ("url", "urls", "path", "file_path", "file", *NAME_FIELDS, "video")
 """Of which the first that a list has is taken."""
@@ -69,20 +70,18 @@ def _csv_cells(file: str, wanted: str) -> Cells:
 
 def _jsonl_cells(file: str, wanted: str) -> Cells:
     column = ""
+
+    def place(number: int) -> str:
+        return f"{shown(file)}, line {number}"
+
+    def refuse(number: int, what: str) -> CaptionerError:
+        return CaptionerError(f"{place(number)}: {what}")
+
     with _text(file) as text:
-        for number, line in enumerate(text, 1):
-            if not line.strip():
-                continue
-            where = f"{shown(file)}, line {number}"
-            try:
-                row = json.loads(line)
-            except (ValueError, RecursionError):
-                raise CaptionerError(f"{where}: is not valid JSON") from None
-            if not isinstance(row, dict):
-                raise CaptionerError(f"{where}: is not a JSON object")
+        for number, row in json_rows(text, refuse):
             cells = {name.strip().lower(): cell for name, cell in row.items()}
             column = column or _column(file, cells, wanted)
-            yield where, cells.get(column)
+            yield place(number), cells.get(column)
 
 
 def _parquet_cells(file: str, wanted: str) -> Cells:
@@ -124,8 +123,7 @@ class _text:
         try:
             stream = open_file(self._file)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
-            raise CaptionerError(f"{shown(self._file)} cannot be read: {reason}") from None
+            raise cannot_read(self._file, error) from None
         self._text = io.TextIOWrapper(stream, encoding="utf-8-sig", newline="")
         return self._text
 
