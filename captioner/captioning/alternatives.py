@@ -3,15 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from captioner.text.languages import DEFAULT_LANGUAGE
+
+if TYPE_CHECKING:
+    from captioner.model.caption_model import CaptionModel
 
 
 def written_languages(first: str, others: Iterable[str] = ()) -> tuple[str, ...]:
     """The languages that outputs name, the first one first; empty for English alone."""
     languages = (first, *others)
     return () if languages == (DEFAULT_LANGUAGE,) else languages
+
+
+def languages_of(model: CaptionModel) -> tuple[str, ...]:
+    """`written_languages` of a captioner and those beside it."""
+    return written_languages(model.language, (other.language for other in model.others))
 
 
 def described_languages(about: Mapping[str, Any]) -> tuple[str, ...]:

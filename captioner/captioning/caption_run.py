@@ -12,8 +12,8 @@ from typing import Self
 from captioner.captioning.alternatives import (
     alternatives_of,
     foremost,
+    languages_of,
     tag_names,
-    written_languages,
 )
 from captioner.captioning.batches import CaptionRecord, caption_batches, check_caption_options
 from captioner.captioning.embedding import Embedder, NotEmbedded
@@ -40,9 +40,7 @@ class CaptionRun(ABC):
         self.total: int | None = None
         self.done = 0
         self._embedder = Embedder() if job.embed else None
-        self._languages = written_languages(
-            model.language, [other.language for other in model.others]
-        )
+        self._languages = languages_of(model)
         self.kept = 0
 
     @abstractmethod

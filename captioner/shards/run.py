@@ -17,7 +17,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from captioner.captioning.alternatives import written_languages
+from captioner.captioning.alternatives import languages_of
 from captioner.captioning.caption_run import check_job_options
 from captioner.captioning.run import describe_settings
 from captioner.errors import CaptionerError
@@ -93,9 +93,7 @@ class ShardRun:
         check_job_options(job.caption, self.model)
         for address in {store_of(each): each for each in (*job.caption.paths, job.folder)}.values():
             check_store(address)
-        others = [other.language for other in self.model.others]
-        languages = written_languages(self.model.language, others)
-        self._plan = ShardPlan(job, self.model.sha256, languages)
+        self._plan = ShardPlan(job, self.model.sha256, languages_of(self.model))
         self.total = self._plan.total
         with ExitStack() as stack:
             self._lock(stack)
