@@ -21,12 +21,12 @@ def check_model_file(path: str | Path) -> None:
     Raises:
         CaptionerError: it is no file.
     """
-    if not Path(path).is_file():
-        refuse_url(path)
-        raise CaptionerError(
-            f"model {shown(path)}: no such file; `default` is the model that ships with captioner, "
-            "and `flickr8k` the one that knows people and dogs"
-        )
+    _check_file(
+        path,
+        "model",
+        "`default` is the model that ships with captioner, and `flickr8k` the one that knows "
+        "people and dogs",
+    )
 
 
 def check_language_file(path: str | Path) -> None:
@@ -35,11 +35,7 @@ def check_language_file(path: str | Path) -> None:
     Raises:
         CaptionerError: it is no file.
     """
-    if not Path(path).is_file():
-        refuse_url(path)
-        raise CaptionerError(
-            f"language {shown(path)}: no such file; give a file of `captioner export --without-cnn`"
-        )
+    _check_file(path, "language", "give a file of `captioner export --without-cnn`")
 
 
 def check_device(device: str) -> None:
@@ -54,3 +50,9 @@ def check_device(device: str) -> None:
     raise CaptionerError(
         f"device {device!r} cannot be used (there is no such name{gpu}); use {DEVICES}"
     )
+
+
+def _check_file(path: str | Path, what: str, remedy: str) -> None:
+    if not Path(path).is_file():
+        refuse_url(path)
+        raise CaptionerError(f"{what} {shown(path)}: no such file; {remedy}")
