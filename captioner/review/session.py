@@ -111,7 +111,7 @@ class Session:
         """
         item = self._current(name, seen)
         if item.text is None:
-            raise CaptionerError("there is no caption to accept; write one and save it")
+            raise CaptionerError("nothing to accept: write a caption and save it")
         return self._decide(item, ACCEPTED, item.text)
 
     def correct(self, name: str, seen: str | None, text: str) -> Reviewed:

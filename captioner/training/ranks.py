@@ -194,7 +194,7 @@ class OtherRanks:
             child.wait()
 
     def _leave_group(self) -> None:
-        """Leave the process as it was: in tests and in Python it goes on."""
+        """Leave the process as it was: tests and Python programs continue after it."""
         if torch.distributed.is_initialized():
             torch.distributed.destroy_process_group()
         self._store = None
