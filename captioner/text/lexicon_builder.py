@@ -169,11 +169,16 @@ def load_tagger() -> Any:
         package = (error.name or "").partition(".")[0]
         if package not in ("HanTa", "lemminflect"):
             raise
-        raise CaptionerError(
-            f"the lexicon of tags needs {package}, which is not installed; "
-            'pip install "captioner[train]", or train without one (--data.lexicon none)'
-        ) from error
+        raise missing_tagger(package) from error
     return HanoverTagger("morphmodel_en.pgz")
+
+
+def missing_tagger(package: str) -> CaptionerError:
+    """The error to raise where a package that reads captions is not installed."""
+    return CaptionerError(
+        f"the lexicon of tags needs {package}, which is not installed; "
+        'pip install "captioner[train]", or train without one (--data.lexicon none)'
+    )
 
 
 class _Reader:

@@ -13,7 +13,7 @@ from typing import Any
 
 from captioner.errors import CaptionerError
 from captioner.text.lexicon import LANGUAGE, Lexicon, is_lemma
-from captioner.text.lexicon_builder import assemble, build_lexicon, word_set
+from captioner.text.lexicon_builder import assemble, build_lexicon, missing_tagger, word_set
 from captioner.text.tokenizer import UNK_ID, Tokenizer
 
 Reading = tuple[str, str]
@@ -129,7 +129,7 @@ def _german_tagger() -> Any:
     try:
         from HanTa.HanoverTagger import HanoverTagger
     except ModuleNotFoundError as error:
-        raise _missing("HanTa") from error
+        raise missing_tagger("HanTa") from error
     return HanoverTagger("morphmodel_ger.pgz")
 
 
@@ -138,13 +138,6 @@ def _chinese_tagger() -> Callable[[str], list[tuple[str, str]]]:
     try:
         from rjieba import tag
     except ModuleNotFoundError as error:
-        raise _missing("rjieba") from error
+        raise missing_tagger("rjieba") from error
     found: Callable[[str], list[tuple[str, str]]] = tag
     return found
-
-
-def _missing(package: str) -> CaptionerError:
-    return CaptionerError(
-        f"the lexicon of tags needs {package}, which is not installed; "
-        'pip install "captioner[train]", or train without one (--data.lexicon none)'
-    )
