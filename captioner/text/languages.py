@@ -55,6 +55,11 @@ def is_tag(tag: object) -> bool:
     return isinstance(tag, str) and _TAG.fullmatch(tag) is not None
 
 
+def primary_of(tag: str) -> str:
+    """The language itself, without the region or script of a tag: ``zh-TW`` gives ``zh``."""
+    return tag.partition("-")[0]
+
+
 def language_of(tag: str) -> Language:
     """The language of a tag; one without an entry is called by its tag.
 
@@ -63,7 +68,6 @@ def language_of(tag: str) -> Language:
     """
     if not is_tag(tag):
         raise CaptionerError(f"language {tag!r}: {TAG_REMEDY}")
-    primary = tag.partition("-")[0]
-    direction = "rtl" if primary in _RIGHT_TO_LEFT else "ltr"
+    direction = "rtl" if primary_of(tag) in _RIGHT_TO_LEFT else "ltr"
     known = LANGUAGES.get(tag)
     return known or Language(tag, tag, tag, direction)

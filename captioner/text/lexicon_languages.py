@@ -12,6 +12,7 @@ from functools import cache
 from typing import Any
 
 from captioner.errors import CaptionerError
+from captioner.text.languages import primary_of
 from captioner.text.lexicon import LANGUAGE, Lexicon, is_lemma
 from captioner.text.lexicon_builder import assemble, build_lexicon, missing_tagger, word_set
 from captioner.text.tokenizer import UNK_ID, Tokenizer
@@ -63,7 +64,7 @@ def build_lexicon_of(
     if tokenizer.language == LANGUAGE:
         return build_lexicon(tokenizer.words, captions_by_image)
     readers = {"de": _read_german, "zh": _read_chinese, "ar": _read_arabic}
-    read = readers.get(tokenizer.language.partition("-")[0])
+    read = readers.get(primary_of(tokenizer.language))
     if read is None:
         return None
     readings: defaultdict[str, Counter[Reading]] = defaultdict(Counter)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from captioner.options import check_options, option
-from captioner.text.languages import DEFAULT_LANGUAGE
+from captioner.text.languages import DEFAULT_LANGUAGE, primary_of
 
 TOKENIZERS = ("captioner", "ptb")
 EXTRA_METRICS = ("METEOR", "METEOR-stem", "SPICE")
@@ -44,7 +44,7 @@ class ScoringOptions:
 
     def __post_init__(self) -> None:
         check_options(self)
-        is_english = self.language.partition("-")[0] == DEFAULT_LANGUAGE
+        is_english = primary_of(self.language) == DEFAULT_LANGUAGE
         if not is_english and self.tokenizer == "ptb":
             raise ValueError(f"tokenizer='ptb': is for English, not for {self.language}")
         if not is_english and self.metrics:

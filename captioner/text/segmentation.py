@@ -15,6 +15,7 @@ from typing import ClassVar
 import regex
 
 from captioner.errors import CaptionerError
+from captioner.text.languages import primary_of
 from captioner.text.words import TOKENIZER_RULE, tokenize, tokenize_with_case
 
 
@@ -164,10 +165,10 @@ def choose_segmentation(language: str, by: str | None = None) -> type[Segmentati
     Raises:
         CaptionerError: it cannot be split so.
     """
-    own, kind = SEGMENTATIONS.get(language.partition("-")[0], ("words", Segmentation))
+    own, kind = SEGMENTATIONS.get(primary_of(language), ("words", Segmentation))
     if by in (None, own):
         return kind
-    if by == "characters" and language.partition("-")[0] == "zh":
+    if by == "characters" and primary_of(language) == "zh":
         return Segmentation
     raise CaptionerError(
         f"segmentation {by!r}: captions in {language!r} are split by words"
@@ -200,7 +201,7 @@ def without_arabic_marks(text: str) -> str:
 
 def scoring_rule(language: str) -> str:
     """The name of how captions in a language are split to be scored, with its version."""
-    return "captioner-arabic-score-1" if language.partition("-")[0] == "ar" else TOKENIZER_RULE
+    return "captioner-arabic-score-1" if primary_of(language) == "ar" else TOKENIZER_RULE
 
 
 def tokenize_to_score(text: str, language: str) -> list[str]:
@@ -210,7 +211,7 @@ def tokenize_to_score(text: str, language: str) -> list[str]:
     anybody's idea of a word. In Arabic, marks are left out, the forms of alef are one letter, and
     so are final yeh and alef maqsura, which people write one for the other.
     """
-    if language.partition("-")[0] == "ar":
+    if primary_of(language) == "ar":
         return tokenize(without_arabic_marks(text).translate(_ARABIC_FORMS))
     return tokenize(text)
 
