@@ -6,14 +6,19 @@ that it passed over all frames of an animation but the last.
 
 from __future__ import annotations
 
+import io
 import struct
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
+
+from captioner.files.boxes import LARGEST_FILE, Boxes
 
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}
 _PREVIEW_EIGHTS = ((16, 0), (32, 0), (1, 5), (33, 9))  # the smallest side, and bits to add to it
 _PREVIEW = ((1, 6), (65, 8), (321, 10), (1345, 12))
 _SIGNATURE = b"\xff\x0a"
+_CODESTREAM = {b"jxlc": 0, b"jxlp": 4}  # boxes with it: all, or a part after its number of 4 bytes
 _NEEDED = 32  # bytes, after the signature: more than the three sizes of a header have
 
 
@@ -94,20 +99,10 @@ def _codestream(data: bytes) -> bytes | None:
     """The beginning of the codestream."""
     if data[:2] == _SIGNATURE:
         return data[: 2 + _NEEDED]
-    place = 0
-    while place + 8 <= len(data):
-        size, kind = struct.unpack_from(">I4s", data, place)
-        head = 8
-        if size == 1:
-            if place + 16 > len(data):
-                return None
-            (size,) = struct.unpack_from(">Q", data, place + 8)
-            head = 16
-        if kind == b"jxlc":
-            return data[place + head : place + head + 2 + _NEEDED]
-        if kind == b"jxlp":  # a part of it, after its number
-            return data[place + head + 4 : place + head + 6 + _NEEDED]
-        if size < head:
-            return None
-        place += size
+    boxes = Boxes(io.BytesIO(data))
+    with suppress(struct.error):  # the data end within the head of a box
+        for box in boxes.between(0, LARGEST_FILE):
+            if box.kind in _CODESTREAM:
+                number = _CODESTREAM[box.kind]
+                return boxes.content(box, number + 2 + _NEEDED)[number:]
     return None

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import re
+import struct
 from contextlib import suppress
 from pathlib import Path
 from typing import IO
+
+from captioner.files.boxes import LARGEST_FILE, Boxes
 
 PROTECTED = ("encv", "drmi")
 """What MP4 calls encrypted video: that of ISO/IEC 23001-7, and Apple's."""
 
 _HEAD_BYTES = 256 * 1024
 _MOST_INDEX_BYTES = 64 * 1024 * 1024
-_MOST_BOXES = 100_000
 
 _MATROSKA_OR_ASF = re.compile(
     # Matroska's ContentEncryption with its algorithm, and ASF's two objects of that name.
@@ -34,20 +36,12 @@ def says_it_is_encrypted(path: Path) -> bool:
 
 
 def _index(file: IO[bytes]) -> bytes:
-    """The box ``moov`` of an MP4 file (ISO/IEC 14496-12, 4.2), empty if there is none."""
-    place = 0
-    for _ in range(_MOST_BOXES):
-        file.seek(place)
-        head = file.read(16)
-        size = int.from_bytes(head[:4], "big")
-        if size == 1:
-            size = int.from_bytes(head[8:], "big")
-        if head[4:8] == b"moov":
-            file.seek(place)
-            return file.read(min(size, _MOST_INDEX_BYTES))
-        if size < 8:
-            break
-        place += size
+    """The content of the box ``moov`` of an MP4 file, empty if there is none."""
+    boxes = Boxes(file)
+    with suppress(struct.error):  # the file ends within the head of a box
+        for box in boxes.between(0, LARGEST_FILE):
+            if box.kind == b"moov":
+                return boxes.content(box, _MOST_INDEX_BYTES)
     return b""
 
 
