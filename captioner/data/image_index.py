@@ -10,12 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from captioner.errors import CaptionerError
+from captioner.files.recognising import HEIC_SUFFIXES, JPEG_XL_SUFFIXES, PILLOW_SUFFIXES
 
-IMAGE_SUFFIXES = (
-    *(".jpg", ".jpeg", ".jfif", ".png", ".webp", ".gif", ".bmp", ".tif", ".tiff", ".avif"),
-    *(".heic", ".heif", ".hif", ".jxl", ".ppm", ".pgm", ".jp2"),
-)
-"""Suffixes of images in lower case, among them some that captioner does not read."""
+IMAGE_SUFFIXES = (*PILLOW_SUFFIXES, *HEIC_SUFFIXES, *JPEG_XL_SUFFIXES, ".jp2")
+"""Of images in sets of data, among them some that captioner does not read.
+
+No raw photos: each mostly stands beside a JPEG of the same name.
+"""
 
 
 class ImageIndex:

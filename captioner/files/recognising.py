@@ -17,6 +17,15 @@ WEB_PAGE, ARCHIVE, PDF = "web page", "archive", "PDF"
 SOUND, ZEROS = "sound", "zero bytes"
 ICLOUD = ".icloud"
 
+PILLOW_SUFFIXES = (
+    *(".jpg", ".jpeg", ".jpe", ".jfif", ".mpo", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib"),
+    *(".tif", ".tiff", ".avif", ".ppm", ".pgm", ".pbm", ".pnm", ".pfm"),
+)
+"""Of images that Pillow reads, in the order in which help names them."""
+
+HEIC_SUFFIXES = frozenset({".heic", ".heif", ".hif"})
+JPEG_XL_SUFFIXES = frozenset({".jxl"})
+
 _RAW_SUFFIXES = (
     ".3fr .arw .cr2 .cr3 .dcr .dng .erf .iiq .k25 .kdc .mef .mos .mrw .nef .nrw .orf .pef .raf .raw"
     " .rw2 .rwl .sr2 .srf .srw .x3f"

@@ -14,7 +14,16 @@ from pathlib import Path
 
 from captioner.files.finding import SourceFile, find_files
 from captioner.files.kinds import FileKind
-from captioner.files.recognising import RAW, RAW_SUFFIXES, READ, VIDEO, why_no_image_or_video
+from captioner.files.recognising import (
+    HEIC_SUFFIXES,
+    JPEG_XL_SUFFIXES,
+    PILLOW_SUFFIXES,
+    RAW,
+    RAW_SUFFIXES,
+    READ,
+    VIDEO,
+    why_no_image_or_video,
+)
 
 HEIC, JPEG_XL = "HEIC", "JPEG XL"
 
@@ -51,21 +60,18 @@ class Extra:
 EXTRAS: Mapping[str, Extra] = {
     extra.kind: extra
     for extra in (
-        Extra(HEIC, "heif", "pi_heif", frozenset({".heic", ".heif", ".hif"})),
-        Extra(JPEG_XL, "jxl", "pillow_jxl", frozenset({".jxl"}), " (its licence is the GPL-3)"),
+        Extra(HEIC, "heif", "pi_heif", HEIC_SUFFIXES),
+        Extra(JPEG_XL, "jxl", "pillow_jxl", JPEG_XL_SUFFIXES, " (its licence is the GPL-3)"),
         # Files called .raw are of any kind; they are read when they are named.
         Extra(RAW, "raw", "rawpy", RAW_SUFFIXES - {".raw"}),
     )
 }
 
-_READ_SUFFIXES = (
-    ".jpg .jpeg .jpe .jfif .mpo .png .apng .webp .gif .bmp .dib .tif .tiff .avif"
-    " .ppm .pgm .pbm .pnm .pfm"
-)
-READ_SUFFIXES = frozenset(_READ_SUFFIXES.split())
+_READ_SUFFIXES = " ".join(PILLOW_SUFFIXES)
+READ_SUFFIXES = frozenset(PILLOW_SUFFIXES)
 """Of images that need no extra."""
 
-REPORTED_SUFFIXES = EXTRAS[HEIC].suffixes
+REPORTED_SUFFIXES = HEIC_SUFFIXES
 """Listed in any case, so that a folder of phone photos is reported and not passed over."""
 
 RAW_CHOICES = ("alone", "all", "none")

@@ -7,6 +7,7 @@ import pytest
 
 from captioner.data.datasets import load_caption_data
 from captioner.errors import CaptionerError
+from captioner.images.kinds import READ_SUFFIXES
 from helpers.captioned import captions, photo, photos, splits, write
 
 
@@ -56,6 +57,17 @@ def test_sidecar_count_only_where_nothing_else_is(tmp_path: Path) -> None:
     assert captions(named) == {"a.jpg": ("From the sidecar.",)}
     with pytest.raises(CaptionerError, match="sidecar.*leave images out"):
         load_caption_data(tmp_path, format="sidecar", images=tmp_path)
+
+
+def test_sidecars_of_every_kind_of_image_that_is_read_without_an_extra(tmp_path: Path) -> None:
+    expected = {}
+    for suffix in sorted(READ_SUFFIXES):
+        name = f"{suffix[1:]}{suffix}"
+        photo(tmp_path / "made.jpg")
+        (tmp_path / "made.jpg").rename(tmp_path / name)
+        write(tmp_path / f"{suffix[1:]}.txt", f"Of {suffix}.")
+        expected[name] = (f"Of {suffix}.",)
+    assert captions(load_caption_data(tmp_path)) == expected
 
 
 @pytest.mark.parametrize(("image", "text"), [("NFC", "NFD"), ("NFD", "NFC")])
