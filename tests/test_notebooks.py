@@ -16,6 +16,7 @@ import pytest
 from nbclient import NotebookClient
 
 import captioner
+from helpers.programs import program
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "notebooks"
@@ -24,6 +25,7 @@ NAMES = [
     "02_captioning.ipynb",
     "03_directions.ipynb",
     "04_translation.ipynb",
+    "05_speech.ipynb",
     "06_intent.ipynb",
 ]
 PAIR = [
@@ -267,6 +269,52 @@ with torch.no_grad():
     assert len(found["VERDICTS"]) == 6
 
 
+def test_speech_is_made_heard_and_counted_as_it_says(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    program("espeak-ng")
+    said = {
+        "five six seven": "five six seven",
+        "five sex seven": "five six seven",  # replaced
+        "five seven": "five six seven",  # deleted
+        "five six six seven": "five six seven",  # inserted
+        "": "what time is it",
+        "is it time what": "what time is it",
+    }
+    names = ("voices", "durations", "energy", "snr", "shapes", "rates", "delays", "VERDICTS")
+    values = "{" + ", ".join(f"'{name}': {name}" for name in names)
+    values += f", 'errors': [word_errors(*pair) for pair in {list(said.items())!r}]"
+    values += ", 'read': read_off([0, 3, 3, 0, 3, 1, 1, 0])"
+    values += ", 'sizes': [parameters(*n, h) for n, h in HIDDEN.items()]"
+    values += ", 'trained_on': [u.text for u in training], 'kept_out': KEPT_OUT}"
+    setting = """
+voices = [sorted({u.voice for u in group}) for group in (training, tests["new accents"])]
+spoken = [Utterance("one two three", "en-us+f3", speed, 50).samples() for speed in (120, 240)]
+durations, energy = [len(one) / RATE for one in spoken], spoken[0].square().mean().item()
+noise = hiss(spoken[0], torch.Generator().manual_seed(0))
+added = add_noise(spoken[0], 10, noise) - spoken[0]
+snr = 10 * np.log10(energy / added.square().mean().item())
+shapes = [len(spoken[0]) // HOP + 1, *features(spoken[0]).shape]
+rates = [rate for row in rates.values() for rate, _ in row.values()]
+"""
+    found = run("05_speech.ipynb", values, tmp_path, monkeypatch, setting)
+
+    assert found["errors"] == [0, 1, 1, 1, 4, 4]
+    assert found["read"] == [[1, "b"], [4, "b"], [5, " "]]
+    trained, new = ({voice.split("+")[0] for voice in group} for group in found["voices"])
+    assert not trained & new
+    assert not set(found["trained_on"]) & set(found["kept_out"])
+    slow, fast = found["durations"]
+    assert 1.5 < slow / fast < 3
+    assert found["energy"] == pytest.approx(1, abs=1e-4)
+    assert found["snr"] == pytest.approx(10, abs=0.1)
+    frames, steps, bands = found["shapes"]
+    assert (steps, bands) == (frames // 3, 120)
+    assert max(found["sizes"]) - min(found["sizes"]) < 0.05 * min(found["sizes"]), "equal budgets"
+    assert all(rate >= 0 for rate in found["rates"])
+    assert len(found["VERDICTS"]) == 8
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
     notebook = read(name)
@@ -287,6 +335,7 @@ def test_the_saved_notebook_was_run_in_full_and_in_order(name: str) -> None:
         ("01_memory.ipynb", "d = 120"),
         ("03_directions.ipynb", "captions of COCO: 25,000 for training"),
         ("04_translation.ipynb", "the sentences of Multi30k"),
+        ("05_speech.ipynb", "800 utterances for training"),
         ("06_intent.ipynb", "5,000 training sentences"),
     ],
 )
