@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from captioner.data.parquet import IMAGE_FIELDS, columns_of
@@ -12,9 +12,9 @@ from captioner.data.tars import archive_stem, is_archive
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.kinds import suffix_of
+from captioner.files.patterns import addresses_of, has_braces
 from captioner.files.recognising import READ, recognise
-from captioner.files.stores import exists, is_address, matching, reached
-from captioner.shards.braces import braced, count_braced, has_braces
+from captioner.files.stores import exists, is_address, reached
 from captioner.shards.lists import SUFFIXES
 from captioner.shards.tasks import FILES, PARQUET, TAR
 
@@ -43,30 +43,6 @@ def kind_of(paths: Sequence[str]) -> str:
     if kind == PARQUET and not _holds_images(first_of(paths[0])):
         return LIST
     return kind
-
-
-def addresses_of(path: str) -> Iterator[str]:
-    """The files that one path or address, perhaps a pattern, stands for, in their order.
-
-    Raises:
-        CaptionerError: a pattern with wildcards matches nothing.
-    """
-    if has_braces(path) and not _is_literal(path):
-        yield from braced(path)
-    elif glob.has_magic(path) and not _is_literal(path):
-        found = reached(lambda: matching(path))
-        if not found:
-            raise CaptionerError(f"{shown(path)} matches nothing: check the path")
-        yield from found
-    else:
-        yield path
-
-
-def count_of(path: str) -> int | None:
-    """How many these are, where that needs no search."""
-    if has_braces(path) and not _is_literal(path):
-        return count_braced(path)
-    return None if glob.has_magic(path) and not _is_literal(path) else 1
 
 
 def first_of(path: str) -> str:
@@ -123,8 +99,3 @@ def _fixed_folder(path: str) -> str:
     parts = absolute(path).split("/")[:-1]
     fixed = (n for n, part in enumerate(parts) if has_braces(part) or glob.has_magic(part))
     return "/".join(parts[: next(fixed, len(parts))])
-
-
-def _is_literal(path: str) -> bool:
-    """Whether something local has this very name."""
-    return not is_address(path) and os.path.exists(path)

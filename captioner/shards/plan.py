@@ -14,14 +14,13 @@ from captioner.data.tars import is_archive
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.kinds import suffix_of
+from captioner.files.patterns import addresses_of, count_of
 from captioner.files.stores import is_address, is_on_web, joined, local_path, names_in, reached
 from captioner.images.kinds import IMAGES, find_images
 from captioner.shards.inputs import (
     LIST,
     absolute,
-    addresses_of,
     base_of,
-    count_of,
     first_of,
     kind_of,
     shard_name,

@@ -1,16 +1,48 @@
-"""Patterns such as ``shards/{00000..01234}.tar``: names that are counted and not searched for."""
+"""Patterns for several files: ``{00000..01234}`` is counted and not searched for, ``*`` is."""
 
 from __future__ import annotations
 
+import glob
 import math
+import os
 import re
 from collections.abc import Iterator, Sequence
 
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
+from captioner.files.stores import is_address, matching, reached
 
 _GROUP = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
+
+
+def addresses_of(path: str) -> Iterator[str]:
+    """The files that one path or address, perhaps a pattern, stands for, in their order.
+
+    Raises:
+        CaptionerError: a pattern with wildcards matches nothing.
+    """
+    if not is_pattern(path):
+        yield path
+    elif has_braces(path):
+        yield from braced(path)
+    else:
+        found = reached(lambda: matching(path))
+        if not found:
+            raise CaptionerError(f"{shown(path)} matches nothing: check the path")
+        yield from found
+
+
+def is_pattern(path: str) -> bool:
+    """Whether it stands for several files, and is not the very name of one on this machine."""
+    return (has_braces(path) or glob.has_magic(path)) and not _is_literal(path)
+
+
+def count_of(path: str) -> int | None:
+    """How many files it stands for, where that needs no search."""
+    if not is_pattern(path):
+        return 1
+    return count_braced(path) if has_braces(path) else None
 
 
 def has_braces(pattern: str) -> bool:
@@ -77,3 +109,8 @@ def _alternatives(text: str, pattern: str) -> Sequence[str]:
     raise CaptionerError(
         f"{shown(pattern)}: {{{text}}} is not a range or a list: write {{00000..00099}} or {{a,b}}"
     )
+
+
+def _is_literal(path: str) -> bool:
+    """Whether something local has this very name."""
+    return not is_address(path) and os.path.exists(path)

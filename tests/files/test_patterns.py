@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 
 from captioner.errors import CaptionerError
-from captioner.shards.braces import braced, count_braced, has_braces
+from captioner.files.patterns import braced, count_braced, has_braces
 
 
 @pytest.mark.parametrize(
