@@ -52,32 +52,22 @@ def split_in_name(name: str) -> str | None:
     return next(filter(None, map(split_of_word, re.split(r"[-_.=]", name))), None)
 
 
-class Entries:
-    """Collects captions and splits by image name and counts what is left out."""
+class LeftOut:
+    """Counts what is left out of a set, kind by kind."""
 
-    def __init__(self, base: Path, index: ImageIndex) -> None:
-        self.base = base
-        self.index = index
-        self.images: dict[str, Path] = {}  # where those that exist are
-        self.captions: dict[str, dict[tuple[str, object], None]] = {}
-        self.splits: dict[str, str] = {}
-        self.ids: dict[str, int | str] = {}  # which the annotations give images
+    def __init__(self) -> None:
         self.counts: dict[str, tuple[int, str]] = {}
-        self.folder_may_lack = False  # an image "train2014/x.jpg" may also lie there as "x.jpg"
-        self._names: dict[tuple[str, str], str] = {}
-        self._by_path: dict[Path, str] = {}
-        self._embedded: dict[tuple[str, Path], str] = {}
-        self._twins: Counter[str] = Counter()
+        """Sentence with {s} for the plural -> how many, and the first of them."""
 
     def count(self, what: str, example: str, amount: int = 1) -> None:
         """Count one more of `what` (a sentence with {s} for the plural); keep the first example."""
         number, first = self.counts.get(what, (0, example))
         self.counts[what] = (number + amount, first)
 
-    def identify(self, name: str, given: object) -> None:
-        """Keep the id that the annotations give an image, if it can be one; the first counts."""
-        if isinstance(given, int | str) and not isinstance(given, bool) and given != "":
-            self.ids.setdefault(name, given)
+    def add_counts(self, other: LeftOut) -> None:
+        """Count what another one has counted."""
+        for what, (number, first) in other.counts.items():
+            self.count(what, first, number)
 
     def warnings(self) -> tuple[str, ...]:
         """One sentence for each kind of entry that was counted."""
@@ -85,6 +75,35 @@ class Entries:
             f"{n} {what.format(s='' if n == 1 else 's')} (first: {first})"
             for what, (n, first) in self.counts.items()
         )
+
+
+def clean_caption(text: str) -> str:
+    """A caption with single spaces, and without what could be neither printed nor saved."""
+    # Such as a lone surrogate, which is legal in JSON.
+    return " ".join(text.encode("utf-8", "replace").decode("utf-8").split())
+
+
+class Entries(LeftOut):
+    """Collects captions and splits by image name and counts what is left out."""
+
+    def __init__(self, base: Path, index: ImageIndex) -> None:
+        super().__init__()
+        self.base = base
+        self.index = index
+        self.images: dict[str, Path] = {}  # where those that exist are
+        self.captions: dict[str, dict[tuple[str, object], None]] = {}
+        self.splits: dict[str, str] = {}
+        self.ids: dict[str, int | str] = {}  # which the annotations give images
+        self.folder_may_lack = False  # an image "train2014/x.jpg" may also lie there as "x.jpg"
+        self._names: dict[tuple[str, str], str] = {}
+        self._by_path: dict[Path, str] = {}
+        self._embedded: dict[tuple[str, Path], str] = {}
+        self._twins: Counter[str] = Counter()
+
+    def identify(self, name: str, given: object) -> None:
+        """Keep the id that the annotations give an image, if it can be one; the first counts."""
+        if isinstance(given, int | str) and not isinstance(given, bool) and given != "":
+            self.ids.setdefault(name, given)
 
     def add(
         self, name: object, text: object, where: str, key: object = None, folder: str = ""
@@ -96,8 +115,7 @@ class Entries:
         captions = self.captions.setdefault(name, {})
         if text is not None and not isinstance(text, str):
             raise CaptionerError(f"{where}: the caption is {text!r}; a caption must be a string")
-        # A lone surrogate (legal in JSON) could be neither printed nor saved later.
-        caption = " ".join((text or "").encode("utf-8", "replace").decode("utf-8").split())
+        caption = clean_caption(text or "")
         if not caption:
             self.count("empty caption{s} dropped", where)
         elif (caption, key) in captions:

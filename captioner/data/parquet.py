@@ -11,6 +11,7 @@ from typing import Any
 
 from captioner.data.entries import Entries
 from captioner.data.fields import NAME_FIELDS, add_record, text_fields
+from captioner.data.samples import NO_IMAGES, WITHOUT_CAPTION, Count, Sample, captions_in
 from captioner.data.shards import shard_split, shards_of
 from captioner.data.tables import folder_of_names
 from captioner.data.tars import is_archive
@@ -63,6 +64,37 @@ def read_parquet(files: list[Path], entries: Entries) -> None:
                 add_record(record, where, entries, folder=folder, split=split)
             else:
                 entries.count("row{s} without an image left out", where)
+
+
+def table_samples(address: str, first: int, count: Count) -> Iterator[Sample]:
+    """The rows of a table that have captions, in their order.
+
+    Args:
+        address: a path, or an address of `captioner.files.stores`.
+        first: place of the first one whose image is wanted; where that is `NO_IMAGES`, their column
+            is not read.
+        count: of what is left out.
+
+    Raises:
+        CaptionerError: pyarrow is not installed, or the table cannot be read or has no images.
+        captioner.files.stores.StoreUnreachable: the store does not answer.
+    """
+    columns = columns_of(address)
+    texts = text_fields(columns)
+    field = next((field for field in IMAGE_FIELDS if columns.get(field)), None)
+    if field is None or not texts:
+        raise CaptionerError(
+            f"{address}: there is no column {' or '.join(IMAGE_FIELDS)} with the bytes of images, "
+            "and one with captions beside it"
+        )
+    wanted = set(texts) if first == NO_IMAGES else {*texts, *NAME_FIELDS, field}
+    for number, row in enumerate(parquet_rows(address, wanted), 1):
+        where = f"row {number}"
+        if not (captions := captions_in(row)):
+            count(WITHOUT_CAPTION, f"{address}, {where}")
+            continue
+        image = row.get(field)
+        yield Sample(name_of(row, image) or where, captions, bytes_of(image))
 
 
 def columns_of(file: str | Path) -> dict[str, bool]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from captioner.data.entries import Entries
 from captioner.data.fields import add_record, text_fields
+from captioner.data.samples import WITHOUT_CAPTION, Count, Sample, captions_in
 from captioner.data.shards import shard_split, shards_of
 from captioner.data.tars import MAX_BYTES, is_archive, tar_members
 from captioner.data.text_files import decode_text
@@ -47,6 +48,51 @@ def read_tars(files: list[Path], entries: Entries) -> None:
             add_record({**record, "file_name": name}, where, entries, split=split)
 
 
+def tar_samples(address: str, first: int, count: Count) -> Iterator[Sample]:
+    """The samples of an archive that have captions, in their order.
+
+    Args:
+        address: a path, or an address of `captioner.files.stores`.
+        first: place of the first one whose image is read.
+        count: of what is left out.
+
+    Raises:
+        CaptionerError: the archive is broken, or cannot be read.
+        captioner.files.stores.StoreUnreachable: the store does not answer.
+    """
+    place = 0
+    members = tar_members(address, _is_ours)
+    for key, group in itertools.groupby(members, lambda member: _parts(member.name)[0]):
+        content: dict[str, bytes | None] = {}
+        for member in group:
+            suffix = _parts(member.name)[1]
+            is_read = place >= first or _kind(suffix) in _TEXTS
+            content[suffix] = member.read() if is_read and member.size_bytes <= MAX_BYTES else None
+        image, text = _suffix_of(_IMAGES, content), _suffix_of(_TEXTS, content)
+        where = f"{address}, {key}"
+        if image is None:
+            count("sample{s} without an image left out", where)
+        elif captions := _captions_of(content, text, where, count):
+            yield Sample(f"{key}.{image}", captions, content[image])
+            place += 1
+
+
+def _captions_of(
+    content: Mapping[str, bytes | None], text: str | None, where: str, count: Count
+) -> tuple[str, ...]:
+    """The captions in one of the members; where there are none, that is counted."""
+    captions: tuple[str, ...] = ()
+    if text is not None:
+        try:
+            captions = captions_in(_record(content[text] or b"", _kind(text), f"{where}.{text}"))
+        except CaptionerError as error:
+            count("sample{s} left out because a caption cannot be read", str(error))
+            return ()
+    if not captions:
+        count(WITHOUT_CAPTION, where)
+    return captions
+
+
 def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
     """(name, content by suffix) of the files that stand together under one name."""
     members = tar_members(file, _is_ours)
@@ -62,7 +108,7 @@ def _samples(file: Path) -> Iterator[tuple[str, dict[str, bytes]]]:
         yield key, content
 
 
-def _suffix_of(kinds: Sequence[str], members: Mapping[str, bytes]) -> str | None:
+def _suffix_of(kinds: Sequence[str], members: Collection[str]) -> str | None:
     """The member that is of the first kind, by its whole suffix or else by the end of it."""
     whole = (kind for kind in kinds if kind in members)
     ends = (suffix for kind in kinds for suffix in members if _kind(suffix) == kind)

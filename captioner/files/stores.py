@@ -184,6 +184,24 @@ def exists(address: str) -> bool:
     return bool(_asked(address, lambda: files.exists(name)))
 
 
+def size_of(address: str) -> int:
+    """The size of a file in bytes.
+
+    Raises:
+        CaptionerError: there is no such file.
+        OSError: nobody may know.
+        StoreUnreachable: the store does not answer.
+    """
+    path = local_path(address)
+    try:
+        if path is not None:
+            return path.stat().st_size
+        files, name = _file_system(address)
+        return int(_asked(address, lambda: files.info(name))["size"])
+    except FileNotFoundError:
+        raise CaptionerError(f"{shown(address)} does not exist: check the path") from None
+
+
 def names_in(folder: str) -> Iterator[str]:
     """The files in a folder and those below it, relative to it, without hidden ones.
 
@@ -272,6 +290,27 @@ def reached(action: Callable[[], T]) -> T:
             if failures:
                 _say(f"{store} can be reached again")
             return result
+
+
+def retried(items: Callable[[int], Iterator[T]]) -> Iterator[T]:
+    """Items that are read out of stores; while one cannot be reached, as `reached` does.
+
+    Args:
+        items: gives them without the first so many, which were read before.
+    """
+    done, rest, end = 0, items(0), object()
+
+    def following() -> T | object:
+        nonlocal rest
+        try:
+            return next(rest, end)
+        except StoreUnreachable:
+            rest = items(done)
+            raise
+
+    while (item := reached(following)) is not end:
+        done += 1
+        yield cast(T, item)
 
 
 def is_unreachable(error: BaseException | None) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,8 @@ from captioner.files.stores import (
     names_in,
     open_file,
     reached,
+    retried,
+    size_of,
 )
 
 
@@ -76,6 +79,27 @@ def test_a_store_is_waited_for(
         "captioner: s3://b cannot be reached: no route; waiting for it",
         "captioner: s3://b can be reached again",
     ]
+
+
+def test_what_a_store_interrupts_is_read_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(stores, "_PAUSES_S", (0.0,))
+    failures = iter([1, 1, 3])
+
+    def items(done: int) -> Iterator[int]:
+        stop = next(failures, 5)
+        yield from range(done, stop)
+        if stop < 5:
+            raise StoreUnreachable("s3://b", "no route")
+
+    assert list(retried(items)) == [0, 1, 2, 3, 4]
+
+
+def test_the_size_of_a_file(tmp_path: Path) -> None:
+    file = tmp_path / "a"
+    file.write_bytes(b"1234567")
+    assert (size_of(str(file)), size_of(f"file://{file}")) == (7, 7)
+    with pytest.raises(CaptionerError, match="b does not exist: check the path"):
+        size_of(str(tmp_path / "b"))
 
 
 def test_an_address_that_fsspec_does_not_know_is_refused() -> None:
