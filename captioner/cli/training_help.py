@@ -17,7 +17,9 @@ Train a captioner. Options on the command line win over those of the file.
   --help-all               all options
 
 data:
-  --data.root PATH         captioned images: a folder, or its annotation file
+  --data.root PATH         captioned images: a folder, or its annotation file; archives or tables
+                           to stream: 's3://bucket/{0000..0099}.tar', 'train/*.parquet'
+  --data.val_root PATH     images that validate what is streamed
   --data.format NAME       its layout (default: auto)
   --data.dev_fraction P    held out to validate, if the data says nothing (default: 0.1)
   --data.min_count N       learn words that occur N times (default: 5)

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from captioner.data.datasets import CaptionData, Example, load_caption_data
 from captioner.data.image_index import composed
+from captioner.data.streams import is_streamed
 from captioner.errors import CaptionerError
 from captioner.text.languages import TAG_REMEDY, is_tag, language_of
 
@@ -80,6 +81,39 @@ class DataSource:
             raise ValueError(f"source {self.name}: language={self.language!r}: {TAG_REMEDY}")
 
 
+def sources_of(
+    root: str | None,
+    layout: str,
+    images: str | None,
+    sources: list[DataSource] | None,
+    sidecar_suffix: str | None,
+) -> list[DataSource]:
+    """The sources that the options of a training name: several, or one root.
+
+    Args:
+        root: of the only one.
+        layout: its format.
+        images: its image folder.
+        sources: all of several.
+        sidecar_suffix: of the only one.
+
+    Raises:
+        CaptionerError: not one of the two is named, or two sources have one name.
+    """
+    if (root is None) == (not sources):
+        raise CaptionerError(
+            f"data.root={root}, data.sources={sources}: name the data with one of the two"
+        )
+    if root is not None:
+        name = Path(root).expanduser().resolve().name or "data"
+        return [DataSource(root, name, layout, images, sidecar_suffix=sidecar_suffix)]
+    assert sources is not None
+    names = [source.name for source in sources]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise CaptionerError(f"data.sources: two are called {twice!r}; give each its own name")
+    return sources
+
+
 def styles_of(sources: Sequence[DataSource]) -> tuple[str, ...]:
     """The names of all styles, each once, the first source's first; none where none has a name.
 
@@ -133,6 +167,11 @@ def load_source(source: DataSource, *, prefix: bool = True) -> CaptionData:
     """
     if source.format == TEXT:
         return _load_text(source)
+    if is_streamed(source.root):
+        raise CaptionerError(
+            f"data.sources, {source.name}: patterns and addresses are streamed as the only source, "
+            "by data.root; name a folder or a file on this machine here"
+        )
     try:
         data = load_caption_data(
             source.root, source.format, source.images, sidecar_suffix=source.sidecar_suffix

@@ -229,7 +229,7 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
         self.views = views
         self.limit, self.seed, self.style = captions, seed, style
         self.captions = [
-            [_caption_ids(tokenizer, text, max_words) for text in example.captions]
+            [caption_ids(tokenizer, text, max_words) for text in example.captions]
             for example in examples
         ]
 
@@ -281,7 +281,8 @@ class SeveralSources(Dataset[tuple[Tensor, list[list[int]], int, int]]):
         return item[0], item[1], index, item[3]
 
 
-def _caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
+def caption_ids(tokenizer: Tokenizer, text: str, max_words: int) -> list[int]:
+    """Start symbol, words, and the end symbol unless the caption is cut after ``max_words``."""
     ids = tokenizer.encode(text)
     # A caption that was cut has not ended: the model must not learn to stop there.
     return [BOS_ID, *ids[:max_words], *([EOS_ID] if len(ids) <= max_words else [])]

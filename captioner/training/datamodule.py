@@ -10,7 +10,7 @@ import numpy as np
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities import rank_zero_info
-from torch import Tensor, nn
+from torch import Tensor
 
 from captioner.data.datasets import DEV_FRACTION, CaptionData, Example
 from captioner.data.holdout import hold_out
@@ -20,8 +20,10 @@ from captioner.data.sources import (
     check_no_photo_twice,
     language_of_sources,
     load_source,
+    sources_of,
     styles_of,
 )
+from captioner.data.streams import Stream, is_streamed
 from captioner.errors import CaptionerError
 from captioner.files.writing import default_cache_dir
 from captioner.model.caption_model import CaptionModel
@@ -44,7 +46,8 @@ from captioner.training.batches import (
     collate,
 )
 from captioner.training.feature_cache import FeatureCache
-from captioner.training.start import load_start, teach_new_words
+from captioner.training.start import load_start, load_weights, styles_of_start, teach_new_words
+from captioner.training.stream_set import StreamSet, batches_seen, check_stream, load_validation
 
 
 class CaptionDataModule(pl.LightningDataModule):
@@ -52,7 +55,9 @@ class CaptionDataModule(pl.LightningDataModule):
 
     Args:
         root: the data's folder, or its annotation file; see data/README.md for the layouts. It is
-            the only source then; ``sources`` names several.
+            the only source then; ``sources`` names several. A pattern or an address, such as
+            ``s3://bucket/{0000..0099}.tar``, names archives or tables that are streamed: read
+            again in every epoch, and not kept.
         format: ``auto``, or one of ``captioner.data.datasets.FORMATS``.
         images: the image folder, where it is not beside the annotations.
         sources: several data sets, each with its weight and its style; instead of ``root``.
@@ -86,6 +91,11 @@ class CaptionDataModule(pl.LightningDataModule):
         workers: processes that read images; 0 reads in the main process.
         seed: of shuffling and augmentation; the command line links it to ``seed_everything``.
         sidecar_suffix: what the text files beside the images end in, where it is not ``.txt``.
+        val_root: the data that validates a training on a stream, and is small: a folder or a file
+            as for ``root``, whose dev split it is, or all of it where it has no splits; or a
+            pattern or an address.
+        shuffle_window: of a stream, each worker draws the next image among so many, which it holds
+            in memory as files; the order of the archives or tables is random as well.
 
     Raises:
         CaptionerError: when an option has a value that cannot be used.
@@ -114,6 +124,8 @@ class CaptionDataModule(pl.LightningDataModule):
         workers: int = 0,
         seed: int = 0,
         sidecar_suffix: str | None = None,
+        val_root: str | None = None,
+        shuffle_window: int = 2000,
     ) -> None:
         super().__init__()
         for name, value, minimum in (
@@ -122,6 +134,7 @@ class CaptionDataModule(pl.LightningDataModule):
             ("batch_size", batch_size, 1),
             ("workers", workers, 0),
             ("views", views, 0),
+            ("shuffle_window", shuffle_window, 1),
         ):
             if value < minimum:
                 raise CaptionerError(f"data.{name}={value}: must be at least {minimum}")
@@ -133,7 +146,19 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
         if views > 1 and not augment:
             raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
-        self.sources = _sources(root, format, images, sources, sidecar_suffix)
+        self.streamed: StreamSet | None = None
+        """The training split, where the sources only validate."""
+        if root is not None and is_streamed(root):
+            self.streamed = StreamSet(root, format, batch_size, workers, shuffle_window, seed)
+            others = {"sources": sources, "images": images, "sidecar_suffix": sidecar_suffix}
+            self.sources = [check_stream(val_root, objective, views, **others)]
+        elif val_root is not None:
+            raise CaptionerError(
+                f"data.val_root={val_root}: validates what is streamed; other data has a dev "
+                "split, or some of it is held out"
+            )
+        else:
+            self.sources = sources_of(root, format, images, sources, sidecar_suffix)
         self.styles = styles_of(self.sources)
         self.language = language_of_sources(self.sources, language) or DEFAULT_LANGUAGE
         self.has_language = any((language, *(source.language for source in self.sources)))
@@ -160,6 +185,7 @@ class CaptionDataModule(pl.LightningDataModule):
         self.examples: dict[str, list[Example]] = {}
         self.parts: dict[str, list[Part]] = {}
         """Where each source's images lie in ``examples``."""
+        self.stream: Stream | None = None
         self._datasets: dict[str, SeveralSources] = {}
 
     def prepare_data(self) -> None:
@@ -184,20 +210,22 @@ class CaptionDataModule(pl.LightningDataModule):
             if not self.has_language:
                 self.language = self.initial.language
             if not self._starts_language:
-                self.styles = self._styles_of_the_start()
+                self.styles = styles_of_start(self.initial, self.styles, self.init_from)
         wanted = {"fit": ("train", "dev"), "validate": ("dev",), "test": ("test",)}[stage]
         # The vocabulary comes from the training captions, whatever the stage.
         for split in dict.fromkeys(("train", *wanted)):
-            if split not in self.examples:
+            if split not in self.examples and not self._is_streamed(split):
                 self._collect(split, needed=split in wanted)
         if not hasattr(self, "tokenizer"):
             self.tokenizer = self._make_tokenizer()
         if stage == "fit" and self.lexicon is None:
             self.lexicon = self._make_lexicon()
-        missing = [split for split in wanted if split not in self._datasets]
+        kept = [split for split in wanted if not self._is_streamed(split)]
+        missing = [split for split in kept if split not in self._datasets]
         if not missing:
             return
         encoder = self._make_encoder()
+        self._transform = encoder.transform
         for split in missing:
             self._datasets[split] = SeveralSources(
                 [self._dataset(encoder, split, part) for part in self.parts[split]]
@@ -205,6 +233,15 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def train_dataloader(self) -> LazyLoader:
         """Shuffled batches of the training split."""
+        if self.streamed is not None and self.stream is not None:
+            return self.streamed.loader(
+                self.stream,
+                self.tokenizer,
+                self._transform,
+                max_words=self.max_words,
+                view=self.view,
+                trainer=self.trainer,
+            )
         return self._loader("train", shuffle=True)
 
     def val_dataloader(self) -> LazyLoader:
@@ -215,23 +252,35 @@ class CaptionDataModule(pl.LightningDataModule):
         """Batches of the test split, in its order."""
         return self._loader("test", shuffle=False)
 
+    def state_dict(self) -> dict[str, Any]:
+        """What a run that streams is to be resumed with."""
+        return self.streamed.order if self.streamed is not None else {}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """Refuse to resume a run that streams in another order."""
+        if self.streamed is not None and self.trainer is not None and self.trainer.training:
+            self.streamed.check_resumed(state_dict)
+
+    @property
+    def training_size(self) -> tuple[int, int]:
+        """Number of training images and of their captions; of a large stream, some of these."""
+        captions = self._photo_captions()
+        images = len(captions) if self.stream is None else self.stream.images
+        return images, sum(map(len, captions))
+
+    def _is_streamed(self, split: str) -> bool:
+        return split == "train" and self.streamed is not None
+
     @property
     def _starts_language(self) -> bool:
         """Whether the model to start from has to learn another language."""
         return self.initial is not None and self.initial.tokenizer.language != self.language
 
-    def _styles_of_the_start(self) -> tuple[str, ...]:
-        """The styles of the model to start from, among which the sources' must be."""
-        assert self.initial is not None
-        known = self.initial.decoder.config.styles
-        if unknown := [style for style in self.styles if style not in known]:
-            raise CaptionerError(
-                f"data.sources: init_from={self.init_from} does not know the style {unknown[0]!r}; "
-                + (f"it knows {', '.join(known)}" if known else "it knows none: leave style out")
-            )
-        return known
-
     def _load(self) -> dict[str, CaptionData]:
+        if self.streamed is not None:
+            first = self.trainer is None or self.trainer.is_global_zero
+            self.stream = self.streamed.open(self.cache_dir, progress=first)
+            return {self.sources[0].name: load_validation(self.sources[0])}
         several = len(self.sources) > 1
         loaded = {each.name: load_source(each, prefix=several) for each in self.sources}
         if several:
@@ -292,6 +341,8 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _photo_captions(self) -> list[tuple[str, ...]]:
         """The captions of each training photo: it shall not say what no photo shows."""
+        if self.stream is not None:
+            return list(self.stream.captions)
         return [
             example.captions
             for part in self.parts.get("train", [])
@@ -364,7 +415,10 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _loader(self, split: str, *, shuffle: bool) -> LazyLoader:
         dataset = self._datasets[split]
-        start = self._images_seen if split == "train" else lambda: 0
+
+        def start() -> int:
+            return batches_seen(self.trainer) * self.batch_size if split == "train" else 0
+
         sampler = EpochSampler(
             self.parts[split],
             self.seed,
@@ -384,46 +438,3 @@ class CaptionDataModule(pl.LightningDataModule):
             persistent_workers=not dataset.kept and self.workers > 0,
             pin_memory=torch.cuda.is_available(),
         )
-
-    def _images_seen(self) -> int:
-        """Training images of this process that the epoch has seen, not 0 if resumed within it."""
-        if self.trainer is None:
-            return 0
-        return self.trainer.fit_loop.epoch_loop.batch_progress.current.ready * self.batch_size
-
-
-def _sources(
-    root: str | None,
-    layout: str,
-    images: str | None,
-    sources: list[DataSource] | None,
-    sidecar_suffix: str | None,
-) -> list[DataSource]:
-    """The sources that the options name: several, or one root."""
-    if (root is None) == (not sources):
-        raise CaptionerError(
-            f"data.root={root}, data.sources={sources}: name the data with one of the two"
-        )
-    if root is not None:
-        name = Path(root).expanduser().resolve().name or "data"
-        return [DataSource(root, name, layout, images, sidecar_suffix=sidecar_suffix)]
-    assert sources is not None
-    names = [source.name for source in sources]
-    if twice := next((name for name in names if names.count(name) > 1), None):
-        raise CaptionerError(f"data.sources: two are called {twice!r}; give each its own name")
-    return sources
-
-
-def load_weights(module: nn.Module, source: nn.Module, name: str) -> None:
-    """Copy all weights of ``source`` to ``module``, which must have the same shape.
-
-    Raises:
-        CaptionerError: when the shapes differ; the message begins with ``name``.
-    """
-    try:
-        module.load_state_dict(source.state_dict())
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip()
-        raise CaptionerError(
-            f"{name}: its shapes differ from model.encoder and model.decoder: {first}"
-        ) from error

@@ -294,9 +294,8 @@ class CaptionCLI(LightningCLI):
         print(best_text(monitor, value, Path(best.best_model_path), run_dir))
         task, data = self.model, self.datamodule
         if monitor == "val/cider_d" and task.objective == "cross_entropy":
-            examples = data.examples["train"]
-            captions = sum(len(each.captions) for each in examples)
-            for warning in warnings_of(value, len(examples), captions, task.init_from):
+            images, captions = data.training_size
+            for warning in warnings_of(value, images, captions, task.init_from):
                 print(f"captioner: {warning}", file=sys.stderr)
 
     def after_validate(self) -> None:

@@ -49,10 +49,13 @@ def provenance(
 
 
 def _describe_data(data: CaptionDataModule) -> dict[str, Any]:
-    described = [
+    described: list[dict[str, Any]] = [
         {"name": each.name, "format": each.format, "images": dict(each.splits)}
         for each in data.data.values()
     ]
+    if data.stream is not None:
+        images = {"train": data.stream.images, **described[0]["images"]}
+        return {"name": data.stream.name, "format": data.stream.format, "images": images}
     if len(described) == 1:
         return described[0]
     return {

@@ -6,6 +6,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pytorch_lightning.utilities import rank_zero_info
+from torch import nn
 
 from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
@@ -88,6 +89,41 @@ def load_start(init_from: str, *, frozen: bool) -> CaptionModel:
     if not frozen:
         model.familiarity = model.tag_head = None
     return model
+
+
+def styles_of_start(model: CaptionModel, styles: Sequence[str], init_from: str) -> tuple[str, ...]:
+    """The styles that a model to start from knows.
+
+    Args:
+        model: it.
+        styles: of the sources, which must be among them.
+        init_from: what it is called in messages.
+
+    Raises:
+        CaptionerError: it does not know one of the sources' styles.
+    """
+    known = model.decoder.config.styles
+    if unknown := [style for style in styles if style not in known]:
+        raise CaptionerError(
+            f"data.sources: init_from={init_from} does not know the style {unknown[0]!r}; "
+            + (f"it knows {', '.join(known)}" if known else "it knows none: leave style out")
+        )
+    return known
+
+
+def load_weights(module: nn.Module, source: nn.Module, name: str) -> None:
+    """Copy all weights of ``source`` to ``module``, which must have the same shape.
+
+    Raises:
+        CaptionerError: when the shapes differ; the message begins with ``name``.
+    """
+    try:
+        module.load_state_dict(source.state_dict())
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip()
+        raise CaptionerError(
+            f"{name}: its shapes differ from model.encoder and model.decoder: {first}"
+        ) from error
 
 
 def teach_new_words(

@@ -27,7 +27,7 @@ from captioner.text.options import ScoringOptions
 from captioner.text.tokenizer import PAD_ID
 from captioner.training.batches import Batch
 from captioner.training.checkpoint_check import check_checkpoint, check_processes
-from captioner.training.datamodule import CaptionDataModule, load_weights
+from captioner.training.datamodule import CaptionDataModule
 from captioner.training.gathering import mean_over_all
 from captioner.training.optimizer import adamw, warmup_and_cosine
 from captioner.training.provenance import provenance
@@ -38,6 +38,7 @@ from captioner.training.self_critical import (
     draw_samples,
     policy_loss,
 )
+from captioner.training.start import load_weights
 from captioner.training.tensorboard import SampleImages
 from captioner.training.validation import Validation
 

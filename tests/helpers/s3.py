@@ -12,6 +12,7 @@ import urllib.error
 import urllib.request
 from importlib import metadata
 from pathlib import Path
+from typing import Any
 
 KEY, SECRET = "tester", "tester-secret"
 _PORTS = (
@@ -86,6 +87,28 @@ class S3Server:
             self._process.send_signal(signal.SIGKILL)
             self._process.wait()
             self._process = None
+
+    def make_bucket(self, name: str) -> Any:
+        """Make a bucket, as soon as the server takes data; returns the file system of fsspec."""
+        import fsspec
+
+        files = fsspec.filesystem(
+            "s3",
+            endpoint_url=self.url,
+            key=KEY,
+            secret=SECRET,
+            client_kwargs={"region_name": "us-east-1"},
+            use_listings_cache=False,
+        )
+        for attempt in range(50):
+            try:
+                files.mkdir(name)
+                files.pipe_file(f"{name}/started", b"")
+                break
+            except OSError:
+                assert attempt < 49, "the server takes no data"
+                time.sleep(0.2)
+        return files
 
     def _wait(self) -> None:
         for _ in range(600):

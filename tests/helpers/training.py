@@ -7,6 +7,7 @@ import multiprocessing
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -71,6 +72,13 @@ def at_batch(epoch: int, batch: int, act: Callable[[], object]) -> None:
 
 def kill_at(epoch: int, batch: int) -> None:
     at_batch(epoch, batch, lambda: os.kill(os.getpid(), signal.SIGKILL))
+
+
+def wait_for(here: str, there: str) -> None:
+    """Say that this process is here, and wait until something else has come there."""
+    Path(here).touch()
+    while not Path(there).exists():
+        time.sleep(0.05)
 
 
 def read(run_dir: Path, name: str = "last") -> dict[str, Any]:

@@ -15,7 +15,7 @@ import pytest
 from helpers.s3 import S3Server
 from helpers.shards import images, make_shards, make_tar
 
-fsspec = pytest.importorskip("fsspec")
+pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
 
 BUCKET = "bucket"
@@ -37,24 +37,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[S3Server]:
 @pytest.fixture(scope="module")
 def store(server: S3Server) -> Any:
     """The file system of fsspec, with a bucket in it."""
-    secret = server.environment["AWS_SECRET_ACCESS_KEY"]
-    files = fsspec.filesystem(
-        "s3",
-        endpoint_url=server.url,
-        key=server.environment["AWS_ACCESS_KEY_ID"],
-        secret=secret,
-        client_kwargs={"region_name": "us-east-1"},
-        use_listings_cache=False,
-    )
-    for attempt in range(50):
-        try:
-            files.mkdir(BUCKET)
-            files.pipe_file(f"{BUCKET}/started", b"")
-            break
-        except OSError:
-            assert attempt < 49, "the server takes no data"
-            time.sleep(0.2)
-    return files
+    return server.make_bucket(BUCKET)
 
 
 def command(model_file: Path, *arguments: str) -> list[str]:

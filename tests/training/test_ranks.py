@@ -18,6 +18,7 @@ from captioner.cli import entry as cli
 from captioner.data.datasets import load_caption_data
 from captioner.data.sources import DataSource
 from captioner.training.batches import EpochSampler, Part
+from helpers.streams import make_stream
 from helpers.training import arguments, read, scores
 
 ROOT = Path(__file__).parents[2]
@@ -178,6 +179,28 @@ def test_scores_of_two_processes_are_those_of_one(
     (alone,), (together,) = logged(one, 1), logged(one, 2)
     assert together == pytest.approx(alone, abs=1e-6)
     assert done.stdout.count("CIDEr-D") == 1
+
+
+@pytest.mark.slow
+def test_two_processes_share_a_stream(shapes: Path, tmp_path: Path) -> None:
+    stream = (
+        f"--data.root={make_stream(shapes, tmp_path / 'tars', [20, 1, 20])}",
+        f"--data.val_root={shapes}",
+        "--data.workers=1",
+        "--last.every_n_steps=1",
+    )
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    done = run(arguments(shapes, tmp_path, whole, *FEW, *TWO, *stream))
+    assert done.returncode == 0, done.stderr
+    assert read(whole)["global_step"] == 12  # 21 and 20 images, in 6 batches each, twice
+    command = arguments(shapes, tmp_path, cut, *FEW, *TWO, *stream)
+    killed = run(command, "from helpers.training import kill_at; kill_at(1, 3)")
+    assert killed.returncode == -9
+    assert still_running(cut) == []
+    done = run([*command, "--ckpt_path=last"])
+    assert done.returncode == 0, done.stderr
+    assert scores(cut, 1) == pytest.approx(scores(whole)[1:], abs=1e-6)
+    assert_close(whole, cut)
 
 
 @pytest.mark.slow

@@ -15,6 +15,7 @@ import torch
 import yaml
 
 from captioner.training.callbacks import CURRENT
+from helpers.streams import make_stream
 from helpers.training import at_batch, in_child, kill_at, read, scores
 
 SELF_CRITICAL = (
@@ -88,6 +89,22 @@ def test_a_killed_run_draws_the_samples_and_keeps_the_average_it_would_have_had(
     assert len(set(whole)) == len(whole) == read(tmp_path / "whole")["global_step"]
     assert 0 < len(again) < len(whole)
     assert whole[-len(again) :] == again
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_a_killed_run_on_a_stream_ends_as_if_nothing_had_happened(
+    fit: Callable[..., int], shapes: Path, tmp_path: Path, workers: int
+) -> None:
+    options = (
+        f"--data.root={make_stream(shapes, tmp_path / 'tars', [10, 3, 19])}",
+        f"--data.val_root={shapes}",
+        "--data.shuffle_window=5",
+        "--model.encoder.trainable=all",
+        "--data.augment=true",
+        f"--data.workers={workers}",
+        "--last.every_n_steps=1",
+    )
+    assert kill_and_resume(fit, tmp_path, *options) == 3
 
 
 def kill_and_resume(fit: Callable[..., int], tmp_path: Path, *options: str) -> int:
