@@ -94,7 +94,7 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:
     """How inputs become shards."""
-    from captioner.shards.job import ShardOptions
+    from captioner.shards.job import EngineOptions, ShardOptions
 
     group = parser.add_argument_group(
         "shards",
@@ -103,6 +103,7 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
         "--output ends in a slash and --format is jsonl, parquet or tar.",
     )
     add_options(group, ShardOptions)
+    add_options(group, EngineOptions)
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:

@@ -6,6 +6,7 @@ import argparse
 import sys
 import time
 from collections.abc import Iterable, Iterator
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from captioner.cli.checks import check_model
@@ -21,12 +22,13 @@ from captioner.cli.options import (
 )
 from captioner.errors import CaptionerError
 from captioner.model.options import BatchOptions, ModelOptions
-from captioner.shards.job import FORMATS, ShardJob, ShardOptions
+from captioner.shards.job import FORMATS, EngineOptions, ShardJob, ShardOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
     from captioner.decoding.options import DecodingOptions
     from captioner.model.caption_model import CaptionModel
+    from captioner.shards.engines import Engine
     from captioner.shards.run import ShardRun
     from captioner.shards.tasks import ShardReport
 
@@ -61,21 +63,24 @@ def caption_shards(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     check_model(args, several_languages=True)
     _job_of(args)
+    engine_options = options_of(EngineOptions, args)
+    if engine_options.engine == "ray":
+        check_ray()
     model = model_of(args)
     job = _job_of(args, model)
     say_if_calibration_was_lost(model, wanted=not args.quiet)
     from captioner.captioning.job import CaptionJob
     from captioner.decoding.constraints import notes_on_banned
     from captioner.decoding.options import DecodingOptions
-    from captioner.shards.engines import LocalEngine
     from captioner.shards.run import ShardRun
 
     for note in () if args.quiet else notes_on_banned(job.caption.decoding, model.tokenizer):
         say(f"captioner: --ban: {note}")
+    engine = _engine(engine_options, model, options_of(ModelOptions, args))
     named = options_named_by_flags(CaptionJob, DecodingOptions, ModelOptions)
     with named, ShardRun(job, model) as run:
         try:
-            for report in _with_progress(LocalEngine(model).run(run.tasks()), run, args.quiet):
+            for report in _with_progress(engine.run(run.tasks()), run, args.quiet):
                 if report.error is not None:
                     say(f"captioner: shard {report.task.name}: {report.error}")
         except KeyboardInterrupt:
@@ -84,6 +89,25 @@ def caption_shards(args: argparse.Namespace) -> int:
     if not args.quiet:
         say("captioner: " + _summary(run))
     return 1 if run.failed or run.counts["failed"] else 0
+
+
+def check_ray() -> None:
+    """Refuse the engine before any work where Ray is not installed."""
+    if find_spec("ray") is None:
+        raise CaptionerError(
+            "--engine ray: Ray is not installed; install it with: pip install 'captioner[ray]'"
+        )
+
+
+def _engine(options: EngineOptions, model: CaptionModel, how: ModelOptions) -> Engine:
+    from captioner.shards.engines import LocalEngine
+
+    if options.engine == "local":
+        return LocalEngine(model)
+    from captioner.shards.ray_engine import RayEngine
+
+    assert model.path is not None  # A job is checked by the hash of its file.
+    return RayEngine(model.path.read_bytes(), options, how.device, how.precision)
 
 
 def _job_of(args: argparse.Namespace, model: CaptionModel | None = None) -> ShardJob:

@@ -37,6 +37,48 @@ class ShardOptions:
         check_options(self)
 
 
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where shards are captioned.
+
+    Attributes:
+        engine: ``local``: one after the other in this process. ``ray``: on the workers of a Ray
+            cluster.
+        address: of the cluster's head, or ``auto`` for the one of this machine; empty: that of the
+            variable RAY_ADDRESS, else a cluster of this machine alone, for the time of the job.
+        num_workers: each captions one shard at a time; None: one for each GPU that they use, else
+            for each processor of the cluster.
+        gpus_per_worker: 1 where the workers run on GPUs.
+    """
+
+    engine: str = option("local", "where shards are captioned", choices=ENGINES)
+    address: str = option(
+        "",
+        "HOST:PORT of the Ray cluster, or auto",
+        metavar="ADDRESS",
+        default_text="RAY_ADDRESS, else this machine",
+    )
+    num_workers: int | None = option(
+        None,
+        "workers of the Ray cluster",
+        kind=int,
+        metavar="N",
+        minimum=1,
+        default_text="one for each GPU or processor",
+    )
+    gpus_per_worker: int = option(0, "GPUs of each worker", metavar="N", minimum=0, maximum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.engine == "local":
+            for name, default in (("address", ""), ("num_workers", None), ("gpus_per_worker", 0)):
+                if getattr(self, name) != default:
+                    raise ValueError(f"{name}={getattr(self, name)!r}: is for engine='ray' only")
+
+
 @dataclass(frozen=True)
 class ShardJob:
     """What is to be done.
