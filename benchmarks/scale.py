@@ -21,6 +21,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from captioner.captioning.job import CaptionJob
+from captioner.shards.caption import CaptionWork
 from captioner.shards.job import ShardJob
 from captioner.shards.tasks import ShardReport, ShardTask
 
@@ -53,7 +54,7 @@ def measure(folder: Path, shards: int) -> dict[str, float]:
     job = CaptionJob(paths=(f"{folder}/in/{{0000000..{shards - 1:07d}}}.tar",), format="jsonl")
     forget_peak()  # Loading the model took more than anything that follows.
     before_mb, start_s = memory_mb("VmRSS"), time.perf_counter()
-    with ShardRun(ShardJob(job, f"{folder}/out"), model) as run:
+    with ShardRun(ShardJob(CaptionWork(job), f"{folder}/out"), model) as run:
         tasks = run.tasks()
         first = next(tasks, None)
         first_s = time.perf_counter() - start_s

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captioner.captioning.job import CaptionJob
 from captioner.files.stores import is_address
 from captioner.options import check_options, option
+from captioner.shards.work import Work
 
 FORMATS = ("jsonl", "parquet", "tar")
 """Of the outputs; `captioner.shards.formats` writes them."""
@@ -84,21 +84,21 @@ class ShardJob:
     """What is to be done.
 
     Attributes:
-        caption: how images are captioned, and the inputs (`CaptionJob.paths`): all of one kind,
-            archives, tables with images in them, lists of images, or images, folders and patterns.
+        work: what is done with which files.
         output: folder or address below which every shard gets a file.
-        format: of the files, one of `FORMATS`.
+        format: of the files, one of `captioner.shards.work.Work.formats`.
         options: how inputs become shards.
     """
 
-    caption: CaptionJob
+    work: Work
     output: str
     format: str = FORMATS[0]
     options: ShardOptions = ShardOptions()
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ValueError(f"format={self.format!r}: choose from {', '.join(FORMATS)}")
+        formats = self.work.formats
+        if self.format not in formats:
+            raise ValueError(f"format={self.format!r}: choose from {', '.join(formats)}")
         if not self.output.rstrip("/") or (is_address(self.output) and self.output.endswith(":/")):
             raise ValueError(f"output={self.output!r}: name a folder, or an address in a bucket")
 

@@ -21,9 +21,9 @@ from typing import Any
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.model.caption_model import CaptionModel
-from captioner.shards.caption import caption_shard
 from captioner.shards.job import EngineOptions
 from captioner.shards.tasks import TRIES, ShardReport, ShardTask
+from captioner.shards.worker import run_shard
 
 # Read by Ray when it is imported. A user's own choice stays.
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
@@ -61,8 +61,8 @@ class _Captioner:
         """Return when the model is loaded."""
 
     def caption(self, task: ShardTask) -> ShardReport:
-        """See `captioner.shards.caption.caption_shard`."""
-        return caption_shard(task, self._model)
+        """See `captioner.shards.worker.run_shard`."""
+        return run_shard(task, self._model)
 
 
 @dataclass
