@@ -37,24 +37,42 @@ class ShardOptions:
         check_options(self)
 
 
+@dataclass(frozen=True)
+class VideoShardOptions(ShardOptions):
+    """The same for videos, each of which takes as long as hundreds of images.
+
+    Attributes:
+        shard_size: videos of a shard.
+        column: of a list of videos.
+    """
+
+    shard_size: int = option(20, "videos in a shard", metavar="N", minimum=1)
+    column: str = option(
+        "",
+        "column of a list with the paths or URLs of videos",
+        metavar="NAME",
+        default_text="url, path, file_name, video ...",
+    )
+
+
 ENGINES = ("local", "ray")
 
 
 @dataclass(frozen=True)
 class EngineOptions:
-    """Where shards are captioned.
+    """Where the work on shards is done.
 
     Attributes:
         engine: ``local``: one after the other in this process. ``ray``: on the workers of a Ray
             cluster.
         address: of the cluster's head, or ``auto`` for the one of this machine; empty: that of the
             variable RAY_ADDRESS, else a cluster of this machine alone, for the time of the job.
-        num_workers: each captions one shard at a time; None: one for each GPU that they use, else
+        num_workers: each works on one shard at a time; None: one for each GPU that they use, else
             for each processor of the cluster.
         gpus_per_worker: 1 where the workers run on GPUs.
     """
 
-    engine: str = option("local", "where shards are captioned", choices=ENGINES)
+    engine: str = option("local", "where the work on shards is done", choices=ENGINES)
     address: str = option(
         "",
         "HOST:PORT of the Ray cluster, or auto",
