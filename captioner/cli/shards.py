@@ -6,7 +6,8 @@ import argparse
 import sys
 import time
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
@@ -25,13 +26,24 @@ if TYPE_CHECKING:
 def check_engine(args: argparse.Namespace) -> None:
     """Refuse options of the engine that do not go together, and one that is not installed.
 
+    With Ray, the model of this process only checks the job: from then on ``args`` ask for it on the
+    CPU, and have as ``workers_model`` what the workers are to load.
+
     Raises:
         CaptionerError: names the option and the remedy.
     """
-    if options_of(EngineOptions, args).engine == "ray" and find_spec("ray") is None:
+    options, how = options_of(EngineOptions, args), options_of(ModelOptions, args)
+    if options.engine == "local":
+        return
+    if find_spec("ray") is None:
         raise CaptionerError(
             "--engine ray: Ray is not installed; install it with: pip install 'captioner[ray]'"
         )
+    from captioner.shards.ray_engine import placed
+
+    device, precision = placed(how.device, how.precision, options)
+    args.workers_model = replace(how, device=device, precision=precision)
+    args.device, args.precision = "cpu", "fp32"
 
 
 def run_shards(
@@ -52,10 +64,10 @@ def run_shards(
     """
     from captioner.shards.run import ShardRun
 
-    engine = _engine(args, model)
-    with options_named_by_flags(*kinds, ModelOptions), ShardRun(job, model) as run:
+    engine, elsewhere = _engine(args, model)
+    with options_named_by_flags(*kinds, ModelOptions), ShardRun(job, model, elsewhere) as run:
         try:
-            for report in _with_progress(engine.run(run.tasks()), run, args.quiet):
+            for report in _with_progress(engine, run, args.quiet):
                 if report.error is not None:
                     say(f"captioner: shard {report.task.name}: {report.error}")
         except KeyboardInterrupt:
@@ -66,37 +78,40 @@ def run_shards(
     return 1 if run.failed or run.counts["failed"] else 0
 
 
-def _engine(args: argparse.Namespace, model: CaptionModel) -> Engine:
+def _engine(args: argparse.Namespace, model: CaptionModel) -> tuple[Engine, dict[str, str]]:
+    """The engine, and what `ShardRun` has to know of where it computes."""
     from captioner.shards.engines import LocalEngine
 
-    options, how = options_of(EngineOptions, args), options_of(ModelOptions, args)
+    options = options_of(EngineOptions, args)
     if options.engine == "local":
-        return LocalEngine(model)
+        return LocalEngine(model), {}
+    from captioner.shards.model_bytes import ModelBytes
     from captioner.shards.ray_engine import RayEngine
 
-    assert model.path is not None  # A job is checked by the hash of its file.
-    return RayEngine(model.path.read_bytes(), options, how.device, how.precision)
+    how: ModelOptions = args.workers_model
+    engine = RayEngine(ModelBytes.read(how, model), options, say=say)
+    return engine, {"device": how.device, "precision": how.precision}
 
 
-def _with_progress(
-    reports: Iterable[ShardReport], run: ShardRun, quiet: bool
-) -> Iterator[ShardReport]:
-    """The reports, taken by the run, and on a terminal a line of how far it is."""
+def _with_progress(engine: Engine, run: ShardRun, quiet: bool) -> Iterator[ShardReport]:
+    """The reports of an engine, taken by the run, and on a terminal a line of how far it is."""
     from tqdm import tqdm
 
     start_s = time.monotonic()
     hidden = quiet or not sys.stderr.isatty()
     with tqdm(total=run.total, unit=" shards", file=sys.stderr, disable=hidden) as bar:
-        for report in reports:
+        for report in engine.run(run.tasks()):
             run.take(report)
             bar.update(run.done + run.before - bar.n)
-            bar.set_postfix_str(_progress(run, time.monotonic() - start_s), refresh=False)
+            seconds = time.monotonic() - start_s
+            bar.set_postfix_str(_progress(run, engine.workers, seconds), refresh=False)
             yield report
 
 
-def _progress(run: ShardRun, seconds: float) -> str:
+def _progress(run: ShardRun, workers: int, seconds: float) -> str:
     files = sum(run.counts.values())
-    text = f"{files / max(seconds, 1e-9):.1f} {run.job.work.noun}s/s, {len(run.failed)} failed"
+    text = f"{files / max(seconds, 1e-9):.1f} {run.job.work.noun}s/s, {workers} worker"
+    text += f"{'' if workers == 1 else 's'}, {len(run.failed)} failed"
     if run.total is not None:
         text += f", {run.total - run.before - run.done - len(run.failed)} left"
     return text

@@ -14,6 +14,10 @@ from captioner.shards.worker import run_shard
 class Engine(Protocol):
     """Chooses where `captioner.shards.worker.run_shard` runs, and nothing else."""
 
+    @property
+    def workers(self) -> int:
+        """How many shards can be worked on now."""
+
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardReport]:
         """Do shards; a report for each of them, in the order in which they end.
 
@@ -31,6 +35,8 @@ class LocalEngine:
     Args:
         model: the captioner, loaded from a file.
     """
+
+    workers = 1
 
     def __init__(self, model: CaptionModel) -> None:
         self._model = model

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
@@ -59,6 +59,8 @@ class ShardRun:
     Args:
         job: what is to be done.
         model: the captioner, loaded from a file.
+        elsewhere: ``device`` and ``precision`` of an engine that computes with others than this
+            model does here.
 
     Attributes:
         total: how many shards the job has; None where only the work itself will tell.
@@ -68,9 +70,12 @@ class ShardRun:
         counts: files by what became of them in this run, `captioner.shards.work.Done.status`.
     """
 
-    def __init__(self, job: ShardJob, model: CaptionModel) -> None:
+    def __init__(
+        self, job: ShardJob, model: CaptionModel, elsewhere: Mapping[str, str] | None = None
+    ) -> None:
         self.job = job
         self.model = model
+        self._elsewhere = elsewhere or {}
         self.total: int | None = None
         self.before = 0
         self.done = 0
@@ -170,7 +175,11 @@ class ShardRun:
         about = {
             "schema": SCHEMA,
             "model": describe_model(self.model),
-            "settings": {**self.job.work.describe(self.model), "format": self.job.format},
+            "settings": {
+                **self.job.work.describe(self.model),
+                **self._elsewhere,
+                "format": self.job.format,
+            },
             "input": self._plan.describe(),
         }
         before = self._read("settings.json")

@@ -1,0 +1,96 @@
+"""A Ray cluster of several nodes on this machine's loopback, and what can go wrong on one."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+import time
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from captioner.model.caption_model import CaptionModel
+from captioner.shards.caption import caption_shard
+from captioner.shards.tasks import ShardReport, ShardTask
+
+HOST = "127.0.0.2"
+"""With 127.0.0.1, Ray takes the address of the network card."""
+
+
+class RayCluster:
+    """A head, which works as well, and further nodes, each with one processor.
+
+    Attributes:
+        address: of the head.
+    """
+
+    def __init__(self) -> None:
+        from ray.cluster_utils import Cluster
+
+        # The path of a socket may have 107 bytes; pytest's folders can be longer.
+        self._folder = tempfile.mkdtemp(prefix="ray")
+        self._cluster = Cluster(
+            initialize_head=True,
+            head_node_args={
+                "node_ip_address": HOST,
+                "num_cpus": 1,
+                "include_dashboard": False,
+                "temp_dir": self._folder,
+            },
+        )
+        self.address = str(self._cluster.address)
+
+    def add_node(self) -> Any:
+        return self._cluster.add_node(node_ip_address=HOST, num_cpus=1)
+
+    def kill_node_at_work(self, nodes: list[Any]) -> None:
+        """Kill all processes of one of the nodes while it works on a shard."""
+        while True:
+            for node in nodes:
+                workers = _children(_raylet_of(node))
+                if any(_title(worker) == "ray::Worker.do" for worker in workers):
+                    for pid in (_raylet_of(node), *workers):
+                        with suppress(ProcessLookupError):
+                            os.kill(pid, signal.SIGKILL)
+                    return
+            time.sleep(0.01)
+
+    def stop(self) -> None:
+        self._cluster.shutdown()
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+
+def _raylet_of(node: Any) -> int:
+    [raylet] = node.all_processes["raylet"]
+    return int(raylet.process.pid)
+
+
+def _children(pid: int) -> list[int]:
+    found: list[int] = []
+    with suppress(FileNotFoundError, ProcessLookupError):
+        for task in Path(f"/proc/{pid}/task").iterdir():
+            found += map(int, (task / "children").read_text().split())
+    return found
+
+
+def _title(pid: int) -> str:
+    with suppress(FileNotFoundError, ProcessLookupError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().rstrip(b"\0 ").decode()
+    return ""
+
+
+# --- work, for workers ---------------------------------------------------------------------
+
+
+def work_that_kills(task: ShardTask, model: CaptionModel) -> ShardReport:
+    """Caption a shard, but for one that ends the process as a lack of memory would."""
+    if task.name == "00001":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return caption_shard(task, model)
+
+
+def work_elsewhere(task: ShardTask, model: CaptionModel) -> ShardReport:
+    """Report a shard as done whose output is on a disk that nobody else sees."""
+    return ShardReport(task, {"ok": 1})
