@@ -24,7 +24,7 @@ LOSSES = 5
 be bad luck, and are no failures of the shard."""
 
 POLL_S = 1.0
-SILENT_S = 30.0
+SILENT_S = 60.0
 """After so long without any worker, a line says so."""
 
 
@@ -216,7 +216,7 @@ class Crew:
             raise CaptionerError(f"--engine ray: there is no worker left; {self._why_none}")
         elif now_s - self._last_worker_s > SILENT_S:
             self._last_worker_s = float("inf")  # Once is enough.
-            self._say("captioner: the Ray cluster has no room for a worker now; waiting for it")
+            self._say("captioner: no worker has started; the cluster may have no room: waiting")
 
     def _end(self, worker: _Worker) -> None:
         with suppress(RayError):

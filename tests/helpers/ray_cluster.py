@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import subprocess
 import tempfile
 import time
 from contextlib import suppress
@@ -20,7 +21,7 @@ HOST = "127.0.0.2"
 
 
 class RayCluster:
-    """A head, which works as well, and further nodes, each with one processor.
+    """A head without processors, and two nodes with one each.
 
     Attributes:
         address: of the head.
@@ -31,30 +32,35 @@ class RayCluster:
 
         # The path of a socket may have 107 bytes; pytest's folders can be longer.
         self._folder = tempfile.mkdtemp(prefix="ray")
+        # Ray's workers give way to all else: to other tests for ever.
+        os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
         self._cluster = Cluster(
             initialize_head=True,
             head_node_args={
                 "node_ip_address": HOST,
-                "num_cpus": 1,
+                "num_cpus": 0,
                 "include_dashboard": False,
                 "temp_dir": self._folder,
             },
         )
         self.address = str(self._cluster.address)
 
-    def add_node(self) -> Any:
-        return self._cluster.add_node(node_ip_address=HOST, num_cpus=1)
+        self._nodes = [
+            self._cluster.add_node(node_ip_address=HOST, num_cpus=1, wait=False) for _ in range(2)
+        ]
 
-    def kill_node_at_work(self, nodes: list[Any]) -> None:
-        """Kill all processes of one of the nodes while it works on a shard."""
+    def kill_node_at_work(self, driver: subprocess.Popen[str]) -> None:
+        """Kill all processes of one node, in the middle of a shard of this driver."""
         while True:
-            for node in nodes:
-                workers = _children(_raylet_of(node))
+            for node in self._nodes:
+                raylet = _raylet_of(node)
+                workers = _children(raylet)
                 if any(_title(worker) == "ray::Worker.do" for worker in workers):
-                    for pid in (_raylet_of(node), *workers):
+                    for pid in (raylet, *workers):
                         with suppress(ProcessLookupError):
                             os.kill(pid, signal.SIGKILL)
                     return
+            assert driver.poll() is None, driver.communicate()
             time.sleep(0.01)
 
     def stop(self) -> None:

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -20,13 +19,13 @@ from captioner.model.shipped import load_model
 from captioner.shards.job import EngineOptions, ShardJob
 from captioner.shards.run import ShardRun
 from helpers.languages import write_languages
-from helpers.programs import missing
 from helpers.shards import images, make_shards, make_tar, records, report
 
-if find_spec("ray"):
-    from captioner.shards.ray_engine import RayEngine, room_for
-    from helpers import ray_cluster
-    from helpers.ray_cluster import RayCluster
+pytest.importorskip("ray")
+
+from captioner.shards.model_bytes import ModelBytes  # noqa: E402
+from captioner.shards.ray_engine import RayEngine, room_for  # noqa: E402
+from helpers.ray_cluster import RayCluster, work_elsewhere, work_that_kills  # noqa: E402
 
 SHARDS, EACH = 60, 20
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -34,14 +33,11 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 @pytest.fixture(scope="module")
 def cluster() -> Iterator[RayCluster]:
-    """Two nodes with a processor each."""
+    """Three nodes; the last test kills one."""
     if sys.platform != "linux":
         pytest.skip("several nodes on one machine need Linux")
-    if find_spec("ray") is None:
-        missing("ray")
     found = RayCluster()
     try:
-        found.add_node()
         yield found
     finally:
         found.stop()
@@ -66,16 +62,128 @@ def started(pattern: str, model_file: Path, address: str) -> subprocess.Popen[st
     )
 
 
+def test_ctrl_c_ends_cleanly_and_says_how_to_resume(tmp_path, model_file, cluster) -> None:
+    pattern = make_shards(tmp_path / "t", SHARDS, EACH)
+    process = started(pattern, model_file, cluster.address)
+    wait_for_outputs("out", 1, process)
+    os.killpg(process.pid, signal.SIGINT)
+    said, errors = process.communicate(timeout=300)
+    assert (process.returncode, said) == (130, "")
+    assert "finished shards are saved: run the same command again to resume" in errors
+    assert "Traceback" not in errors
+    assert 1 <= report(Path("out"))["shards"]["finished"] == len(outputs("out")) < SHARDS
+
+
+def test_languages_travel_to_the_workers(caption, tmp_path, model_file, cluster) -> None:
+    pattern = make_shards(tmp_path / "t", 2, 3)
+    german, chinese = write_languages(load_model(model_file, device="cpu"), tmp_path, "de", "zh")
+    languages = ("--language", f"{german},en,{chinese}")
+    assert caption(pattern, "--output", "whole/", *languages)[0] == 0
+    ray = ("--engine", "ray", "--address", cluster.address)
+    assert caption(pattern, "--output", "out/", *languages, *ray)[0] == 0
+    assert outputs("out") == outputs("whole")
+    assert [*records(Path("out/00001.jsonl"))[0]["other_languages"]] == ["en", "zh"]
+
+
+def test_a_broken_shard_is_tried_on_each_worker_and_the_rest_is_done(
+    caption, tmp_path, cluster
+) -> None:
+    pattern = make_shards(tmp_path / "t", 5, 2)
+    Path("t/00001.tar").write_bytes(Path("t/00001.tar").read_bytes()[:1500])
+    code, errors = caption(
+        pattern, "--output", "out/", "--engine", "ray", "--address", cluster.address
+    )
+    assert code == 1
+    assert "4 shards captioned, 1 failed; images: 8 captioned, 0 failed" in errors
+    [failed] = report(Path("out"))["failed"]
+    assert (failed["shard"], failed["tries"]) == ("00001", 3)
+    assert "cannot be read as a tar archive" in failed["error"]
+
+
+def shards_done(work, tmp_path: Path, model_file: Path, address: str) -> ShardRun:
+    """Three shards with two images each, by the engine itself."""
+    pattern = make_shards(tmp_path / "t", 3, 2)
+    options = ModelOptions(model=str(model_file), device="cpu", precision="fp32")
+    model = load_model(model_file, device="cpu")
+    engine = RayEngine(
+        ModelBytes.read(options, model), EngineOptions("ray", address), work, say=print
+    )
+    job = ShardJob(CaptionJob((pattern,), format="jsonl", workers=0), f"{tmp_path}/out")
+    with ShardRun(job, model) as run:
+        for each in engine.run(run.tasks()):
+            run.take(each)
+    return run
+
+
+def test_a_shard_that_ends_its_workers_is_given_up_in_the_end(
+    tmp_path, model_file, cluster
+) -> None:
+    run = shards_done(work_that_kills, tmp_path, model_file, cluster.address)
+    assert (run.done, run.counts["ok"]) == (2, 4)
+    [failed] = run.failed
+    assert (failed.task.name, failed.tries) == ("00001", 5)
+    assert "5 workers were lost while they had it" in failed.error
+
+
+def test_an_output_on_another_disk_is_no_output(tmp_path, model_file, cluster) -> None:
+    with pytest.raises(CaptionerError, match="--output has to be a folder that all machines"):
+        shards_done(work_elsewhere, tmp_path, model_file, cluster.address)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--num-workers", "2"], "--num-workers 2: is for --engine ray"),
+        (["--gpus-per-worker", "1"], "--gpus-per-worker 1: is for --engine ray"),
+        (["--address", "127.0.0.1:9"], "--address 127.0.0.1:9: is for --engine ray"),
+        (["--engine", "ray", "--address", "127.0.0.1:9"], "--address 127.0.0.1:9: no Ray cluster"),
+        (["--engine", "ray", "--gpus-per-worker", "1"], "--device cpu: workers have 1 GPUs"),
+        (["--engine", "ray", "--device", "cuda:1", "--gpus-per-worker", "1"], "--device cuda:1"),
+    ],
+)
+def test_options_that_do_not_go_together_are_refused(caption, tmp_path, arguments, message) -> None:
+    make_tar(tmp_path / "0.tar", images(1))
+    code, errors = caption("0.tar", "--output", "out/", *arguments)
+    assert code == 2
+    assert message in errors
+    assert not outputs("out")
+
+
+def test_without_ray_the_extra_is_named(caption, tmp_path, monkeypatch) -> None:
+    make_tar(tmp_path / "0.tar", images(1))
+    monkeypatch.setattr("captioner.cli.caption_shards.find_spec", lambda name: None)
+    code, errors = caption("0.tar", "--output", "out/", "--engine", "ray")
+    assert code == 2
+    assert "pip install 'captioner[ray]'" in errors
+
+
+@pytest.mark.parametrize(
+    ("gpus", "nodes", "room"),
+    [
+        (0, [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 1.0}], 6),
+        (1, [{"CPU": 4.0}, {"CPU": 2.0, "GPU": 8.0}, {"CPU": 64.0, "GPU": 4.0}], 6),
+        (1, [{"CPU": 4.0}], "--gpus-per-worker 1"),
+        (0, [{"memory": 1e9}], "no node with a processor"),
+    ],
+)
+def test_a_cluster_has_room_for_a_worker_on_each_processor_or_gpu(gpus, nodes, room) -> None:
+    options = EngineOptions("ray", gpus_per_worker=gpus)
+    if isinstance(room, int):
+        assert room_for(options, nodes) == room
+    else:
+        with pytest.raises(CaptionerError, match=room):
+            room_for(options, nodes)
+
+
 def test_a_node_and_the_driver_are_killed_and_every_record_is_there_once(
     caption, tmp_path, model_file, cluster
 ) -> None:
     pattern = make_shards(tmp_path / "t", SHARDS, EACH)
     assert caption(pattern, "--output", "whole/")[0] == 0
-    third = cluster.add_node()
 
     process = started(pattern, model_file, cluster.address)
     wait_for_outputs("out", 3, process)
-    cluster.kill_node_at_work([third])
+    cluster.kill_node_at_work(process)
     wait_for_outputs("out", len(outputs("out")) + 5, process)
     process.kill()
     process.communicate()
