@@ -48,6 +48,7 @@ class RayCluster:
         self._nodes = [
             self._cluster.add_node(node_ip_address=HOST, num_cpus=1, wait=False) for _ in range(2)
         ]
+        self._cluster.wait_for_nodes(timeout=600)
 
     def kill_node_at_work(self, driver: subprocess.Popen[str]) -> None:
         """Kill all processes of one node, in the middle of a shard of this driver."""

@@ -67,7 +67,7 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(tmp_path, model_file, cluste
     process = started(pattern, model_file, cluster.address)
     wait_for_outputs("out", 1, process)
     os.killpg(process.pid, signal.SIGINT)
-    said, errors = process.communicate(timeout=300)
+    said, errors = process.communicate(timeout=600)
     assert (process.returncode, said) == (130, "")
     assert "finished shards are saved: run the same command again to resume" in errors
     assert "Traceback" not in errors
@@ -191,7 +191,7 @@ def test_a_node_and_the_driver_are_killed_and_every_record_is_there_once(
     assert 8 <= before < SHARDS
 
     process = started(pattern, model_file, cluster.address)
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=600)
     assert process.returncode == 0, errors
     assert " finished before, 0 failed" in errors
     assert outputs("out") == outputs("whole")
