@@ -43,6 +43,7 @@ examples:
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
   captioner caption 'shards/{0000..0099}.tar' --output captions/  a file for each archive
   captioner caption photos.csv --output s3://bucket/captions      a list of images, into a store
+  captioner caption 's3://bucket/{0000..9999}.tar' --output s3://bucket/captions --engine ray
 
 HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
 and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder

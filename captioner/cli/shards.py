@@ -46,6 +46,20 @@ def check_engine(args: argparse.Namespace) -> None:
     args.device, args.precision = "cpu", "fp32"
 
 
+def check_no_engine(args: argparse.Namespace, how: str) -> None:
+    """Refuse Ray where there are no shards.
+
+    Args:
+        args: of the command.
+        how: to get shards.
+
+    Raises:
+        CaptionerError: says so.
+    """
+    if options_of(EngineOptions, args).engine != "local":
+        raise CaptionerError(f"--engine {args.engine}: is for shards (docs/scale.md); {how}")
+
+
 def run_shards(
     args: argparse.Namespace,
     job: ShardJob,

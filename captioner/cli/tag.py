@@ -29,6 +29,7 @@ from captioner.cli.options import (
     say_what_was_passed_over,
     share,
 )
+from captioner.cli.shards import check_no_engine
 from captioner.cli.tag_shards import (
     SHARD_FORMATS,
     add_shards,
@@ -64,6 +65,7 @@ examples:
   captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
   captioner tag videos.csv --output tags/                 a list of paths or URLs, in shards
   captioner tag s3://bucket/videos/ --output s3://bucket/tags   from a store, into a store
+  captioner tag s3://bucket/videos/ --output s3://bucket/tags --engine ray   on a Ray cluster
 
 GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
 In DIR every video gets a file of each format, in the same subfolders; tags.jsonl has a line for
@@ -131,6 +133,8 @@ def _tag(args: argparse.Namespace) -> int:
     from captioner.video.finding import VIDEOS
 
     is_for_shards = wants_shards(args)
+    if not is_for_shards:
+        check_no_engine(args, "of videos: --format jsonl")
     (check_shards if is_for_shards else _check_output)(args)
     asked: dict[str, Any] = {
         "sampling": options_of(SamplingOptions, args),

@@ -93,11 +93,20 @@ class Crew:
             if self._is_taken and not self._working and not self._again:
                 return
             self._check_workers()
-            for ref in ray.wait([*self._working, *self._starting], timeout=POLL_S)[0]:
+            for ref in self._ended():
                 if ref in self._starting:
                     self._welcome(self._starting.pop(ref), ref)
                 else:
                     yield from self._conclude(*self._working.pop(ref), ref)
+
+    def _ended(self) -> list[Any]:
+        """What has come in, or nothing after a while."""
+        refs = [*self._working, *self._starting]
+        if not ray.wait(refs, timeout=POLL_S)[0]:
+            return []
+        # With thousands of workers, one look at them all costs as much as that at one.
+        ended: list[Any] = ray.wait(refs, num_returns=len(refs), timeout=0)[0]
+        return ended
 
     def stop(self) -> None:
         """End all workers at once."""

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from captioner.model.caption_model import CaptionModel
-from captioner.shards.caption import caption_shard
 from captioner.shards.tasks import ShardReport, ShardTask
+from captioner.shards.worker import run_shard
 
 HOST = "127.0.0.2"
 """With 127.0.0.1, Ray takes the address of the network card."""
@@ -88,16 +88,16 @@ def _title(pid: int) -> str:
     return ""
 
 
-# --- work, for workers ---------------------------------------------------------------------
+# --- what workers can do with a task, beside `captioner.shards.worker.run_shard` -----------
 
 
-def work_that_kills(task: ShardTask, model: CaptionModel) -> ShardReport:
-    """Caption a shard, but for one that ends the process as a lack of memory would."""
+def end_worker(task: ShardTask, model: CaptionModel) -> ShardReport:
+    """Do a shard, but for one that ends the process as a lack of memory would."""
     if task.name == "00001":
         os.kill(os.getpid(), signal.SIGKILL)
-    return caption_shard(task, model)
+    return run_shard(task, model)
 
 
-def work_elsewhere(task: ShardTask, model: CaptionModel) -> ShardReport:
+def write_elsewhere(task: ShardTask, model: CaptionModel) -> ShardReport:
     """Report a shard as done whose output is on a disk that nobody else sees."""
     return ShardReport(task, {"ok": 1})

@@ -16,6 +16,7 @@ from captioner.captioning.job import CaptionJob
 from captioner.errors import CaptionerError
 from captioner.model.options import ModelOptions
 from captioner.model.shipped import load_model
+from captioner.shards.caption import CaptionWork
 from captioner.shards.job import EngineOptions, ShardJob
 from captioner.shards.run import ShardRun
 from helpers.languages import write_languages
@@ -25,7 +26,7 @@ pytest.importorskip("ray")
 
 from captioner.shards.model_bytes import ModelBytes  # noqa: E402
 from captioner.shards.ray_engine import RayEngine, room_for  # noqa: E402
-from helpers.ray_cluster import RayCluster, work_elsewhere, work_that_kills  # noqa: E402
+from helpers.ray_cluster import RayCluster, end_worker, write_elsewhere  # noqa: E402
 
 SHARDS, EACH = 60, 20
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -100,15 +101,16 @@ def test_a_broken_shard_is_tried_on_each_worker_and_the_rest_is_done(
     assert "cannot be read as a tar archive" in failed["error"]
 
 
-def shards_done(work, tmp_path: Path, model_file: Path, address: str) -> ShardRun:
+def shards_done(do, tmp_path: Path, model_file: Path, address: str) -> ShardRun:
     """Three shards with two images each, by the engine itself."""
     pattern = make_shards(tmp_path / "t", 3, 2)
     options = ModelOptions(model=str(model_file), device="cpu", precision="fp32")
     model = load_model(model_file, device="cpu")
     engine = RayEngine(
-        ModelBytes.read(options, model), EngineOptions("ray", address), work, say=print
+        ModelBytes.read(options, model), EngineOptions("ray", address), do, say=print
     )
-    job = ShardJob(CaptionJob((pattern,), format="jsonl", workers=0), f"{tmp_path}/out")
+    work = CaptionWork(CaptionJob((pattern,), format="jsonl", workers=0))
+    job = ShardJob(work, f"{tmp_path}/out")
     with ShardRun(job, model) as run:
         for each in engine.run(run.tasks()):
             run.take(each)
@@ -118,7 +120,7 @@ def shards_done(work, tmp_path: Path, model_file: Path, address: str) -> ShardRu
 def test_a_shard_that_ends_its_workers_is_given_up_in_the_end(
     tmp_path, model_file, cluster
 ) -> None:
-    run = shards_done(work_that_kills, tmp_path, model_file, cluster.address)
+    run = shards_done(end_worker, tmp_path, model_file, cluster.address)
     assert (run.done, run.counts["ok"]) == (2, 4)
     [failed] = run.failed
     assert (failed.task.name, failed.tries) == ("00001", 5)
@@ -127,7 +129,7 @@ def test_a_shard_that_ends_its_workers_is_given_up_in_the_end(
 
 def test_an_output_on_another_disk_is_no_output(tmp_path, model_file, cluster) -> None:
     with pytest.raises(CaptionerError, match="--output has to be a folder that all machines"):
-        shards_done(work_elsewhere, tmp_path, model_file, cluster.address)
+        shards_done(write_elsewhere, tmp_path, model_file, cluster.address)
 
 
 @pytest.mark.parametrize(
