@@ -94,7 +94,7 @@ class EngineOptions:
         if self.engine == "local":
             for name, default in (("address", ""), ("num_workers", None), ("gpus_per_worker", 0)):
                 if getattr(self, name) != default:
-                    raise ValueError(f"{name}={getattr(self, name)!r}: is for engine='ray' only")
+                    raise ValueError(f"{name}={getattr(self, name)!r}: is for engine=ray only")
 
 
 @dataclass(frozen=True)

@@ -170,6 +170,8 @@ class ShardRun:
         )
         stack.enter_context(locked(state / "lock", in_use))
         shutil.rmtree(state / "parts", ignore_errors=True)
+        # What workers of a cluster leave there that are ended with the run.
+        stack.callback(shutil.rmtree, state / "parts", ignore_errors=True)
 
     def _check_settings(self) -> None:
         about = {

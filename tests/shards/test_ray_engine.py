@@ -20,7 +20,7 @@ from captioner.shards.caption import CaptionWork
 from captioner.shards.job import EngineOptions, ShardJob
 from captioner.shards.run import ShardRun
 from helpers.languages import write_languages
-from helpers.shards import images, make_shards, make_tar, records, report
+from helpers.shards import images, jpeg, make_shards, make_tar, records, report
 
 pytest.importorskip("ray")
 
@@ -29,6 +29,7 @@ from captioner.shards.ray_engine import RayEngine, room_for  # noqa: E402
 from helpers.ray_cluster import RayCluster, end_worker, write_elsewhere  # noqa: E402
 
 SHARDS, EACH = 60, 20
+RAY = ("0.tar", "--engine", "ray")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -72,7 +73,9 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(tmp_path, model_file, cluste
     assert (process.returncode, said) == (130, "")
     assert "finished shards are saved: run the same command again to resume" in errors
     assert "Traceback" not in errors
-    assert 1 <= report(Path("out"))["shards"]["finished"] == len(outputs("out")) < SHARDS
+    # A worker may have finished one whose report came too late.
+    assert 1 <= report(Path("out"))["shards"]["finished"] <= len(outputs("out")) < SHARDS
+    assert list(Path("out/.captioner/parts").glob("*")) == []
 
 
 def test_languages_travel_to_the_workers(caption, tmp_path, model_file, cluster) -> None:
@@ -135,17 +138,19 @@ def test_an_output_on_another_disk_is_no_output(tmp_path, model_file, cluster) -
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--num-workers", "2"], "--num-workers 2: is for --engine ray"),
-        (["--gpus-per-worker", "1"], "--gpus-per-worker 1: is for --engine ray"),
-        (["--address", "127.0.0.1:9"], "--address 127.0.0.1:9: is for --engine ray"),
-        (["--engine", "ray", "--address", "127.0.0.1:9"], "--address 127.0.0.1:9: no Ray cluster"),
-        (["--engine", "ray", "--gpus-per-worker", "1"], "--device cpu: workers have 1 GPUs"),
-        (["--engine", "ray", "--device", "cuda:1", "--gpus-per-worker", "1"], "--device cuda:1"),
+        (["0.tar", "--num-workers", "2"], "--num-workers 2: is for --engine ray only"),
+        (["0.tar", "--gpus-per-worker", "1"], "--gpus-per-worker 1: is for --engine ray only"),
+        (["0.tar", "--address", "here:9"], "--address 'here:9': is for --engine ray only"),
+        (["0.jpg", "--engine", "ray"], "--engine ray: is for shards"),
+        ([*RAY, "--address", "127.0.0.1:9"], "--address 127.0.0.1:9: no Ray cluster"),
+        ([*RAY, "--gpus-per-worker", "1"], "--device cpu: workers have 1 GPUs"),
+        ([*RAY, "--gpus-per-worker", "1", "--device", "cuda:1"], "--device cuda:1"),
     ],
 )
 def test_options_that_do_not_go_together_are_refused(caption, tmp_path, arguments, message) -> None:
     make_tar(tmp_path / "0.tar", images(1))
-    code, errors = caption("0.tar", "--output", "out/", *arguments)
+    (tmp_path / "0.jpg").write_bytes(jpeg(0))
+    code, errors = caption("--output", "out", *arguments)
     assert code == 2
     assert message in errors
     assert not outputs("out")
@@ -153,7 +158,7 @@ def test_options_that_do_not_go_together_are_refused(caption, tmp_path, argument
 
 def test_without_ray_the_extra_is_named(caption, tmp_path, monkeypatch) -> None:
     make_tar(tmp_path / "0.tar", images(1))
-    monkeypatch.setattr("captioner.cli.caption_shards.find_spec", lambda name: None)
+    monkeypatch.setattr("captioner.cli.shards.find_spec", lambda name: None)
     code, errors = caption("0.tar", "--output", "out/", "--engine", "ray")
     assert code == 2
     assert "pip install 'captioner[ray]'" in errors
