@@ -28,7 +28,7 @@ os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 import ray  # noqa: E402
 from ray.exceptions import RayError  # noqa: E402
 
-from captioner.shards.ray_crew import Crew, reason_of  # noqa: E402
+from captioner.shards.ray_crew import Crew  # noqa: E402
 from captioner.shards.ray_worker import Do, Worker  # noqa: E402
 
 REACH_S = 10.0
@@ -170,8 +170,11 @@ def _connected(options: EngineOptions) -> Iterator[None]:
             logging_level=logging.ERROR,
         )
     except (OSError, RayError, RuntimeError, ValueError) as error:
+        reason = shown(" ".join(str(error).split()) or type(error).__name__)
+        if address == "local":
+            raise CaptionerError(f"--engine ray: Ray does not start here ({reason})") from None
         raise CaptionerError(
-            f"--address {shown(address)}: no Ray cluster can be used there ({reason_of(error)})"
+            f"--address {shown(address)}: no Ray cluster can be used there ({reason})"
         ) from None
     try:
         yield

@@ -73,8 +73,8 @@ def test_ctrl_c_ends_cleanly_and_says_how_to_resume(tmp_path, model_file, cluste
     assert (process.returncode, said) == (130, "")
     assert "finished shards are saved: run the same command again to resume" in errors
     assert "Traceback" not in errors
-    # A worker may have finished one whose report came too late.
-    assert 1 <= report(Path("out"))["shards"]["finished"] <= len(outputs("out")) < SHARDS
+    # Workers may have finished some whose reports came too late.
+    assert report(Path("out"))["shards"]["finished"] <= len(outputs("out")) < SHARDS
     assert list(Path("out/.captioner/parts").glob("*")) == []
 
 
