@@ -64,7 +64,10 @@ def started(pattern: str, model_file: Path, address: str) -> subprocess.Popen[st
     )
 
 
-def test_ctrl_c_ends_cleanly_and_says_how_to_resume(tmp_path, model_file, cluster) -> None:
+def test_ctrl_c_ends_cleanly_and_says_how_to_resume(
+    tmp_path, model_file, cluster, monkeypatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
     pattern = make_shards(tmp_path / "t", SHARDS, EACH)
     process = started(pattern, model_file, cluster.address)
     wait_for_outputs("out", 1, process)
