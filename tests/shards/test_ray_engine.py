@@ -24,6 +24,8 @@ from helpers.shards import images, jpeg, make_shards, make_tar, records, report
 
 pytest.importorskip("ray")
 
+from ray import cloudpickle  # noqa: E402
+
 from captioner.shards.model_bytes import ModelBytes  # noqa: E402
 from captioner.shards.ray_engine import RayEngine, room_for  # noqa: E402
 from helpers.ray_cluster import RayCluster, end_worker, write_elsewhere  # noqa: E402
@@ -109,6 +111,7 @@ def test_a_broken_shard_is_tried_on_each_worker_and_the_rest_is_done(
 
 def shards_done(do, tmp_path: Path, model_file: Path, address: str) -> ShardRun:
     """Three shards with two images each, by the engine itself."""
+    cloudpickle.register_pickle_by_value(sys.modules[do.__module__])  # Workers lack the tests.
     pattern = make_shards(tmp_path / "t", 3, 2)
     options = ModelOptions(model=str(model_file), device="cpu", precision="fp32")
     model = load_model(model_file, device="cpu")
