@@ -21,6 +21,7 @@ from captioner.shards.job import EngineOptions, ShardJob
 from captioner.shards.run import ShardRun
 from helpers.languages import write_languages
 from helpers.shards import images, jpeg, make_shards, make_tar, records, report
+from helpers.videos import numbered_video
 
 pytest.importorskip("ray")
 
@@ -92,6 +93,19 @@ def test_languages_travel_to_the_workers(caption, tmp_path, model_file, cluster)
     assert caption(pattern, "--output", "out/", *languages, *ray)[0] == 0
     assert outputs("out") == outputs("whole")
     assert [*records(Path("out/00001.jsonl"))[0]["other_languages"]] == ["en", "zh"]
+
+
+def test_videos_are_tagged_on_the_workers(tag, tmp_path, cluster) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(4):
+        numbered_video(tmp_path / f"videos/{number}.mp4", 6 + number)
+    options = ("--format", "jsonl", "--shard-size", "2")
+    assert tag("videos", "--output", "whole/", *options)[0] == 0
+    code, errors = tag(
+        *("videos", "--output", "out/", *options, "--engine", "ray", "--address", cluster.address)
+    )
+    assert (code, "2 shards tagged, 0 failed; videos: 4 tagged, 0 failed" in errors) == (0, True)
+    assert outputs("out") == outputs("whole")
 
 
 def test_a_broken_shard_is_tried_on_each_worker_and_the_rest_is_done(
