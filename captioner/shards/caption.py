@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from captioner.captioning.alternatives import languages_of
 from captioner.captioning.job import CaptionJob
+from captioner.data.fields import NAME_FIELDS
 from captioner.files.escaping import encode_text
 from captioner.files.finding import SourceFile
 from captioner.files.stores import is_address
 from captioner.images.ahead import iterate_ahead
 from captioner.images.kinds import IMAGES, find_images
+from captioner.shards.lists import COLUMNS
 from captioner.shards.tasks import FILES, PARQUET, TAR, ShardTask
 from captioner.shards.work import Done, Work
 
@@ -39,6 +41,7 @@ class CaptionWork(Work):
     done = "captioned"
     command = "caption"
     kinds = frozenset({TAR, PARQUET, FILES})
+    columns = (*COLUMNS, *NAME_FIELDS)
     formats = ("jsonl", "parquet", "tar")
 
     @property

@@ -137,8 +137,10 @@ class ShardPlan:
     def _files(self) -> Iterator[tuple[str, str]]:
         """Path or address, and name, of each file, or of each shard in a list."""
         if self.kind == LIST:
+            column = self._job.options.column.strip().lower()
+            columns = (column,) if column else self._job.work.columns
             for file in chain.from_iterable(map(addresses_of, self._paths)):
-                yield from read_list(file, self._job.options.column)
+                yield from read_list(file, columns)
         elif any(map(is_address, self._paths)):
             yield from _remote_files(self._job.work)
         else:

@@ -18,6 +18,7 @@ from captioner.files.finding import SourceFile
 from captioner.files.kinds import suffix_of
 from captioner.files.stores import local_path
 from captioner.images.ahead import iterate_ahead
+from captioner.shards.lists import COLUMNS
 from captioner.shards.tasks import FILES, ShardTask
 from captioner.shards.work import Done, Work
 from captioner.tagging.options import FrameBatchOptions, TagOptions
@@ -56,6 +57,7 @@ class TagWork(Work):
     done = "tagged"
     command = "tag"
     kinds = frozenset({FILES})
+    columns = (*COLUMNS, "file_name", "filename", "video", "video_path", "video_name")
     formats = ("jsonl", "parquet")
 
     @property

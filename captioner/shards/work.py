@@ -39,6 +39,7 @@ class Work(ABC):
         done: what they are afterwards.
         command: of the command line.
         kinds: of shards that it can read, of `captioner.shards.tasks`.
+        columns: of lists, of which the first that there is has the paths or addresses.
         formats: of its outputs, keys of `captioner.shards.formats.FORMATS`.
     """
 
@@ -46,6 +47,7 @@ class Work(ABC):
     done: ClassVar[str]
     command: ClassVar[str]
     kinds: ClassVar[frozenset[str]]
+    columns: ClassVar[tuple[str, ...]]
     formats: ClassVar[tuple[str, ...]]
 
     @property
