@@ -99,9 +99,9 @@ def _add_shards(parser: argparse.ArgumentParser) -> None:
 
     group = parser.add_argument_group(
         "shards",
-        "Archives, tables with images in them, lists of images (.csv, .jsonl, .parquet) and "
-        "addresses (s3://...) give a file for each shard, below --output; so do images where "
-        "--output ends in a slash and --format is jsonl, parquet or tar.",
+        "Archives, tables with images in them, lists of images (.csv, .jsonl, .parquet)\n"
+        "and addresses (s3://...) give a file for each shard, below --output; so do images\n"
+        "where --output ends in a slash and --format is jsonl, parquet or tar.",
     )
     add_options(group, ShardOptions)
     add_options(group, EngineOptions)

@@ -33,8 +33,8 @@ def add_shards(parser: argparse.ArgumentParser) -> None:
     """How inputs become shards."""
     group = parser.add_argument_group(
         "shards",
-        "Lists of videos (.csv, .jsonl, .parquet) and addresses (s3://...) give a file for each "
-        "shard, below --output; so do videos where --format is jsonl or parquet.",
+        "Lists of videos (.csv, .jsonl, .parquet) and addresses (s3://...) give a file for\n"
+        "each shard, below --output; so do videos where --format is jsonl or parquet.",
     )
     add_options(group, VideoShardOptions)
     add_options(group, EngineOptions)
