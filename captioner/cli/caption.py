@@ -26,6 +26,7 @@ from captioner.cli.options import (
 )
 from captioner.cli.progress import with_progress
 from captioner.cli.report import run_report
+from captioner.cli.shards import check_no_engine
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -51,6 +52,7 @@ def add_caption(parser: argparse.ArgumentParser) -> None:
 def _caption(args: argparse.Namespace) -> int:
     if wants_shards(args):
         return caption_shards(args)
+    check_no_engine(args, "of images: --format jsonl --output captions/, with the slash")
     # Every mistake is reported before torch and the model are loaded.
     if args.embed:
         _check_embedding()

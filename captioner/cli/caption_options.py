@@ -43,6 +43,7 @@ examples:
   captioner caption photos/ --tags --output captions.jsonl      words with their probabilities
   captioner caption 'shards/{0000..0099}.tar' --output captions/  a file for each archive
   captioner caption photos.csv --output s3://bucket/captions      a list of images, into a store
+  captioner caption 's3://bucket/{0000..9999}.tar' --output s3://bucket/captions --engine ray
 
 HEIC, raw photos and JPEG XL need extras: pip install 'captioner[heif,raw,jxl]'. Of a raw photo
 and a JPEG with one name only the JPEG is captioned (--raw all: both). Other files in a folder
@@ -94,15 +95,16 @@ def add_caption_options(parser: argparse.ArgumentParser) -> None:
 
 def _add_shards(parser: argparse.ArgumentParser) -> None:
     """How inputs become shards."""
-    from captioner.shards.job import ShardOptions
+    from captioner.shards.job import EngineOptions, ShardOptions
 
     group = parser.add_argument_group(
         "shards",
-        "Archives, tables with images in them, lists of images (.csv, .jsonl, .parquet) and "
-        "addresses (s3://...) give a file for each shard, below --output; so do images where "
-        "--output ends in a slash and --format is jsonl, parquet or tar.",
+        "Archives, tables with images in them, lists of images (.csv, .jsonl, .parquet)\n"
+        "and addresses (s3://...) give a file for each shard, below --output; so do images\n"
+        "where --output ends in a slash and --format is jsonl, parquet or tar.",
     )
     add_options(group, ShardOptions)
+    add_options(group, EngineOptions)
 
 
 def _add_output(output: argparse._ArgumentGroup) -> None:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import argparse
-import sys
-import time
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from functools import partial
 from typing import TYPE_CHECKING
 
 from captioner.cli.checks import check_model
@@ -13,22 +12,20 @@ from captioner.cli.options import (
     decoding_for,
     decoding_options,
     model_of,
-    options_named_by_flags,
     options_of,
     say,
     say_if_calibration_was_lost,
     with_flags,
 )
+from captioner.cli.shards import check_engine, run_shards
 from captioner.errors import CaptionerError
-from captioner.model.options import BatchOptions, ModelOptions
+from captioner.model.options import BatchOptions
 from captioner.shards.job import FORMATS, ShardJob, ShardOptions
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob
     from captioner.decoding.options import DecodingOptions
     from captioner.model.caption_model import CaptionModel
-    from captioner.shards.run import ShardRun
-    from captioner.shards.tasks import ShardReport
 
 REFUSED = {
     "append": "--append",
@@ -47,6 +44,7 @@ REFUSED = {
 def wants_shards(args: argparse.Namespace) -> bool:
     """Whether a file for each shard is wanted: by the inputs, the output or the format."""
     from captioner.files.stores import is_address
+    from captioner.shards.caption import CaptionWork
     from captioner.shards.inputs import looks_like_shards
 
     output = args.output or ""
@@ -54,36 +52,25 @@ def wants_shards(args: argparse.Namespace) -> bool:
         return True
     if output.endswith("/") and args.format == "jsonl":
         return True
-    return any(map(looks_like_shards, args.paths))
+    return any(looks_like_shards(path, CaptionWork.kinds) for path in args.paths)
 
 
 def caption_shards(args: argparse.Namespace) -> int:
     """Run the command; returns its exit code."""
     check_model(args, several_languages=True)
     _job_of(args)
+    check_engine(args)
     model = model_of(args)
     job = _job_of(args, model)
     say_if_calibration_was_lost(model, wanted=not args.quiet)
     from captioner.captioning.job import CaptionJob
     from captioner.decoding.constraints import notes_on_banned
     from captioner.decoding.options import DecodingOptions
-    from captioner.shards.engines import LocalEngine
-    from captioner.shards.run import ShardRun
 
-    for note in () if args.quiet else notes_on_banned(job.caption.decoding, model.tokenizer):
+    decoding = decoding_for(model, args)
+    for note in () if args.quiet else notes_on_banned(decoding, model.tokenizer):
         say(f"captioner: --ban: {note}")
-    named = options_named_by_flags(CaptionJob, DecodingOptions, ModelOptions)
-    with named, ShardRun(job, model) as run:
-        try:
-            for report in _with_progress(LocalEngine(model).run(run.tasks()), run, args.quiet):
-                if report.error is not None:
-                    say(f"captioner: shard {report.task.name}: {report.error}")
-        except KeyboardInterrupt:
-            say(f"captioner: {run.resume_hint}")
-            raise
-    if not args.quiet:
-        say("captioner: " + _summary(run))
-    return 1 if run.failed or run.counts["failed"] else 0
+    return run_shards(args, job, model, partial(_counts_text, args), CaptionJob, DecodingOptions)
 
 
 def _job_of(args: argparse.Namespace, model: CaptionModel | None = None) -> ShardJob:
@@ -100,11 +87,12 @@ def _job_of(args: argparse.Namespace, model: CaptionModel | None = None) -> Shar
         raise CaptionerError(
             f"--format {format}: shards are written as {', '.join(FORMATS)}; choose one of them"
         )
+    from captioner.shards.caption import CaptionWork
+
     decoding = decoding_options(args) if model is None else decoding_for(model, args)
     try:
-        return ShardJob(
-            _caption_job(args, decoding), args.output, format, options_of(ShardOptions, args)
-        )
+        work = CaptionWork(_caption_job(args, decoding))
+        return ShardJob(work, args.output, format, options_of(ShardOptions, args))
     except ValueError as error:
         from captioner.captioning.job import CaptionJob
 
@@ -132,35 +120,6 @@ def _caption_job(args: argparse.Namespace, decoding: DecodingOptions) -> Caption
     )
 
 
-def _with_progress(
-    reports: Iterable[ShardReport], run: ShardRun, quiet: bool
-) -> Iterator[ShardReport]:
-    """The reports, taken by the run, and on a terminal a line of how far it is."""
-    from tqdm import tqdm
-
-    start_s = time.monotonic()
-    hidden = quiet or not sys.stderr.isatty()
-    with tqdm(total=run.total, unit=" shards", file=sys.stderr, disable=hidden) as bar:
-        for report in reports:
-            run.take(report)
-            bar.update(run.done + run.before - bar.n)
-            bar.set_postfix_str(_progress(run, time.monotonic() - start_s), refresh=False)
-            yield report
-
-
-def _progress(run: ShardRun, seconds: float) -> str:
-    images = sum(run.counts.values())
-    text = f"{images / max(seconds, 1e-9):.1f} images/s, {len(run.failed)} failed"
-    if run.total is not None:
-        text += f", {run.total - run.before - run.done - len(run.failed)} left"
-    return text
-
-
-def _summary(run: ShardRun) -> str:
-    text = f"{run.done} shard{'' if run.done == 1 else 's'} captioned, "
-    if run.before:
-        text += f"{run.before} finished before, "
-    text += f"{len(run.failed)} failed; images: {run.counts['ok']} captioned, "
-    if run.job.caption.min_confidence > 0:
-        text += f"{run.counts['unsure']} not sure enough, "
-    return text + f"{run.counts['failed']} failed"
+def _counts_text(args: argparse.Namespace, counts: Counter[str]) -> str:
+    unsure = f"{counts['unsure']} not sure enough, " if args.min_confidence > 0 else ""
+    return f"{counts['ok']} captioned, {unsure}{counts['failed']} failed"

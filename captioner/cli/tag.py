@@ -29,6 +29,14 @@ from captioner.cli.options import (
     say_what_was_passed_over,
     share,
 )
+from captioner.cli.shards import check_no_engine
+from captioner.cli.tag_shards import (
+    SHARD_FORMATS,
+    add_shards,
+    check_shards,
+    tag_shards,
+    wants_shards,
+)
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import escaped, isolated, shown
@@ -55,6 +63,9 @@ examples:
   captioner tag film.mkv --output-dir tags --max-frames 500 --max-tags 10
   captioner tag clip.mp4 --output-dir tags --language en,de   subtitles clip.en.srt and clip.de.srt
   captioner tag film.mkv --output-dir tags --start 1:02:00 --end 1:05:30.5
+  captioner tag videos.csv --output tags/                 a list of paths or URLs, in shards
+  captioner tag s3://bucket/videos/ --output s3://bucket/tags   from a store, into a store
+  captioner tag s3://bucket/videos/ --output s3://bucket/tags --engine ray   on a Ray cluster
 
 GIF, animated WebP and APNG are videos as well: in a folder those with more than one frame.
 In DIR every video gets a file of each format, in the same subfolders; tags.jsonl has a line for
@@ -62,7 +73,7 @@ each, and index.html leads to all pages. A page refers to its video, which stays
 Run again, the command resumes: a finished video is not done twice, an unfinished one is done from
 its start, a failed one is tried again. A video that cannot be read is named on
 standard error, the others are tagged, and the exit code is 1. docs/video-tags.md explains the
-formats.
+formats, docs/scale.md shards and addresses.
 """
 
 
@@ -73,17 +84,17 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
     add_exclude(parser)
     output = parser.add_argument_group("output")
     output.add_argument(
-        *("-o", "--output-dir"),
-        type=Path,
+        *("-o", "--output-dir", "--output"),
         metavar="DIR",
         help="write files there, instead of a summary to standard output",
     )
     output.add_argument(
         "--format",
-        type=list_of(list(TAG_WRITERS)),
+        type=list_of([*TAG_WRITERS, *SHARD_FORMATS]),
         metavar="NAME[,NAME...]",
         help="a file of each for every video (default: all). "
-        + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items()),
+        + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items())
+        + "; for shards jsonl (default) or parquet: a file of records, those of json",
     )
     output.add_argument(
         "--min-caption-confidence",
@@ -115,12 +126,16 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
     add_options(parser.add_argument_group("tags"), TagOptions)
     add_decoding(parser)
     add_options(add_model(parser), FrameBatchOptions)
+    add_shards(parser)
 
 
 def _tag(args: argparse.Namespace) -> int:
     from captioner.video.finding import VIDEOS
 
-    _check_output(args)
+    is_for_shards = wants_shards(args)
+    if not is_for_shards:
+        check_no_engine(args, "of videos: --format jsonl")
+    (check_shards if is_for_shards else _check_output)(args)
     asked: dict[str, Any] = {
         "sampling": options_of(SamplingOptions, args),
         "tagging": options_of(TagOptions, args),
@@ -128,12 +143,14 @@ def _tag(args: argparse.Namespace) -> int:
     }
     decoding_options(args)
     check_model(args, several_languages=True)
-    files = found_videos(args.paths, args.exclude)
+    files = [] if is_for_shards else found_videos(args.paths, args.exclude)
     model = model_of(args)
     asked["decoding"] = decoding_for(model, args)
     if model.lexicon is None and not args.quiet:
         say("captioner: the model has no lexicon, so there will be no tags: `captioner calibrate`")
     say_if_calibration_was_lost(model, wanted=not args.quiet)
+    if is_for_shards:
+        return tag_shards(args, asked, model, _counts_text)
     with _VideoBars(len(files), args.quiet) as bars:
         work = _print_summaries if args.output_dir is None else _write_files
         counts = work(args, asked, model, files, bars)
@@ -148,7 +165,7 @@ def _check_output(args: argparse.Namespace) -> None:
     if args.csv_bom and CsvTagWriter.format not in (args.format or TAG_WRITERS):
         raise CaptionerError(f"--csv-bom: is for the format csv, not for {', '.join(args.format)}")
     if args.output_dir is not None:
-        check_folder(args.output_dir)
+        check_folder(Path(args.output_dir))
         return
     for name in ("resume", "overwrite", "format", "csv_bom"):
         if getattr(args, name) and args.format != (TextTagWriter.format,):
@@ -198,7 +215,7 @@ def _write_files(
 
     formats = args.format or tuple(TAG_WRITERS)
     job = TagJob(
-        args.output_dir,
+        Path(args.output_dir),
         formats,
         **asked,
         overwrite=args.overwrite,

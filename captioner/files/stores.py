@@ -15,7 +15,8 @@ import posixpath
 import re
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import IO, Any, TypeVar, cast
 
@@ -158,15 +159,26 @@ def read_file(address: str, most_bytes: int) -> bytes:
         with path.open("rb") as file:
             return file.read(most_bytes)
     files, name = _file_system(address)
-    # Of the web in one request; stores are asked for the size, too: one that is read by a range
-    # refuses that of an empty file.
-    block_bytes = 0 if is_on_web(address) else BLOCK_BYTES
 
     def download() -> bytes:
-        with files.open(name, "rb", block_size=block_bytes) as stream:
+        with files.open(name, "rb", block_size=_block_bytes(address)) as stream:
             return cast(bytes, stream.read(most_bytes))
 
     return _asked(address, download)
+
+
+def pieces_of(address: str) -> Generator[bytes, None, None]:
+    """What a remote file holds, in pieces, from its start to its end.
+
+    Raises:
+        OSError: there is no such file, or it may not be read.
+        StoreUnreachable: the store does not answer.
+    """
+    files, name = _file_system(address)
+    opened = _asked(address, lambda: files.open(name, "rb", block_size=_block_bytes(address)))
+    with closing(opened) as stream:
+        while piece := cast(bytes, _asked(address, lambda: stream.read(BLOCK_BYTES))):
+            yield piece
 
 
 def exists(address: str) -> bool:
@@ -371,6 +383,12 @@ def _file_system(address: str) -> tuple[Any, str]:
     except ValueError as error:
         raise CaptionerError(f"{shown(address)} cannot be read: {error}") from None
     return files, path
+
+
+def _block_bytes(address: str) -> int:
+    # Of the web in one request; stores are asked for the size, too: one that is read by a range
+    # refuses that of an empty file.
+    return 0 if is_on_web(address) else BLOCK_BYTES
 
 
 def _asked(address: str, action: Callable[[], T]) -> T:

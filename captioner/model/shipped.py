@@ -37,7 +37,7 @@ def load_model(
     """
     name = str(path_or_name)
     if name in SHIPPED:
-        with _shipped(f"{name}.safetensors", f"model {name}") as path:
+        with shipped_file(name) as path:
             base = CaptionModel.load(path, device=device, precision=precision)
             _ = base.sha256  # Out of a zipped package, the file is gone later.
     else:
@@ -68,12 +68,18 @@ def _in_language(base: CaptionModel, language: str) -> CaptionModel:
 
 
 @contextmanager
-def _shipped(file: str, what: str) -> Iterator[Path]:
-    """A file of the package, for as long as it is read."""
+def shipped_file(name: str) -> Iterator[Path]:
+    """The file of one of `captioner.model.options.SHIPPED`, for as long as it is read.
+
+    Raises:
+        CaptionerError: it is missing.
+    """
+    file = f"{name}.safetensors"
     shipped = resources.files("captioner") / "weights" / file
     if not shipped.is_file():
         raise CaptionerError(
-            f"{what}: this installation has no weights/{file}; reinstall captioner, or give a file"
+            f"model {name}: this installation has no weights/{file}; reinstall captioner, or give "
+            "a file"
         )
     with resources.as_file(shipped) as path:
         yield path

@@ -1,4 +1,4 @@
-"""Where shards are captioned: an engine takes tasks and gives reports; this one is this process."""
+"""Where shards are done: an engine takes tasks and gives reports; this one is this process."""
 
 from __future__ import annotations
 
@@ -7,15 +7,19 @@ from dataclasses import replace
 from typing import Protocol
 
 from captioner.model.caption_model import CaptionModel
-from captioner.shards.caption import caption_shard
 from captioner.shards.tasks import TRIES, ShardReport, ShardTask
+from captioner.shards.worker import run_shard
 
 
 class Engine(Protocol):
-    """Chooses where `captioner.shards.caption.caption_shard` runs, and nothing else."""
+    """Chooses where `captioner.shards.worker.run_shard` runs, and nothing else."""
+
+    @property
+    def workers(self) -> int:
+        """How many shards can be worked on now."""
 
     def run(self, tasks: Iterable[ShardTask]) -> Iterator[ShardReport]:
-        """Caption shards; a report for each of them, in the order in which they end.
+        """Do shards; a report for each of them, in the order in which they end.
 
         Tasks are taken from the iterator only when there is somebody to work on them. A shard
         that failed is tried again, `TRIES` times in all; only the last report is given.
@@ -32,6 +36,8 @@ class LocalEngine:
         model: the captioner, loaded from a file.
     """
 
+    workers = 1
+
     def __init__(self, model: CaptionModel) -> None:
         self._model = model
 
@@ -39,6 +45,6 @@ class LocalEngine:
         """See `Engine.run`."""
         for task in tasks:
             tries = 1
-            while (report := caption_shard(task, self._model)).error and tries < TRIES:
+            while (report := run_shard(task, self._model)).error and tries < TRIES:
                 tries += 1
             yield replace(report, tries=tries)

@@ -1,4 +1,4 @@
-"""The output of one shard: how the records of its images become a file."""
+"""The output of one shard: how the records of its files become a file."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path, PurePosixPath
-from typing import IO, Any, TypeAlias
+from typing import IO
 
 from captioner.captioning.writers import JsonlWriter
 from captioner.errors import CaptionerError
@@ -19,10 +19,9 @@ from captioner.files.escaping import encode_text
 from captioner.files.finding import SourceFile
 from captioner.files.recognising import HEAD_BYTES, recognised
 from captioner.files.writing import cannot_write, sync_file
+from captioner.model.caption_model import CaptionModel
 from captioner.shards.tasks import TAR, ShardTask
-
-Captioned: TypeAlias = tuple[dict[str, Any], SourceFile]
-"""The record of an image, and the image."""
+from captioner.shards.work import Done
 
 _ROWS = 1000  # of a row group
 _SUFFIXES = {"JPEG": ".jpg", "PNG": ".png", "WebP": ".webp", "GIF": ".gif", "TIFF": ".tif"}
@@ -44,7 +43,7 @@ class ShardFormat:
     """
 
     summary: str
-    write: Callable[[Path, Iterable[Captioned], ShardTask], None]
+    write: Callable[[Path, Iterable[Done], ShardTask, CaptionModel], None]
     module: str | None = None
     remedy: str = ""
 
@@ -61,8 +60,8 @@ class ShardFormat:
 # --- JSONL ---------------------------------------------------------------------------------
 
 
-def _write_jsonl(path: Path, captioned: Iterable[Captioned], task: ShardTask) -> None:
-    pieces = JsonlWriter().pieces((record, file.path) for record, file in captioned)
+def _write_jsonl(path: Path, done: Iterable[Done], task: ShardTask, model: CaptionModel) -> None:
+    pieces = JsonlWriter().pieces((each.record, each.file.path) for each in done)
     with _created(path) as stream:
         for piece in pieces:
             stream.write(piece)
@@ -71,67 +70,23 @@ def _write_jsonl(path: Path, captioned: Iterable[Captioned], task: ShardTask) ->
 # --- Parquet -------------------------------------------------------------------------------
 
 
-def _write_parquet(path: Path, captioned: Iterable[Captioned], task: ShardTask) -> None:
+def _write_parquet(path: Path, done: Iterable[Done], task: ShardTask, model: CaptionModel) -> None:
     import pyarrow
     from pyarrow.parquet import ParquetWriter
 
-    schema = _schema(task)
-    rows = (_row(record) for record, _ in captioned)
+    schema = task.work.schema(model)
+    rows = (task.work.row(each.record) for each in done)
     with _created(path) as stream, ParquetWriter(stream, schema) as writer:
         while group := list(itertools.islice(rows, _ROWS)):
             writer.write_table(pyarrow.Table.from_pylist(group, schema))
 
 
-def _schema(task: ShardTask) -> Any:
-    """The columns that a job's records have; those of JSONL."""
-    import pyarrow as pa
-
-    job = task.job
-    result = {"text": pa.string(), "confidence": pa.float64(), "calibrated": pa.bool_()}
-    if job.candidates:
-        word = pa.struct({"word": pa.string(), "prob": pa.float64()})
-        numbers = {"log_prob": pa.float64(), "avg_logprob": pa.float64()}
-        result["candidates"] = pa.list_(
-            pa.struct({"text": pa.string(), **numbers, "words": pa.list_(word)})
-        )
-    columns = {"file_name": pa.string(), **result}
-    if job.min_tag_confidence is not None:
-        texts = {"name": pa.string(), "type": pa.string()}
-        columns["tags"] = pa.list_(pa.struct({**texts, "confidence": pa.float64()}))
-    if task.languages:
-        columns["language"] = pa.string()
-    if len(task.languages) > 1:
-        columns["other_languages"] = pa.list_(pa.struct({"language": pa.string(), **result}))
-    if job.partial_images:
-        columns["partial"] = pa.bool_()
-    columns["error"] = pa.string()
-    return pa.schema(columns)
-
-
-def _row(record: dict[str, Any]) -> dict[str, Any]:
-    row: dict[str, Any] = {name: _as_text(value) for name, value in record.items()}
-    if "other_languages" in row:
-        others = row["other_languages"].items()
-        row["other_languages"] = [{"language": name, **_row(each)} for name, each in others]
-    if "candidates" in row:
-        row["candidates"] = [
-            {**each, "words": [{"word": word, "prob": prob} for word, prob in each["words"]]}
-            for each in row["candidates"]
-        ]
-    return row
-
-
-def _as_text(value: object) -> object:
-    # What no encoding holds is escaped, as in JSONL.
-    return encode_text(value).decode() if isinstance(value, str) else value
-
-
 # --- tar -----------------------------------------------------------------------------------
 
 
-def _write_tar(path: Path, captioned: Iterable[Captioned], task: ShardTask) -> None:
+def _write_tar(path: Path, done: Iterable[Done], task: ShardTask, model: CaptionModel) -> None:
     with _created(path) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
-        for number, (record, file) in enumerate(captioned):
+        for number, (record, _, file) in enumerate(done):
             if record["text"] is None:
                 continue
             assert file.load is not None, "images for archives are loaded once"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from pathlib import Path, PurePosixPath
 
 from captioner.data.parquet import IMAGE_FIELDS, columns_of
@@ -13,33 +13,42 @@ from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.kinds import suffix_of
 from captioner.files.patterns import addresses_of, has_braces
-from captioner.files.recognising import READ, recognise
+from captioner.files.recognising import READ, VIDEO, recognise
 from captioner.files.stores import exists, is_address, reached
 from captioner.shards.lists import SUFFIXES
 from captioner.shards.tasks import FILES, PARQUET, TAR
 
 LIST = "list"
-"""The kind of an input that names what is to be captioned; the others are those of tasks."""
+"""The kind of an input that names files or shards; the others are those of tasks."""
 
 
-def looks_like_shards(path: str) -> bool:
-    """Whether an input is not simply images on this machine, by its name alone."""
-    return is_address(path) or _kind_by_name(path) != FILES
+def looks_like_shards(path: str, kinds: Container[str]) -> bool:
+    """Whether an input is not simply files on this machine, by its name alone.
+
+    Args:
+        path: or address.
+        kinds: of shards, those that the work can read.
+    """
+    return is_address(path) or _kind_by_name(path, kinds) != FILES
 
 
-def kind_of(paths: Sequence[str]) -> str:
-    """What the inputs are: `TAR`, `PARQUET`, `LIST` or `FILES`. Tables are looked into.
+def kind_of(paths: Sequence[str], kinds: Container[str]) -> str:
+    """What the inputs are: `LIST`, or one of ``kinds``. Tables are looked into.
+
+    Args:
+        paths: the inputs.
+        kinds: of shards, those that the work can read.
 
     Raises:
         CaptionerError: they are of several kinds, or the first one cannot be read.
     """
-    kinds = {_kind_by_name(path) for path in paths}
-    if len(kinds) > 1:
+    found = {_kind_by_name(path, kinds) for path in paths}
+    if len(found) > 1:
         raise CaptionerError(
-            f"inputs of several kinds ({', '.join(sorted(kinds))}): caption one kind after the "
-            "other, each into an output of its own"
+            f"inputs of several kinds ({', '.join(sorted(found))}): give one kind after the other, "
+            "each with an output of its own"
         )
-    kind = kinds.pop()
+    kind = found.pop()
     if kind == PARQUET and not _holds_images(first_of(paths[0])):
         return LIST
     return kind
@@ -77,15 +86,15 @@ def absolute(path: str) -> str:
     return path if is_address(path) else os.path.abspath(path).replace(os.sep, "/")
 
 
-def _kind_by_name(path: str) -> str:
+def _kind_by_name(path: str, kinds: Container[str]) -> str:
     name = PurePosixPath(path)
-    if not is_address(path) and (os.path.isdir(path) or recognise(Path(path)) in READ):
-        return FILES  # a folder, or an image whatever its name says
+    if not is_address(path) and (os.path.isdir(path) or recognise(Path(path)) in {*READ, VIDEO}):
+        return FILES  # a folder, or an image or a video whatever its name says
     if is_archive(name):
-        return TAR
+        return TAR if TAR in kinds else FILES
     suffix = suffix_of(path)
     if suffix == ".parquet":
-        return PARQUET
+        return PARQUET if PARQUET in kinds else LIST
     return LIST if suffix in SUFFIXES else FILES
 
 

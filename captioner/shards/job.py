@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from captioner.captioning.job import CaptionJob
 from captioner.files.stores import is_address
 from captioner.options import check_options, option
+from captioner.shards.work import Work
 
 FORMATS = ("jsonl", "parquet", "tar")
 """Of the outputs; `captioner.shards.formats` writes them."""
@@ -38,25 +38,85 @@ class ShardOptions:
 
 
 @dataclass(frozen=True)
+class VideoShardOptions(ShardOptions):
+    """The same for videos, each of which takes as long as hundreds of images.
+
+    Attributes:
+        shard_size: videos of a shard.
+        column: of a list of videos.
+    """
+
+    shard_size: int = option(20, "videos in a shard", metavar="N", minimum=1)
+    column: str = option(
+        "",
+        "column of a list with the paths or URLs of videos",
+        metavar="NAME",
+        default_text="url, path, file_name, video ...",
+    )
+
+
+ENGINES = ("local", "ray")
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """Where the work on shards is done.
+
+    Attributes:
+        engine: ``local``: one after the other in this process. ``ray``: on the workers of a Ray
+            cluster.
+        address: of the cluster's head, or ``auto`` for the one of this machine; empty: that of the
+            variable RAY_ADDRESS, else a cluster of this machine alone, for the time of the job.
+        num_workers: each works on one shard at a time; None: one for each GPU that they use, else
+            for each processor of the cluster.
+        gpus_per_worker: 1 where the workers run on GPUs.
+    """
+
+    engine: str = option("local", "where the work on shards is done", choices=ENGINES)
+    address: str = option(
+        "",
+        "HOST:PORT of the Ray cluster, or auto",
+        metavar="ADDRESS",
+        default_text="RAY_ADDRESS, else this machine",
+    )
+    num_workers: int | None = option(
+        None,
+        "workers of the Ray cluster",
+        kind=int,
+        metavar="N",
+        minimum=1,
+        default_text="one for each GPU or processor",
+    )
+    gpus_per_worker: int = option(0, "GPUs of each worker", metavar="N", minimum=0, maximum=1)
+
+    def __post_init__(self) -> None:
+        check_options(self)
+        if self.engine == "local":
+            for name, default in (("address", ""), ("num_workers", None), ("gpus_per_worker", 0)):
+                if getattr(self, name) != default:
+                    raise ValueError(f"{name}={getattr(self, name)!r}: is for engine=ray only")
+
+
+@dataclass(frozen=True)
 class ShardJob:
     """What is to be done.
 
     Attributes:
-        caption: how images are captioned, and the inputs (`CaptionJob.paths`): all of one kind,
-            archives, tables with images in them, lists of images, or images, folders and patterns.
+        work: what is done with which files.
         output: folder or address below which every shard gets a file.
-        format: of the files, one of `FORMATS`.
+        format: of the files, one of `captioner.shards.work.Work.formats`.
         options: how inputs become shards.
     """
 
-    caption: CaptionJob
+    work: Work
     output: str
     format: str = FORMATS[0]
     options: ShardOptions = ShardOptions()
 
     def __post_init__(self) -> None:
-        if self.format not in FORMATS:
-            raise ValueError(f"format={self.format!r}: choose from {', '.join(FORMATS)}")
+        formats = self.work.formats
+        if self.format not in formats:
+            raise ValueError(f"format={self.format!r}: choose from {', '.join(formats)}")
         if not self.output.rstrip("/") or (is_address(self.output) and self.output.endswith(":/")):
             raise ValueError(f"output={self.output!r}: name a folder, or an address in a bucket")
 

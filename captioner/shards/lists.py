@@ -1,4 +1,4 @@
-"""Lists of images or shards: CSV, JSONL or Parquet with a column of paths or addresses."""
+"""Lists of images, videos or shards: CSV, JSONL or Parquet with a column of paths or addresses."""
 
 from __future__ import annotations
 
@@ -6,10 +6,9 @@ import csv
 import io
 import os
 import posixpath
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from captioner.captioning.tables import json_rows
-from captioner.data.fields import NAME_FIELDS
 from captioner.data.parquet import columns_of, parquet_rows
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
@@ -17,27 +16,27 @@ from captioner.files.kinds import suffix_of
 from captioner.files.stores import is_address, open_file
 from captioner.files.writing import cannot_read
 
-COLUMNS = ("url", "urls", "path", "file_path", "file", *NAME_FIELDS, "video")
-"""Of which the first that a list has is taken."""
+COLUMNS = ("url", "urls", "path", "file_path", "file")
+"""Of lists of whatever; there are others, which say of what (`captioner.shards.work.Work`)."""
 
 _ROWS = 10_000  # of a Parquet list, read at once
 
 
-def read_list(file: str, column: str) -> Iterator[tuple[str, str]]:
+def read_list(file: str, columns: Sequence[str]) -> Iterator[tuple[str, str]]:
     """The path or address, and the text in the cell, of each row, lazily and in pieces.
 
     Paths are relative to the folder of the list.
 
     Args:
         file: path or address of the list.
-        column: its name, in whatever case; empty: the first of `COLUMNS` that there is.
+        columns: in lower case, of which the first that there is is taken.
 
     Raises:
         CaptionerError: the list cannot be read, or has no such column; it is named.
         captioner.files.stores.StoreUnreachable: the store does not answer.
     """
     folder = posixpath.dirname(file) if is_address(file) else os.path.dirname(file)
-    for where, cell in _READERS[suffix_of(file)](file, column.strip().lower()):
+    for where, cell in _READERS[suffix_of(file)](file, columns):
         if not isinstance(cell, str) or not cell.strip() or "\0" in cell:
             raise CaptionerError(f"{where}: {cell!r} is not a path or an address")
         if is_address(cell) or not folder:
@@ -50,7 +49,7 @@ def read_list(file: str, column: str) -> Iterator[tuple[str, str]]:
 Cells = Iterator[tuple[str, object]]
 
 
-def _csv_cells(file: str, wanted: str) -> Cells:
+def _csv_cells(file: str, wanted: Sequence[str]) -> Cells:
     with _text(file) as text:
         head = text.readline()
         delimiter = max(",;\t", key=head.count)
@@ -68,7 +67,7 @@ def _csv_cells(file: str, wanted: str) -> Cells:
             raise CaptionerError(f"{shown(file)}, line {line}: not valid CSV: {error}") from None
 
 
-def _jsonl_cells(file: str, wanted: str) -> Cells:
+def _jsonl_cells(file: str, wanted: Sequence[str]) -> Cells:
     column = ""
 
     def place(number: int) -> str:
@@ -84,13 +83,13 @@ def _jsonl_cells(file: str, wanted: str) -> Cells:
             yield place(number), cells.get(column)
 
 
-def _parquet_cells(file: str, wanted: str) -> Cells:
+def _parquet_cells(file: str, wanted: Sequence[str]) -> Cells:
     column = _column(file, columns_of(file), wanted)
     for number, row in enumerate(parquet_rows(file, {column}, _ROWS), 1):
         yield f"{shown(file)}, row {number}", row[column]
 
 
-_READERS: dict[str, Callable[[str, str], Cells]] = {
+_READERS: dict[str, Callable[[str, Sequence[str]], Cells]] = {
     ".csv": _csv_cells,
     ".tsv": _csv_cells,
     ".jsonl": _jsonl_cells,
@@ -101,11 +100,11 @@ SUFFIXES = frozenset(_READERS)
 """Of lists; a Parquet file may also be a table with the images in it."""
 
 
-def _column(file: str, columns: Iterable[str], wanted: str) -> str:
+def _column(file: str, columns: Iterable[str], wanted: Sequence[str]) -> str:
     there = list(columns)
-    found = next((each for each in ((wanted,) if wanted else COLUMNS) if each in there), None)
+    found = next((each for each in wanted if each in there), None)
     if found is None:
-        what = repr(wanted) if wanted else " or ".join(COLUMNS)
+        what = " or ".join(map(repr, wanted))
         raise CaptionerError(
             f"{shown(file)}: there is no column {what} among {', '.join(there)}: name one with "
             "--column"

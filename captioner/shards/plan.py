@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Container, Iterator
 from dataclasses import replace
 from functools import partial
 from hashlib import blake2b
@@ -16,7 +16,6 @@ from captioner.files.escaping import shown
 from captioner.files.kinds import suffix_of
 from captioner.files.patterns import addresses_of, count_of
 from captioner.files.stores import is_address, is_on_web, joined, local_path, names_in, reached
-from captioner.images.kinds import IMAGES, find_images
 from captioner.shards.inputs import (
     LIST,
     absolute,
@@ -28,6 +27,7 @@ from captioner.shards.inputs import (
 from captioner.shards.job import ShardJob
 from captioner.shards.lists import read_list
 from captioner.shards.tasks import FILES, PARQUET, TAR, ShardTask
+from captioner.shards.work import Work
 
 STATE = ".captioner"
 """The hidden folder in the output, with what is known of the job."""
@@ -39,7 +39,6 @@ class ShardPlan:
     Args:
         job: what is to be done.
         model_sha256: of the model's file.
-        languages: of the captions; see `ShardTask`.
 
     Attributes:
         total: how many shards these are; None where only the work itself will tell.
@@ -49,16 +48,15 @@ class ShardPlan:
         CaptionerError: an input cannot be read, or leads to nothing.
     """
 
-    def __init__(self, job: ShardJob, model_sha256: str, languages: tuple[str, ...] = ()) -> None:
+    def __init__(self, job: ShardJob, model_sha256: str) -> None:
         self._job = job
         self._sha256 = model_sha256
-        self._languages = languages
-        self._paths = job.caption.paths
+        self._paths = job.work.paths
         place = local_path(job.folder)
         # Workers may have another current folder.
         self._folder = job.folder if place is None else absolute(str(place))
         self._parts = None if place is None else joined(self._folder, f"{STATE}/parts")
-        self.kind = kind_of(self._paths)
+        self.kind = kind_of(self._paths, job.work.kinds)
         if self.kind != FILES:
             for path in self._paths:
                 first_of(path)
@@ -71,7 +69,7 @@ class ShardPlan:
 
     def describe(self) -> dict[str, Any]:
         """What decides which shard has which name, JSON primitives."""
-        caption, options = self._job.caption, self._job.options
+        options = self._job.options
         if not self.is_numbered:
             return {"kind": self.kind, "base": base_of(self._paths)}
         about: dict[str, Any] = {
@@ -81,13 +79,13 @@ class ShardPlan:
         }
         if self.kind == LIST:
             return {**about, "column": options.column or None}
-        return {**about, "exclude": list(caption.exclude), "raw": caption.raw}
+        return {**about, **self._job.work.describe_search()}
 
     def tasks(self) -> Iterator[ShardTask]:
         """All shards, in their order.
 
         Raises:
-            CaptionerError: a list or a folder of images cannot be read.
+            CaptionerError: a list or a folder cannot be read.
         """
         if self.is_numbered:
             return self._numbered(self._files())
@@ -119,10 +117,10 @@ class ShardPlan:
 
     def _numbered(self, files: Iterator[tuple[str, str]]) -> Iterator[ShardTask]:
         number = 0
-        first = next(files, None)
+        work, first = self._job.work, next(files, None)
         if first is None:
-            raise CaptionerError(f"{shown(self._paths[0])}: there are no images in it")
-        files, kind = chain([first], files), _kind_of_row(first[0])
+            raise CaptionerError(f"{shown(self._paths[0])}: there are no {work.noun}s in it")
+        files, kind = chain([first], files), _kind_of_row(first[0], work.kinds)
         size = self._job.options.shard_size if kind == FILES else 1
         while group := tuple(islice(files, size)):
             digest = blake2b(digest_size=4)
@@ -136,15 +134,16 @@ class ShardPlan:
             number += 1
 
     def _files(self) -> Iterator[tuple[str, str]]:
-        """Path or address, and name, of each image, or of each shard in a list."""
+        """Path or address, and name, of each file, or of each shard in a list."""
         if self.kind == LIST:
+            column = self._job.options.column.strip().lower()
+            columns = (column,) if column else self._job.work.columns
             for file in chain.from_iterable(map(addresses_of, self._paths)):
-                yield from read_list(file, self._job.options.column)
+                yield from read_list(file, columns)
         elif any(map(is_address, self._paths)):
-            yield from _remote_images(self._paths)
+            yield from _remote_files(self._job.work)
         else:
-            caption = self._job.caption
-            for found in find_images(self._paths, caption.exclude, caption.raw):
+            for found in self._job.work.find():
                 yield absolute(str(found.path)), found.name
 
     def _task(self, name: str, kind: str, address: str) -> ShardTask:
@@ -155,9 +154,8 @@ class ShardPlan:
             address=absolute(address) if address else "",
             output=joined(self._folder, f"{name}.{job.format}"),
             format=job.format,
-            job=job.caption,
+            work=job.work,
             model_sha256=self._sha256,
-            languages=self._languages,
             parts=self._parts,
         )
 
@@ -166,20 +164,21 @@ def _names_in(folder: str) -> list[str]:
     return [*names_in(folder)]
 
 
-def _kind_of_row(address: str) -> str:
-    if is_archive(PurePosixPath(address)):
-        return TAR
-    return PARQUET if suffix_of(address) == ".parquet" else FILES
+def _kind_of_row(address: str, kinds: Container[str]) -> str:
+    is_table = suffix_of(address) == ".parquet"
+    kind = TAR if is_archive(PurePosixPath(address)) else PARQUET if is_table else FILES
+    return kind if kind in kinds else FILES
 
 
-def _remote_images(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
-    base = base_of([*paths])
-    for path in paths:
+def _remote_files(work: Work) -> Iterator[tuple[str, str]]:
+    base = base_of(work.paths)
+    for path in work.paths:
+        suffixes = work.suffixes(path)
         for address in addresses_of(path):
-            if suffix_of(address) in IMAGES.suffixes or is_on_web(address):
+            if suffix_of(address) in suffixes or is_on_web(address):
                 yield address, absolute(address).removeprefix(base).lstrip("/")
                 continue
             for name in sorted(reached(partial(_names_in, address))):
-                if suffix_of(name) in IMAGES.suffixes:
+                if suffix_of(name) in suffixes:
                     found = joined(address.rstrip("/"), name)
                     yield found, absolute(found).removeprefix(base).lstrip("/")

@@ -11,15 +11,12 @@ import shutil
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from captioner.captioning.alternatives import languages_of
-from captioner.captioning.caption_run import check_job_options
-from captioner.captioning.run import describe_settings
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.resume import changes, locked
@@ -62,18 +59,23 @@ class ShardRun:
     Args:
         job: what is to be done.
         model: the captioner, loaded from a file.
+        elsewhere: ``device`` and ``precision`` of an engine that computes with others than this
+            model does here.
 
     Attributes:
         total: how many shards the job has; None where only the work itself will tell.
         before: how many of them earlier runs have finished, as far as the tasks are taken.
         done: how many this run has finished.
         failed: the reports of shards that were given up.
-        counts: images by what became of them in this run: ``ok``, ``unsure``, ``failed``.
+        counts: files by what became of them in this run, `captioner.shards.work.Done.status`.
     """
 
-    def __init__(self, job: ShardJob, model: CaptionModel) -> None:
+    def __init__(
+        self, job: ShardJob, model: CaptionModel, elsewhere: Mapping[str, str] | None = None
+    ) -> None:
         self.job = job
         self.model = model
+        self._elsewhere = elsewhere or {}
         self.total: int | None = None
         self.before = 0
         self.done = 0
@@ -90,10 +92,10 @@ class ShardRun:
         """
         job = self.job
         FORMATS[job.format].check()
-        check_job_options(job.caption, self.model)
-        for address in {store_of(each): each for each in (*job.caption.paths, job.folder)}.values():
+        job.work.check(self.model)
+        for address in {store_of(each): each for each in (*job.work.paths, job.folder)}.values():
             check_store(address)
-        self._plan = ShardPlan(job, self.model.sha256, languages_of(self.model))
+        self._plan = ShardPlan(job, self.model.sha256)
         self.total = self._plan.total
         with ExitStack() as stack:
             self._lock(stack)
@@ -122,8 +124,8 @@ class ShardRun:
         """The shards that are not finished, lazily, in their order.
 
         Raises:
-            CaptionerError: the images of a finished shard are others now, or a list or a folder of
-                images cannot be read.
+            CaptionerError: the files of a finished shard are others now, or a list or a folder
+                cannot be read.
         """
         for task in self._plan.tasks():
             if task.name in self._finished:
@@ -132,7 +134,8 @@ class ShardRun:
             if self._plan.is_numbered and self._finished.has_other(task.name):
                 raise CaptionerError(
                     f"{shown(self.job.output)} holds a finished shard {task.name.partition('-')[0]}"
-                    " of other images: what is captioned has changed since; name another --output"
+                    f" of other {self.job.work.noun}s: the input has changed since; name another "
+                    "--output"
                 )
             yield task
 
@@ -162,18 +165,21 @@ class ShardRun:
         state = folder / STATE
         make_folder(state)
         in_use = (
-            f"{shown(folder)} is in use by another `captioner caption`; wait for it, or choose "
-            "another --output"
+            f"{shown(folder)} is in use by another `captioner {self.job.work.command}`; wait for "
+            "it, or choose another --output"
         )
         stack.enter_context(locked(state / "lock", in_use))
         shutil.rmtree(state / "parts", ignore_errors=True)
+        # What workers of a cluster leave there that are ended with the run.
+        stack.callback(shutil.rmtree, state / "parts", ignore_errors=True)
 
     def _check_settings(self) -> None:
         about = {
             "schema": SCHEMA,
             "model": describe_model(self.model),
             "settings": {
-                **describe_settings(self.job.caption, self.model),
+                **self.job.work.describe(self.model),
+                **self._elsewhere,
                 "format": self.job.format,
             },
             "input": self._plan.describe(),
@@ -224,7 +230,8 @@ class ShardRun:
 
     def _write_report(self, patient: bool = True) -> None:
         self._written_s = time.monotonic()
-        earlier = Counter(self._earlier.get("images", {}))
+        files = f"{self.job.work.noun}s"
+        earlier = Counter(self._earlier.get(files, {}))
         self._write(
             "report.json",
             {
@@ -233,8 +240,8 @@ class ShardRun:
                     "finished": len(self._finished) + self.done,
                     "failed": len(self.failed),
                 },
-                "images": dict(earlier + self.counts),
-                "images_counted_in_shards": self._earlier.get("images_counted_in_shards", 0)
+                files: dict(earlier + self.counts),
+                f"{files}_counted_in_shards": self._earlier.get(f"{files}_counted_in_shards", 0)
                 + self.done,
                 "failed": [
                     {

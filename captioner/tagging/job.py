@@ -154,7 +154,7 @@ def run_tag_job(
         CaptionerError: the folder belongs to another run, holds files of other origin, is in use
             or cannot be written. Nothing has been changed then, except by a disk that is full.
     """
-    about = {"model": describe_model(model), "settings": _describe_settings(job, model)}
+    about = describe_job(job, model)
     with _locked(job.output_dir):
         output = _Output(job, about, files, job.make_writers(model))
         with output.ledger:
@@ -186,9 +186,22 @@ def _tag(
             yield Outcome(file, "done")
         else:
             todo.append(file)
-    videos = tag_videos(
+    with closing(job_videos(job, model, todo, on_progress)) as videos:
+        for file, video in zip(todo, videos, strict=True):
+            output.save(file, video)
+            yield Outcome(file, video.status, None if video.error is None else video.error.reason)
+
+
+def job_videos(
+    job: TagJob,
+    model: CaptionModel,
+    files: Iterable[SourceFile],
+    on_progress: Progress | None = None,
+) -> Generator[VideoTags, None, None]:
+    """Tag videos as a job says, a folder's or a shard's; see `tag_videos`."""
+    return tag_videos(
         model,
-        todo,
+        files,
         sampling=job.sampling,
         tagging=job.tagging,
         decoding=job.decoding,
@@ -196,10 +209,18 @@ def _tag(
         on_progress=on_progress,
         thumbnails=HtmlTagWriter.format in job.formats,
     )
-    with closing(videos):
-        for file, video in zip(todo, videos, strict=True):
-            output.save(file, video)
-            yield Outcome(file, video.status, None if video.error is None else video.error.reason)
+
+
+def record_of(video: VideoTags, about: Mapping[str, Any]) -> dict[str, Any]:
+    """What writers get of a video.
+
+    Args:
+        video: what it shows.
+        about: what `describe_job` says.
+    """
+    model: dict[str, Any] = about["model"]
+    is_calibrated = model["tag_confidence"] == "calibrated"
+    return {**video.to_dict(), **about, "model": {**model, "calibrated": is_calibrated}}
 
 
 # --- one video -----------------------------------------------------------------------------
@@ -237,7 +258,7 @@ class _Output:
 
     def save(self, file: SourceFile, video: VideoTags) -> None:
         """Write the files of a video, then its line."""
-        record = {**video.to_dict(), **self._about, "model": self._model}
+        record = record_of(video, self._about)
         line = {**summary_line(record), "source": Fingerprint.of(file).to_dict()}
         if video.status != "failed":
             line |= self._save_files(file, video, record)
@@ -260,11 +281,6 @@ class _Output:
                 found["page"] = self._pages.href(target)
             replace_file(target, writer.text(record), temporary=part_beside(target))
         return found
-
-    @property
-    def _model(self) -> dict[str, Any]:
-        about: dict[str, Any] = self._about["model"]
-        return {**about, "calibrated": about["tag_confidence"] == "calibrated"}
 
     def is_finished(self, file: SourceFile) -> bool:
         """Whether an earlier run has done this video.
@@ -359,6 +375,15 @@ def _check_free(job: TagJob, files: Iterable[SourceFile], writers: Sequence[TagW
 
 
 # --- what produced it ----------------------------------------------------------------------
+
+
+def describe_job(job: TagJob, model: CaptionModel) -> dict[str, Any]:
+    """The model and the settings that decide about the results, JSON primitives.
+
+    Raises:
+        CaptionerError: the model was not loaded from a file.
+    """
+    return {"model": describe_model(model), "settings": _describe_settings(job, model)}
 
 
 def _describe_settings(job: TagJob, model: CaptionModel) -> dict[str, Any]:

@@ -81,15 +81,9 @@ class JsonTagWriter(TagWriter):
     suffix = ".json"
     summary = "everything known: shots, segments, frames, tags and where they hold"
 
-    _KEYS = (
-        *("schema", "status", "error", "video", "model", "settings"),
-        *("shots", "segments", "frames", "tags"),
-    )
-
     def text(self, record: Record) -> str:
         """The record, indented, its keys always in the same order."""
-        ordered = {key: record[key] for key in self._KEYS}
-        return json.dumps(ordered, ensure_ascii=False, allow_nan=False, indent=2) + "\n"
+        return json.dumps(ordered(record), ensure_ascii=False, allow_nan=False, indent=2) + "\n"
 
 
 class _SubtitleWriter(TagWriter):
@@ -236,6 +230,12 @@ TAG_WRITERS: dict[str, type[TagWriter]] = {
     )
 }
 """Format name -> class; the command line's choices."""
+
+
+def ordered(record: Record) -> dict[str, Any]:
+    """All of a record that the schema allows, its keys always in the same order."""
+    keys = ("schema", "status", "error", "video", "model", "settings")
+    return {key: record[key] for key in (*keys, "shots", "segments", "frames", "tags")}
 
 
 def summary_line(record: Record) -> dict[str, Any]:

@@ -43,6 +43,7 @@ def lay_out(root: Path) -> None:
     _write_lines(root / "photos.csv", ["path", "dog.jpg", "new/one.jpg"])
     for name in ("clip.mp4", "film.mkv", "videos/park/one.mp4"):
         _link(film, root / name)
+    _write_lines(root / "videos.csv", ["path", "clip.mp4", "videos/park/one.mp4"])
 
 
 def _captioned(folder: Path, examples: Sequence[Path]) -> None:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from captioner.cli import entry as cli
+from captioner.model.caption_model import CaptionModel
 from helpers.models import make_talker
 
 
@@ -30,6 +31,24 @@ def caption(
     def run(*arguments: str) -> tuple[int, str]:
         options = ["--device", "cpu", "--workers", "0", "--batch-size", "4"]
         code = cli.main(["caption", "--model", str(model_file), *options, *arguments])
+        return code, capsys.readouterr().err
+
+    return run
+
+
+@pytest.fixture
+def tag(
+    tagging_model: CaptionModel,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+):
+    """Run `captioner tag`; returns its exit code and standard error."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        options = ["--model", str(tagging_model.path), "--device", "cpu", "--max-length", "6"]
+        code = cli.main(["tag", *arguments, *options])
         return code, capsys.readouterr().err
 
     return run

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 
 from captioner.captioning.job import CaptionJob
+from captioner.shards.caption import CaptionWork
 from captioner.shards.finished import Finished
 from captioner.shards.job import ShardJob, ShardOptions
 from captioner.shards.plan import ShardPlan
@@ -15,8 +16,8 @@ from helpers.shards import images, make_tar
 
 
 def plan(*paths: str, output: str = "out/", **options) -> ShardPlan:
-    job = CaptionJob(paths=paths, format="jsonl")
-    return ShardPlan(ShardJob(job, output, options=ShardOptions(**options)), "0" * 64)
+    work = CaptionWork(CaptionJob(paths=paths, format="jsonl"))
+    return ShardPlan(ShardJob(work, output, options=ShardOptions(**options)), "0" * 64)
 
 
 def test_a_million_shards_are_listed_in_the_memory_of_one(tmp_path: Path) -> None:

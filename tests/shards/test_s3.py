@@ -14,12 +14,14 @@ import pytest
 
 from helpers.s3 import S3Server
 from helpers.shards import images, make_shards, make_tar
+from helpers.videos import numbered_video
 
 pytest.importorskip("fsspec")
 pytest.importorskip("s3fs")
 
 BUCKET = "bucket"
 SHARDS = 16
+VIDEOS = 16
 
 
 @pytest.fixture(scope="module")
@@ -42,7 +44,7 @@ def store(server: S3Server) -> Any:
 
 def command(model_file: Path, *arguments: str) -> list[str]:
     options = ["--model", str(model_file), "--device", "cpu", "--batch-size", "4"]
-    return [sys.executable, "-m", "captioner", "caption", *arguments, *options]
+    return [sys.executable, "-m", "captioner", *arguments, *options]
 
 
 def outputs(store: Any, prefix: str) -> dict[str, bytes]:
@@ -50,20 +52,12 @@ def outputs(store: Any, prefix: str) -> dict[str, bytes]:
     return {Path(name).name: store.cat_file(name) for name in names}
 
 
-def test_a_server_killed_in_mid_run_costs_time_and_no_shard(
-    caption, tmp_path, model_file, server, store
-) -> None:
-    pattern = make_shards(tmp_path / "t", SHARDS, 4)
-    assert caption(pattern, "--output", "whole/")[0] == 0
-    expected = {path.name: path.read_bytes() for path in Path("whole").glob("*.jsonl")}
-    store.put(str(tmp_path / "t"), f"{BUCKET}/in", recursive=True)
-
-    addresses = f"s3://{BUCKET}/in/{{00000..{SHARDS - 1:05d}}}.tar"
-    arguments = command(model_file, addresses, "--output", f"s3://{BUCKET}/out")
-    environment = {**os.environ, **server.environment}
+def finished_in_spite_of_a_kill(arguments: list[str], server: S3Server, store: Any, to: str) -> str:
+    """What a command says that runs while the server is killed and started again."""
     with Path("errors").open("wb") as errors:
+        environment = {**os.environ, **server.environment}
         process = subprocess.Popen(arguments, stderr=errors, env=environment)
-    while not outputs(store, f"{BUCKET}/out"):
+    while not outputs(store, to):
         assert process.poll() is None, Path("errors").read_text()
         time.sleep(0.05)
     server.kill()
@@ -75,12 +69,45 @@ def test_a_server_killed_in_mid_run_costs_time_and_no_shard(
     said = Path("errors").read_text()
     assert f"s3://{BUCKET} cannot be reached" in said
     assert f"s3://{BUCKET} can be reached again" in said
+    return said
+
+
+def test_a_server_killed_in_mid_run_costs_time_and_no_shard(
+    caption, tmp_path, model_file, server, store
+) -> None:
+    pattern = make_shards(tmp_path / "t", SHARDS, 4)
+    assert caption(pattern, "--output", "whole/")[0] == 0
+    expected = {path.name: path.read_bytes() for path in Path("whole").glob("*.jsonl")}
+    store.put(str(tmp_path / "t"), f"{BUCKET}/in", recursive=True)
+
+    addresses = f"s3://{BUCKET}/in/{{00000..{SHARDS - 1:05d}}}.tar"
+    arguments = command(model_file, "caption", addresses, "--output", f"s3://{BUCKET}/out")
+    said = finished_in_spite_of_a_kill(arguments, server, store, f"{BUCKET}/out")
     assert f"{SHARDS} shards captioned, 0 failed; images: {SHARDS * 4} captioned" in said
     assert outputs(store, f"{BUCKET}/out") == expected
 
+    environment = {**os.environ, **server.environment}
     again = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert again.returncode == 0
     assert f"0 shards captioned, {SHARDS} finished before, 0 failed" in again.stderr
+
+
+def test_videos_are_tagged_from_a_server_that_is_killed_in_mid_run(
+    tag, tmp_path, tagging_model, server, store
+) -> None:
+    (tmp_path / "videos").mkdir()
+    for number in range(VIDEOS):
+        numbered_video(tmp_path / f"videos/{number}.mp4", 4 + number)
+    options = ("--shard-size", "2", "--max-length", "6", "--batch-size", "4")
+    assert tag("videos", "--output", "whole/", "--format", "jsonl", *options)[0] == 0
+    expected = {path.name: path.read_bytes() for path in Path("whole").glob("*.jsonl")}
+    store.put(str(tmp_path / "videos"), f"{BUCKET}/videos", recursive=True)
+
+    addresses = (f"s3://{BUCKET}/videos/", "--output", f"s3://{BUCKET}/tags")
+    arguments = command(Path(tagging_model.path), "tag", *addresses, *options)
+    said = finished_in_spite_of_a_kill(arguments, server, store, f"{BUCKET}/tags")
+    assert f"{VIDEOS // 2} shards tagged, 0 failed; videos: {VIDEOS} tagged, 0 failed" in said
+    assert outputs(store, f"{BUCKET}/tags") == expected
 
 
 def test_lists_and_folders_at_addresses_are_captioned(tmp_path, model_file, server, store) -> None:
@@ -94,7 +121,9 @@ def test_lists_and_folders_at_addresses_are_captioned(tmp_path, model_file, serv
     texts = []
     for path, code in (("photos/", 0), ("photos/list.csv", 1), ("photos/*.jpg", 0)):
         output = tmp_path / f"out{len(texts)}"
-        arguments = command(model_file, f"s3://{BUCKET}/{path}", "--output", f"{output}/")
+        arguments = command(
+            model_file, "caption", f"s3://{BUCKET}/{path}", "--output", f"{output}/"
+        )
         run = subprocess.run(arguments, capture_output=True, text=True, env=environment)
         assert run.returncode == code, run.stderr
         [file] = output.glob("*.jsonl")
@@ -108,7 +137,9 @@ def test_lists_and_folders_at_addresses_are_captioned(tmp_path, model_file, serv
 
 def test_a_store_that_is_not_there_is_an_error_at_the_start(tmp_path, model_file, server) -> None:
     environment = {**os.environ, **server.environment, "AWS_ENDPOINT_URL": "http://127.0.0.1:9"}
-    arguments = command(model_file, f"s3://{BUCKET}/in/0.tar", "--output", f"{tmp_path}/out/")
+    arguments = command(
+        model_file, "caption", f"s3://{BUCKET}/in/0.tar", "--output", f"{tmp_path}/out/"
+    )
     run = subprocess.run(arguments, capture_output=True, text=True, env=environment)
     assert run.returncode == 2
     assert f"s3://{BUCKET} cannot be reached" in run.stderr
