@@ -26,7 +26,6 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
 
 import ray  # noqa: E402
-from ray.exceptions import RayError  # noqa: E402
 
 from captioner.shards.ray_crew import Crew  # noqa: E402
 from captioner.shards.ray_worker import Do, Worker  # noqa: E402
@@ -169,7 +168,7 @@ def _connected(options: EngineOptions) -> Iterator[None]:
             include_dashboard=False if address == "local" else None,
             logging_level=logging.ERROR,
         )
-    except (OSError, RayError, RuntimeError, ValueError) as error:
+    except Exception as error:  # Ray raises plain ones, too.
         reason = shown(" ".join(str(error).split()) or type(error).__name__)
         if address == "local":
             raise CaptionerError(f"--engine ray: Ray does not start here ({reason})") from None

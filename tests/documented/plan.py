@@ -12,7 +12,7 @@ from documented.commands import Command
 
 LEFT_OUT: Mapping[str, str] = {
     r"python -m pytest\b": "the test suite: .ci/run runs it",
-    r"MASTER_ADDR=|torchrun |srun |ray (start|stop)": "several machines are not at hand",
+    r"MASTER_ADDR=|torchrun |srun |ray (get|start|stop)": "several machines are not at hand",
     r"captioner (caption '|tag )s3://": "no object store is at hand; test_s3.py starts one",
     r"captioner fit .* 's3://": "the same; tests/training/test_stream_s3.py starts one",
     r"captioner caption 'data/\*\.parquet'": "no table with images is made here",
