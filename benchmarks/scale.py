@@ -13,7 +13,7 @@ which every shard is finished.
 each shard, which a lost worker that costs its shard alone would need. Two workers on a cluster of
 this machine, with a stub in place of the model: the time until the first report, the time of each
 further one, and how much the memory of the driver grew since it was connected. It stops after so
-many reports.
+many reports. Ray Data needs pandas: pip install pandas.
 
 `speed` captions archives of these photos with the plain command and with Ray on the same
 processors, images per second while all are at work: without start and end. Nothing else may run.
