@@ -24,6 +24,7 @@ from __future__ import annotations
 import argparse
 import itertools
 import json
+import logging
 import os
 import subprocess
 import sys
@@ -169,6 +170,7 @@ class StubMapper:
 def reports_of_data(shards: int, blocks: int | None) -> Iterator[Any]:
     import ray
 
+    logging.getLogger("ray.data").setLevel(logging.ERROR)
     names = [task.address for task in tasks_of(shards)]
     found = ray.data.from_items(names, override_num_blocks=blocks)
     yield from found.map(StubMapper, concurrency=WORKERS, num_cpus=1).iter_rows()
@@ -184,8 +186,13 @@ def measure_ray(engine: str, shards: str, most: str) -> dict[str, float]:
         "data": lambda count: reports_of_data(count, None),
         "blocks": lambda count: reports_of_data(count, count),
     }
-    # The driver of Ray Data needs nothing of torch, this process has it either way.
-    ray.init("local", num_cpus=WORKERS + 1, include_dashboard=False, log_to_driver=False)
+    ray.init(
+        "local",
+        num_cpus=WORKERS + 1,
+        include_dashboard=False,
+        logging_level=logging.ERROR,
+        log_to_driver=False,
+    )
     forget_peak()
     before_mb, start_s = memory_mb("VmRSS"), time.perf_counter()
     reports = sources[engine](int(shards))
