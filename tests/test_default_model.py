@@ -16,7 +16,7 @@ from PIL import Image, ImageCms
 from safetensors import safe_open
 
 from captioner.cli.entry import main
-from captioner.model.options import SHIPPED
+from captioner.model.options import SHIPPED, SHIPPED_LANGUAGES
 from captioner.model.tags import TagCalibration
 from captioner.text.lexicon import Lexicon
 from helpers.icc import D50_XY, PROPHOTO, rgb_profile
@@ -45,7 +45,9 @@ def card(name: str = "default") -> str:
 
 
 def test_the_models_that_ship_are_those_with_a_name():
-    assert {path.stem for path in FOLDER.glob("*.safetensors")} == set(SHIPPED) == set(CARDS)
+    languages = {f"language_{tag}" for tag in SHIPPED_LANGUAGES}
+    assert {path.stem for path in FOLDER.glob("*.safetensors")} == set(SHIPPED) | languages
+    assert set(SHIPPED) == set(CARDS)
 
 
 def test_a_photo_in_another_colour_space_is_filled_in_with_the_same_word(
@@ -106,6 +108,14 @@ def test_its_tags_are_calibrated_on_images_that_it_was_not_trained_on():
     assert fitted_on["calibration_error"] < 0.03
 
 
+def test_the_languages_that_ship_are_small_and_named_by_their_card():
+    files = [FOLDER / f"language_{tag}.safetensors" for tag in SHIPPED_LANGUAGES]
+    assert sum(file.stat().st_size for file in files) < 25_000_000
+    text = (ROOT / "docs" / "model-languages.md").read_text(encoding="utf-8")
+    for file in files:
+        assert hashlib.sha256(file.read_bytes()).hexdigest() in text
+
+
 @pytest.mark.parametrize("name", CARDS)
 def test_the_card_names_this_very_file(name: str):
     path = FOLDER / f"{name}.safetensors"
@@ -127,6 +137,23 @@ def test_the_readme_shows_what_the_command_prints(capsys, monkeypatch):
     assert len(printed) == len(shown) == len(list(EXAMPLES.glob("*.jpg")))
     # Another processor rounds differently, which may turn a near tie: in one caption, no more.
     assert sum(a != b for a, b in zip(printed, shown, strict=True)) <= 1
+
+
+def test_the_page_of_languages_shows_what_they_say(capsys, monkeypatch):
+    monkeypatch.chdir(EXAMPLES)
+    command = ["caption", ".", "--language", ",".join(SHIPPED_LANGUAGES), "--format", "jsonl"]
+    assert main([*command, "--device", "cpu", "--quiet"]) == 0
+    printed = []
+    for record in map(json.loads, capsys.readouterr().out.splitlines()):
+        answers = [record, *(record["other_languages"][tag] for tag in SHIPPED_LANGUAGES[1:])]
+        printed.append([record["file_name"].removesuffix(".jpg"), *(a["text"] for a in answers)])
+    page = (ROOT / "docs" / "languages.md").read_text(encoding="utf-8")
+    rows = [line.strip("| ").split(" | ") for line in page.splitlines() if line.startswith("| ")]
+    names = {path.stem for path in EXAMPLES.glob("*.jpg")}
+    shown = [[cell.split(" (")[0] for cell in row] for row in rows if row[0] in names]
+    assert len(shown) == len(names)
+    # Another processor rounds differently, which may turn a near tie.
+    assert sum(a != b for a, b in zip(sum(printed, []), sum(shown, []), strict=True)) <= 2
 
 
 def test_it_captions_without_a_network():

@@ -11,6 +11,9 @@ from captioner.text.languages import TAG_REMEDY, is_tag
 SHIPPED = ("default", "flickr8k")
 """Models inside the package: of the wider world, and the best one for photos like Flickr8k's."""
 
+SHIPPED_LANGUAGES = ("zh", "de", "ar")
+"""Languages inside the package, for the default model."""
+
 LANGUAGE_SUFFIX = ".safetensors"
 """What ends in it is a language file."""
 
@@ -21,9 +24,9 @@ class ModelOptions:
 
     Attributes:
         model: one of :data:`SHIPPED`, or a model file.
-        language: of the captions: the tag of the language that the model has, or a language file.
-            With several, each image is captioned in each of them, the first one foremost. Empty:
-            the model's own.
+        language: of the captions: the tag of the language that the model has or of one of
+            :data:`SHIPPED_LANGUAGES`, or a language file. With several, each image is captioned in
+            each of them, the first one foremost. Empty: the model's own.
         device: a torch device; ``auto``: see `captioner.model.device.find_device`.
         precision: of the CNN; ``auto``: see `captioner.model.device.find_precision`.
     """
@@ -36,8 +39,8 @@ class ModelOptions:
     )
     language: tuple[str, ...] = option(
         (),
-        "of the captions: en, or the file of another language (docs/languages.md); several, with "
-        "commas between them, where a command can write them",
+        f"of the captions: en, {', '.join(SHIPPED_LANGUAGES)}, or a language file (docs/languages"
+        ".md); several, with commas between them, where a command can write them",
         kind=tuple,
         metavar="TAG|FILE",
         default_text="the model's own, English",

@@ -11,7 +11,7 @@ from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.choices import check_language_file
 from captioner.model.language_file import read_language
-from captioner.model.options import LANGUAGE_SUFFIX, SHIPPED, ModelOptions
+from captioner.model.options import LANGUAGE_SUFFIX, SHIPPED, SHIPPED_LANGUAGES, ModelOptions
 from captioner.text.languages import language_of
 
 
@@ -32,7 +32,7 @@ def load_model(
         precision: likewise.
 
     Raises:
-        CaptionerError: as :meth:`CaptionModel.load`; or a language is not the model's, is given
+        CaptionerError: as :meth:`CaptionModel.load`; or a language is not shipped, is given
             twice, or is for another model.
     """
     name = str(path_or_name)
@@ -61,15 +61,25 @@ def _in_language(base: CaptionModel, language: str) -> CaptionModel:
     if language.endswith(LANGUAGE_SUFFIX):
         check_language_file(language)
         return read_language(language, base)
-    raise CaptionerError(
-        f"language {language_of(language).tag}: the model has {base.language}; give the file of "
-        "another language (docs/languages.md)"
-    )
+    tag = language_of(language).tag
+    if tag not in SHIPPED_LANGUAGES:
+        raise CaptionerError(
+            f"language {tag}: the model has {base.language}, and captioner brings "
+            f"{', '.join(SHIPPED_LANGUAGES)}; choose one of them, or give the language file of "
+            "another (docs/languages.md)"
+        )
+    with shipped_file(f"language_{tag}") as path:
+        model = read_language(path, base)
+        _ = model.sha256
+    return model
 
 
 @contextmanager
 def shipped_file(name: str) -> Iterator[Path]:
-    """The file of one of `captioner.model.options.SHIPPED`, for as long as it is read.
+    """A file of the package, for as long as it is read.
+
+    Args:
+        name: one of `captioner.model.options.SHIPPED`, or ``language_`` and a tag.
 
     Raises:
         CaptionerError: it is missing.
@@ -78,8 +88,7 @@ def shipped_file(name: str) -> Iterator[Path]:
     shipped = resources.files("captioner") / "weights" / file
     if not shipped.is_file():
         raise CaptionerError(
-            f"model {name}: this installation has no weights/{file}; reinstall captioner, or give "
-            "a file"
+            f"{name}: this installation has no weights/{file}; reinstall captioner, or give a file"
         )
     with resources.as_file(shipped) as path:
         yield path

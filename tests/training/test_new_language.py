@@ -232,7 +232,7 @@ def test_a_language_is_trained_on_by_rewards_in_its_own_words(folder: Path, tmp_
     [
         (("--language", "german"), "--language 'german': give a tag such as en, zh, de, ar"),
         (("--language", "de,de"), "--language 'de': it is given twice"),
-        (("--language", "fr"), "language fr: the model has en; give the file of another"),
+        (("--language", "fr"), "language fr: the model has en, and captioner brings zh, de, ar"),
         (("--language", "gone.safetensors"), "language gone.safetensors: no such file"),
         (("--language", "{start}"), "it is a whole model: --model {start}"),
         (("--model", "{de}"), "it adds a language to a model: --language {de}"),
