@@ -204,9 +204,14 @@ def test_a_shipped_configuration_has_its_own_folder_and_says_where_its_data_are(
         roots = {source["root"].split("/")[1] for source in config["data"]["sources"]}
         assert roots == {"photos", "flickr8k"}
     elif data_set == "language":
-        (source,) = config["data"]["sources"]
-        assert source["root"] == f"data/languages/{source['language']}.jsonl"
-        assert source["images"] == "data/flickr8k/Images"
+        language = path.stem.partition("_")[2]
+        people, *translated = config["data"]["sources"]
+        assert people["root"] == f"data/languages/{language}.jsonl"
+        assert people["images"] == "data/flickr8k/Images"
+        for source in translated:
+            assert source["root"] == f"data/languages/{language}_{source['name']}.jsonl"
+            assert source["images"] == "data/photos"
+        assert {source["language"] for source in config["data"]["sources"]} == {language}
     else:
         assert config["data"]["root"] == f"data/{data_set}"
     assert path.read_text().startswith("# ")
