@@ -44,6 +44,7 @@ REDUCED: Mapping[str, str] = {
     r"python data/make_shapes\.py\b": "--images 60",
     r"python tests/fuzz/fuzz_images\.py\b": "--cases 20",
     r"python benchmarks/caption\.py": "--only start",
+    r"python benchmarks/scale\.py speed\b": "--shards 2 --each 2",
     r"python benchmarks/corrections\.py\b": f"--teach 6 --seeds 1 {_FEW} {_SHORT_FIT}",
     r"python benchmarks/fine_tune\.py\b": (
         f"--teach 4 --score 4 --limit 4 --seeds 1 {_FEW} {_SHORT_FIT}"
