@@ -111,7 +111,7 @@ def _add_output(output: argparse._ArgumentGroup) -> None:
     """Where captions go, and what happens to existing ones."""
     from captioner.captioning.formats import WRITERS
     from captioner.captioning.job import CaptionJob
-    from captioner.shards.job import FORMATS as SHARD_FORMATS
+    from captioner.shards.work import FORMATS as SHARD_FORMATS
 
     output.add_argument(
         "-o", "--output", metavar="PATH", help="write there, not to standard output"

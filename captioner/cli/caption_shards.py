@@ -20,7 +20,8 @@ from captioner.cli.options import (
 from captioner.cli.shards import check_engine, run_shards
 from captioner.errors import CaptionerError
 from captioner.model.options import BatchOptions
-from captioner.shards.job import FORMATS, ShardJob, ShardOptions
+from captioner.shards.job import ShardJob, ShardOptions
+from captioner.shards.work import FORMATS
 
 if TYPE_CHECKING:
     from captioner.captioning.job import CaptionJob

@@ -31,7 +31,6 @@ from captioner.cli.options import (
 )
 from captioner.cli.shards import check_no_engine
 from captioner.cli.tag_shards import (
-    SHARD_FORMATS,
     add_shards,
     check_shards,
     tag_shards,
@@ -43,6 +42,7 @@ from captioner.files.escaping import escaped, isolated, shown
 from captioner.files.writing import check_folder
 from captioner.model.options import ModelOptions
 from captioner.options import described
+from captioner.shards.work import VIDEO_FORMATS
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.writers import TAG_WRITERS, CsvTagWriter, TextTagWriter
 from captioner.video.options import SamplingOptions
@@ -90,7 +90,7 @@ def add_tag(parser: argparse.ArgumentParser) -> None:
     )
     output.add_argument(
         "--format",
-        type=list_of([*TAG_WRITERS, *SHARD_FORMATS]),
+        type=list_of([*TAG_WRITERS, *VIDEO_FORMATS]),
         metavar="NAME[,NAME...]",
         help="a file of each for every video (default: all). "
         + "; ".join(f"{name}: {writer.summary}" for name, writer in TAG_WRITERS.items())

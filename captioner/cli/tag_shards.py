@@ -13,13 +13,12 @@ from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.shards.job import EngineOptions, ShardJob, VideoShardOptions
+from captioner.shards.work import VIDEO_FORMATS
 from captioner.tagging.options import TagOptions
 from captioner.video.options import SamplingOptions
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
-
-SHARD_FORMATS = ("jsonl", "parquet")
 
 REFUSED = {
     "overwrite": "--overwrite",
@@ -46,7 +45,7 @@ def wants_shards(args: argparse.Namespace) -> bool:
     from captioner.shards.inputs import looks_like_shards
     from captioner.shards.tag import TagWork
 
-    if is_address(args.output_dir or "") or set(args.format or ()) & set(SHARD_FORMATS):
+    if is_address(args.output_dir or "") or set(args.format or ()) & set(VIDEO_FORMATS):
         return True
     return any(looks_like_shards(path, TagWork.kinds) for path in args.paths)
 
@@ -65,11 +64,11 @@ def check_shards(args: argparse.Namespace) -> None:
     for name, flag in REFUSED.items():
         if (value := getattr(args, name)) is not None and value is not False:
             raise CaptionerError(f"{flag}: is not for shards; leave it out")
-    formats = args.format or SHARD_FORMATS[:1]
-    if len(formats) > 1 or formats[0] not in SHARD_FORMATS:
+    formats = args.format or VIDEO_FORMATS[:1]
+    if len(formats) > 1 or formats[0] not in VIDEO_FORMATS:
         raise CaptionerError(
             f"--format {','.join(formats)}: a shard is one file of records, without subtitles and "
-            f"pages for each video; choose one of {', '.join(SHARD_FORMATS)}"
+            f"pages for each video; choose one of {', '.join(VIDEO_FORMATS)}"
         )
     _job_of(args, {})
     check_engine(args)
@@ -97,7 +96,7 @@ def _job_of(args: argparse.Namespace, asked: Mapping[str, Any]) -> ShardJob:
     from captioner.shards.tag import TagWork
 
     work = TagWork(tuple(args.paths), tuple(args.exclude), **asked)
-    format = (args.format or SHARD_FORMATS)[0]
+    format = (args.format or VIDEO_FORMATS)[0]
     try:
         return ShardJob(work, args.output_dir, format, options_of(VideoShardOptions, args))
     except ValueError as error:

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Any
 from captioner.captioning.alternatives import languages_of
 from captioner.captioning.job import CaptionJob
 from captioner.data.fields import NAME_FIELDS
-from captioner.files.escaping import encode_text
 from captioner.files.finding import SourceFile
 from captioner.files.stores import is_address
 from captioner.images.ahead import iterate_ahead
 from captioner.images.kinds import IMAGES, find_images
 from captioner.shards.lists import COLUMNS
 from captioner.shards.tasks import FILES, PARQUET, TAR, ShardTask
-from captioner.shards.work import Done, Work
+from captioner.shards.work import FORMATS, Done, Work, as_text
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
@@ -42,7 +41,7 @@ class CaptionWork(Work):
     command = "caption"
     kinds = frozenset({TAR, PARQUET, FILES})
     columns = (*COLUMNS, *NAME_FIELDS)
-    formats = ("jsonl", "parquet", "tar")
+    formats = FORMATS
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -137,7 +136,7 @@ class CaptionWork(Work):
 
     def row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """See `Work.row`."""
-        row: dict[str, Any] = {name: _as_text(value) for name, value in record.items()}
+        row: dict[str, Any] = {name: as_text(value) for name, value in record.items()}
         if "other_languages" in row:
             others = row["other_languages"].items()
             row["other_languages"] = [{"language": name, **self.row(each)} for name, each in others]
@@ -147,8 +146,3 @@ class CaptionWork(Work):
                 for each in row["candidates"]
             ]
         return row
-
-
-def _as_text(value: object) -> object:
-    # What no encoding holds is escaped, as in JSONL.
-    return encode_text(value).decode() if isinstance(value, str) else value

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from captioner.files.journal import key_of
-from captioner.shards.job import FORMATS
+from captioner.shards.work import FORMATS
 
 
 class Finished:

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 from captioner.files.stores import is_address
 from captioner.options import check_options, option
-from captioner.shards.work import Work
-
-FORMATS = ("jsonl", "parquet", "tar")
-"""Of the outputs; `captioner.shards.formats` writes them."""
+from captioner.shards.work import FORMATS, Work
 
 
 @dataclass(frozen=True)
@@ -92,9 +89,9 @@ class EngineOptions:
     def __post_init__(self) -> None:
         check_options(self)
         if self.engine == "local":
-            for name, default in (("address", ""), ("num_workers", None), ("gpus_per_worker", 0)):
-                if getattr(self, name) != default:
-                    raise ValueError(f"{name}={getattr(self, name)!r}: is for engine=ray only")
+            for field in fields(self):
+                if (value := getattr(self, field.name)) != field.default:
+                    raise ValueError(f"{field.name}={value!r}: is for engine=ray only")
 
 
 @dataclass(frozen=True)

@@ -39,7 +39,7 @@ class RayEngine:
 
     A worker has one shard at a time. One that is lost costs that shard's work: the shard is given
     to another worker, and a new worker is started where there is room. A worker that cannot write
-    the output is given up, and the others go on.
+    the output gets no more shards; the others continue.
 
     Args:
         model: goes to each worker through Ray's object store.

@@ -13,14 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from captioner.decoding.options import DecodingOptions
-from captioner.files.escaping import encode_text
 from captioner.files.finding import SourceFile
 from captioner.files.kinds import suffix_of
 from captioner.files.stores import local_path
 from captioner.images.ahead import iterate_ahead
 from captioner.shards.lists import COLUMNS
 from captioner.shards.tasks import FILES, ShardTask
-from captioner.shards.work import Done, Work
+from captioner.shards.work import VIDEO_FORMATS, Done, Work, as_text
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.video import animations
 from captioner.video.finding import VIDEOS, find_videos
@@ -58,7 +57,7 @@ class TagWork(Work):
     command = "tag"
     kinds = frozenset({FILES})
     columns = (*COLUMNS, "file_name", "filename", "video", "video_path", "video_name")
-    formats = ("jsonl", "parquet")
+    formats = VIDEO_FORMATS
 
     @property
     def paths(self) -> tuple[str, ...]:
@@ -186,11 +185,10 @@ class TagWork(Work):
 
     def row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """See `Work.row`; model and settings, which have no fixed fields, are JSON texts."""
-        name = encode_text(record["video"]["file_name"]).decode()
         return {
             **record,
             **{key: json.dumps(record[key], ensure_ascii=False) for key in ("model", "settings")},
-            "video": {**record["video"], "file_name": name},
+            "video": {name: as_text(value) for name, value in record["video"].items()},
             "segments": [_with_listed_languages(segment) for segment in record["segments"]],
         }
 

@@ -10,11 +10,19 @@ from abc import ABC, abstractmethod
 from collections.abc import Collection, Generator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
+from captioner.files.escaping import encode_text
 from captioner.files.finding import SourceFile
 
 if TYPE_CHECKING:
     from captioner.model.caption_model import CaptionModel
     from captioner.shards.tasks import ShardTask
+
+
+FORMATS = ("jsonl", "parquet", "tar")
+"""Of the outputs; `captioner.shards.formats` writes them."""
+
+VIDEO_FORMATS = FORMATS[:2]
+"""Of those with records of videos."""
 
 
 class Done(NamedTuple):
@@ -99,3 +107,8 @@ class Work(ABC):
     @abstractmethod
     def row(self, record: Mapping[str, Any]) -> dict[str, Any]:
         """A record by these columns."""
+
+
+def as_text(value: object) -> object:
+    """A text as JSONL has it, where what no encoding holds is escaped; anything else as it is."""
+    return encode_text(value).decode() if isinstance(value, str) else value

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,11 @@ def model_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+def run(capsys: pytest.CaptureFixture[str], *arguments: str) -> tuple[int, str]:
+    """Run a command; returns its exit code and standard error."""
+    return cli.main(list(arguments)), capsys.readouterr().err
+
+
 @pytest.fixture
 def caption(
     model_file: Path,
@@ -28,12 +34,8 @@ def caption(
     """Run `captioner caption`; returns its exit code and standard error."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str]:
-        options = ["--device", "cpu", "--workers", "0", "--batch-size", "4"]
-        code = cli.main(["caption", "--model", str(model_file), *options, *arguments])
-        return code, capsys.readouterr().err
-
-    return run
+    options = ["--device", "cpu", "--workers", "0", "--batch-size", "4"]
+    return partial(run, capsys, "caption", "--model", str(model_file), *options)
 
 
 @pytest.fixture
@@ -46,9 +48,5 @@ def tag(
     """Run `captioner tag`; returns its exit code and standard error."""
     monkeypatch.chdir(tmp_path)
 
-    def run(*arguments: str) -> tuple[int, str]:
-        options = ["--model", str(tagging_model.path), "--device", "cpu", "--max-length", "6"]
-        code = cli.main(["tag", *arguments, *options])
-        return code, capsys.readouterr().err
-
-    return run
+    options = ["--device", "cpu", "--max-length", "6"]
+    return partial(run, capsys, "tag", "--model", str(tagging_model.path), *options)
