@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from os.path import commonprefix
 
@@ -48,11 +48,12 @@ def add_words(model: CaptionModel, words: Sequence[str]) -> None:
     known = model.tokenizer.words
     tokenizer = Tokenizer([*known, *words])
     special = len(SPECIAL_WORDS)
-    akin = [[special + place for place in _akin(word, known)] for word in words]
-    everything = list(range(special, special + len(known)))
+    find_akin = _Akin(known)
+    akin = [[special + place for place in find_akin(word)] for word in words]
 
     def grown(rows: Tensor) -> Tensor:
-        new = [rows[places or everything].mean(dim=0) for places in akin]
+        average = rows[special : special + len(known)].mean(dim=0)
+        new = [rows[places].mean(dim=0) if places else average for places in akin]
         return torch.cat([rows, torch.stack(new)]) if new else rows
 
     old = model.decoder
@@ -66,13 +67,32 @@ def add_words(model: CaptionModel, words: Sequence[str]) -> None:
     model.tokenizer = tokenizer
 
 
-def _akin(word: str, known: Sequence[str]) -> list[int]:
-    """Places of the words that share most letters with the word at its beginning or its end."""
-    shared = [_shared(word, other) for other in known]
-    most = max(shared, default=0)
-    if most < max(SHARED_LETTERS, len(word) / 2):
-        return []
-    return [place for place, count in enumerate(shared) if count == most]
+class _Akin:
+    """Finds the words that share most letters with a word at its beginning or its end."""
+
+    def __init__(self, known: Sequence[str]) -> None:
+        self._known = known
+        # Only those that begin or end alike can be akin: comparing all pairs takes minutes.
+        self._places: defaultdict[tuple[str, str], list[int]] = defaultdict(list)
+        for place, word in enumerate(known):
+            for end in _ends(word):
+                self._places[end].append(place)
+
+    def __call__(self, word: str) -> list[int]:
+        """Their places, ascending."""
+        alike = {place for end in _ends(word) for place in self._places.get(end, ())}
+        shared = {place: _shared(word, self._known[place]) for place in sorted(alike)}
+        most = max(shared.values(), default=0)
+        if most < max(SHARED_LETTERS, len(word) / 2):
+            return []
+        return [place for place, count in shared.items() if count == most]
+
+
+def _ends(word: str) -> tuple[tuple[str, str], ...]:
+    """Its first and its last letters, as many as words that are akin share."""
+    if len(word) < SHARED_LETTERS:
+        return ()
+    return ("first", word[:SHARED_LETTERS]), ("last", word[-SHARED_LETTERS:])
 
 
 def _shared(word: str, other: str) -> int:
