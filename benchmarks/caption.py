@@ -115,7 +115,7 @@ def _one_by_one(model: CaptionModel, paths: list[Path]) -> int:
     backbone = model.encoder.backbone.to(memory_format=torch.contiguous_format)
     steps = model.decoder_steps()
     for path in paths:
-        grid = backbone(model.read(path)[None])
+        grid = backbone(model.transform.scale(model.read(path))[None])
         features = ImageFeatures.from_grid(grid.flatten(2).transpose(1, 2))
         decode(
             steps.step,

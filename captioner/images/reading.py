@@ -29,11 +29,11 @@ from captioner.images.partial import PARTIAL, EndedFile, has_content, is_cut_sho
 from captioner.images.tiff_layout import layout_of
 from captioner.images.tiff_samples import read_samples
 
-READER_VERSION = 5
+READER_VERSION = 6
 """Goes up whenever the same file gives other pixels: what was computed from the pixels of another
 version is not mixed with what is computed from these. 2: colours by profiles and by what PNG says
 of them, deep TIFFs. 4: colours by the numbers of AVIF and of HDR's profiles.
-5: AVIF files cut as they say."""
+5: AVIF files cut as they say. 6: resized by torch."""
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "TIFF", "PPM", "AVIF")
 """Pillow's decoders that may run; the rest read formats nobody keeps photos in."""

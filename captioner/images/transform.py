@@ -25,12 +25,17 @@ A 12-megapixel photo is ready two to three times as soon, and no pixel of the mo
 by more than 2 of 255 from a full decode; with a margin of 1 the difference reaches 18.
 """
 
+COPIED_PIXELS = 4_000_000
+"""Images of more pixels are resized by Pillow: torch needs a copy of the whole image."""
+
 RESIZE_MODES = ("squash", "crop", "pad")
 INTERPOLATIONS = {
     "bilinear": Image.Resampling.BILINEAR,
     "bicubic": Image.Resampling.BICUBIC,
     "lanczos": Image.Resampling.LANCZOS,
 }
+IN_TORCH = ("bilinear", "bicubic")
+"""Interpolations that torch has too, four times as fast on processors with AVX2."""
 
 
 @dataclass(frozen=True)
@@ -77,25 +82,77 @@ class ImageTransform:
             raise ValueError(f"std={self.std}: give one number a channel, three above 0")
 
     def __call__(self, image: Image.Image) -> Tensor:
-        """Turn an RGB image into the network's input, float32 of shape (3, height, width).
+        """Turn an RGB image into what the CNN computes with, float32 of shape (3, height, width).
 
         Raises:
             CaptionerError: when the image is not of mode RGB.
         """
+        return self.scale(self.pixels(image))
+
+    def pixels(self, image: Image.Image) -> Tensor:
+        """Bring an RGB image to ``size`` and leave its values: uint8 of shape (3, height, width).
+
+        A quarter of what :meth:`__call__` gives, and cheaper to make: `CaptionModel.encode` scales
+        the values itself, where it computes.
+
+        Raises:
+            CaptionerError: when the image is not of mode RGB.
+        """
+        import torch  # Here: a process that only decodes and resizes videos goes without it.
+
         if image.mode != "RGB":
             raise CaptionerError(
                 f"an image of mode {image.mode} cannot be transformed; make it RGB with "
                 "captioner.images.reading.to_rgb"
             )
-        return self.normalize(self.fit(image))
+        if self._suits_torch(image):
+            # Whole numbers on every processor, and with AVX2 in this thread alone.
+            whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
+            return torch.nn.functional.interpolate(
+                whole, self.size[::-1], mode=self.interpolation, antialias=True
+            )[0]
+        return self.pixels_of(np.asarray(self.fit(image)))
+
+    @staticmethod
+    def pixels_of(array: np.ndarray[Any, Any]) -> Tensor:
+        """What :meth:`pixels` gives, of an image of the right size: uint8 (height, width, 3)."""
+        import torch
+
+        # In NumPy: torch would start its threads for so little, in every thread that reads images.
+        return torch.from_numpy(np.array(array.transpose(2, 0, 1), order="C"))
+
+    def scale(self, pixels: Tensor) -> Tensor:
+        """Scale what :meth:`pixels` gives: uint8 (..., 3, height, width) -> float32, same shape."""
+        import torch
+
+        device = pixels.device
+        factors, shifts = (torch.tensor(each, device=device) for each in self.scaling)
+        return pixels.float().mul_(factors[:, None, None]).add_(shifts[:, None, None])
+
+    @property
+    def scaling(self) -> tuple[list[float], list[float]]:
+        """What each channel's values from 0 to 255 are multiplied by, and what is added then."""
+        pairs = list(zip(self.mean, self.std, strict=True))
+        return [1 / (255 * std) for _, std in pairs], [-mean / std for mean, std in pairs]
 
     @property
     def min_side(self) -> int:
         """Pixels that the shorter side of a JPEG is decoded to at least; see DECODE_MARGIN."""
         return DECODE_MARGIN * max(self.size)
 
+    def _suits_torch(self, image: Image.Image) -> bool:
+        return (
+            self.resize == "squash"
+            and self.interpolation in IN_TORCH
+            and image.size != self.size
+            and image.width * image.height <= COPIED_PIXELS
+        )
+
     def fit(self, image: Image.Image) -> Image.Image:
-        """Bring an RGB image to ``size`` in the way ``resize`` says."""
+        """Bring an RGB image to ``size`` in the way ``resize`` says, with Pillow alone.
+
+        :meth:`pixels` differs from it by 1 of 255 in a few of a hundred values, seldom by more.
+        """
         method = INTERPOLATIONS[self.interpolation]
         if image.size == self.size:
             return image
@@ -114,18 +171,6 @@ class ImageTransform:
         corner = ((self.size[0] - width) // 2, (self.size[1] - height) // 2)
         padded.paste(image.resize((width, height), method), corner)
         return padded
-
-    def normalize(self, image: Image.Image) -> Tensor:
-        """Scale the pixels of an RGB image of the right size; float32 (3, height, width)."""
-        import torch  # Here: a process that only decodes and resizes videos goes without it.
-
-        # In NumPy: torch would start its threads for so little, in every thread that reads images.
-        channels = np.ascontiguousarray(np.asarray(image, np.uint8).transpose(2, 0, 1))
-        pixels = channels.astype(np.float32)
-        pixels /= 255
-        pixels -= np.array(self.mean, np.float32)[:, None, None]
-        pixels /= np.array(self.std, np.float32)[:, None, None]
-        return torch.from_numpy(pixels)
 
     def to_dict(self) -> dict[str, Any]:
         """JSON primitives from which :meth:`from_dict` makes an equal transform."""

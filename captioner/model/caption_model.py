@@ -137,18 +137,23 @@ class CaptionModel(nn.Module):
         return file_sha256(self.path)
 
     def encode(self, pixels: Tensor) -> ImageFeatures:
-        """Features of images (B, 3, height, width), float32, computed in ``self.precision``.
+        """Features, float32, computed in ``self.precision``.
 
         Without gradients: they are those of a copy that computes faster (`FastEncoder`).
+
+        Args:
+            pixels: images (B, 3, height, width), uint8 as :meth:`read` and `ImageTransform.pixels`
+                give them, or float32 as the transform scales them.
         """
-        return self._encoder_of_inference()(pixels)
+        return self.fast_encoder()(pixels)
 
     @property
     def encoder_engine(self) -> str:
         """What computes :meth:`encode`: ``onnxruntime`` or ``torch``."""
-        return self._encoder_of_inference().engine
+        return self.fast_encoder().engine
 
-    def _encoder_of_inference(self) -> FastEncoder:
+    def fast_encoder(self) -> FastEncoder:
+        """The encoder of inference, with the weights that it has now."""
         if self._fast is None or not self._fast.is_current(self.encoder, self.precision):
             self._fast = FastEncoder(self.encoder, self.precision)
         return self._fast
@@ -260,12 +265,13 @@ class CaptionModel(nn.Module):
         check_other_languages(self, options)
 
     def read(self, path: str | Path, data: bytes | None = None) -> Tensor:
-        """Read a file, or its ``data``, as this model looks at it: float32 (3, height, width).
+        """Read a file, or its ``data``, as this model looks at it: uint8 (3, height, width).
 
         Raises:
             captioner.images.reading.ImageError: when it cannot be read.
         """
-        return self.transform(read_image(path, min_side=self.transform.min_side, data=data))
+        image = read_image(path, min_side=self.transform.min_side, data=data)
+        return self.transform.pixels(image)
 
     def read_partial(self, path: str | Path, data: bytes | None = None) -> tuple[Tensor, bool]:
         """Read what `read` does, an image that is cut short as far as it goes.
@@ -277,7 +283,7 @@ class CaptionModel(nn.Module):
             captioner.images.reading.ImageError: when nothing of it can be read.
         """
         image = read_image(path, min_side=self.transform.min_side, may_be_partial=True, data=data)
-        return self.transform(image), PARTIAL in image.info
+        return self.transform.pixels(image), PARTIAL in image.info
 
     @torch.inference_mode()
     def caption_batch(
@@ -288,7 +294,7 @@ class CaptionModel(nn.Module):
         *,
         fixed_shape: bool = False,
     ) -> list[CaptionResult]:
-        """Caption transformed images (B, 3, height, width); see :meth:`caption_features`."""
+        """Caption images (B, 3, height, width); see :meth:`encode`, :meth:`caption_features`."""
         with evaluating(self):
             features = self.encode(pixels)
             return self.caption_features(features, options, streams, fixed_shape=fixed_shape)

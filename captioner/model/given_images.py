@@ -32,7 +32,7 @@ def pixels_of(
     transform: ImageTransform,
     read: Callable[[str | Path], Tensor],
 ) -> Tensor:
-    """The images as a model looks at them: float32 (B, 3, height, width).
+    """The images as a model looks at them: uint8 (B, 3, height, width).
 
     Args:
         images: one or several.
@@ -55,8 +55,10 @@ def pixels_of(
             _check_path(image)
             pixels.append(read(image))
         else:
-            pixels.append(transform(to_rgb(image)))
-    return torch.stack(pixels) if pixels else torch.zeros(0, 3, *reversed(transform.size))
+            pixels.append(transform.pixels(to_rgb(image)))
+    if not pixels:
+        return torch.zeros(0, 3, *reversed(transform.size), dtype=torch.uint8)
+    return torch.stack(pixels)
 
 
 def _check_path(path: str | Path) -> None:

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork, Node
 from captioner.networks.encoder import Encoder
 from captioner.networks.features import ImageFeatures, as_cells
@@ -37,37 +38,48 @@ class FastNetwork:
 
     Args:
         network: in eval mode, and this object's own.
-        size: ``(width, height)`` of its images.
+        transform: of its images.
         precision: one of :data:`PRECISIONS`.
         device: where it computes.
     """
 
     def __init__(
-        self, network: GraphNetwork, size: tuple[int, int], precision: str, device: torch.device
+        self, network: GraphNetwork, transform: ImageTransform, precision: str, device: torch.device
     ) -> None:
+        self._transform = transform
         self._dtype = _DTYPES[precision]
         self._device = device
         # bfloat16 has the range of float32, so that all can be cast; of float16 torch knows better.
         self._cast = self._dtype is torch.bfloat16
         self._onnx: OnnxNetwork | None = None
         if self._dtype is None and device.type == "cpu":
-            self._onnx = _in_onnx_runtime(network, size)
+            self._onnx = _in_onnx_runtime(network, transform)
         if self._onnx is None:
             self._network = network.to(torch.bfloat16 if self._cast else None)
             self._network.to(memory_format=torch.channels_last)
         self.engine = "torch" if self._onnx is None else "onnxruntime"
 
     @torch.no_grad()
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """The last layer's map (B, C, h, w), float32, of transformed images."""
+    def __call__(self, pixels: Tensor, threads: int | None = None) -> Tensor:
+        """The last layer's map (B, C, h, w), float32.
+
+        Args:
+            pixels: (B, 3, height, width), uint8 as `ImageTransform.pixels` gives it, or float32
+                that is scaled already.
+            threads: that ONNX Runtime computes with; None for as many as torch has.
+        """
+        if self._onnx is not None:
+            return self._onnx(pixels, threads)
         chunk = CHUNK if self._device.type == "cpu" else len(pixels)
         parts = torch.split(pixels, max(1, chunk))
         return torch.cat([self._map(part) for part in parts])
 
     def _map(self, pixels: Tensor) -> Tensor:
-        if self._onnx is not None:
-            return self._onnx(pixels)
-        pixels = pixels.to(self._device, torch.bfloat16 if self._cast else None, non_blocking=True)
+        pixels = pixels.to(self._device, non_blocking=True)
+        if pixels.dtype == torch.uint8:
+            pixels = self._transform.scale(pixels)
+        if self._cast:
+            pixels = pixels.to(torch.bfloat16)
         autocast = self._dtype is not None and not self._cast
         with torch.autocast(self._device.type, self._dtype, enabled=autocast):
             grid: Tensor = self._network(pixels.contiguous(memory_format=torch.channels_last))
@@ -89,7 +101,7 @@ class FastEncoder:
         self.source_version = versions(encoder), precision
         device = next(encoder.parameters()).device
         self._network = FastNetwork(
-            without_batch_norm(encoder.backbone), encoder.transform.size, precision, device
+            without_batch_norm(encoder.backbone), encoder.transform, precision, device
         )
         self.engine = self._network.engine
 
@@ -98,8 +110,23 @@ class FastEncoder:
         return self.source_version == (versions(encoder), precision)
 
     def __call__(self, pixels: Tensor) -> ImageFeatures:
-        """Features, float32, of transformed images (B, 3, height, width)."""
-        return ImageFeatures.from_grid(as_cells(self._network(pixels)))
+        """Features, float32, of images (B, 3, height, width); see :meth:`maps`."""
+        return self.features(self.maps(pixels))
+
+    def maps(self, pixels: Tensor, threads: int | None = None) -> Tensor:
+        """The CNN's last map (B, D, h, w), float32; may be called by several threads at once.
+
+        Args:
+            pixels: (B, 3, height, width), uint8 as `ImageTransform.pixels` gives it, or float32
+                that is scaled already.
+            threads: that ONNX Runtime computes with; None for as many as torch has.
+        """
+        return self._network(pixels, threads)
+
+    @staticmethod
+    def features(maps: Tensor) -> ImageFeatures:
+        """What the decoder sees of maps (B, D, h, w)."""
+        return ImageFeatures.from_grid(as_cells(maps))
 
 
 def frozen_part(encoder: Encoder) -> FastNetwork:
@@ -112,7 +139,7 @@ def frozen_part(encoder: Encoder) -> FastNetwork:
     if not encoder.config.frozen:
         assert encoder.frozen_layers, "everything is trained"
         network = first_layers(network, encoder.frozen_layers)
-    return FastNetwork(without_batch_norm(network), encoder.transform.size, "fp32", device)
+    return FastNetwork(without_batch_norm(network), encoder.transform, "fp32", device)
 
 
 def without_batch_norm(network: GraphNetwork) -> GraphNetwork:
@@ -148,11 +175,11 @@ def _fold(state: dict[str, Tensor], conv: str, norm: Node) -> None:
     )
 
 
-def _in_onnx_runtime(network: GraphNetwork, size: tuple[int, int]) -> OnnxNetwork | None:
+def _in_onnx_runtime(network: GraphNetwork, transform: ImageTransform) -> OnnxNetwork | None:
     if network.graph.needs_library:
         return None
     try:
         from captioner.networks.onnx_runtime import OnnxNetwork
     except ImportError:
         return None  # An extra, and not installed.
-    return OnnxNetwork(network, size)
+    return OnnxNetwork(network, transform)

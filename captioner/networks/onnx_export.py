@@ -10,6 +10,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import nn
 
+from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import GraphNetwork, Node
 from captioner.networks.cnn_layers import SameConv2d
 
@@ -35,27 +36,32 @@ _CHANNELS_LAST: Step = ("Transpose", [], {"perm": [0, 2, 3, 1]})
 _CHANNELS_FIRST: Step = ("Transpose", [], {"perm": [0, 3, 1, 2]})
 
 
-def to_onnx(network: GraphNetwork, size: tuple[int, int]) -> bytes:
+def to_onnx(network: GraphNetwork, transform: ImageTransform, scales: bool) -> bytes:
     """The network as an ONNX model, serialised; its input is called 0.
 
     Args:
         network: in eval mode, without layers of a library.
-        size: ``(width, height)`` of its images, by which TensorFlow's padding goes.
+        transform: of its images; TensorFlow's padding goes by their size.
+        scales: take images as `ImageTransform.pixels` gives them, uint8 (B, 3, height, width), and
+            scale their values; otherwise they are scaled already, float32.
     """
-    width, height = size
+    width, height = transform.size
     with torch.no_grad():
         shapes = [value.shape for value in network.values(torch.zeros(1, 3, height, width))]
     made = _Model()
+    if scales:
+        made.add_scaling(transform)
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
             made.keep(name, tensor.float().numpy())
     for place, node in enumerate(network.graph.nodes):
         layer = None if node.op == "scale" else network.get_submodule(node.module)
         made.add(node, layer, str(place + 1), shapes[node.inputs[0]])
+    kind = TensorProto.UINT8 if scales else TensorProto.FLOAT
     graph = helper.make_graph(
         made.steps,
         "cnn",
-        [helper.make_tensor_value_info("0", TensorProto.FLOAT, ["B", 3, height, width])],
+        [helper.make_tensor_value_info(made.input, kind, ["B", 3, height, width])],
         [helper.make_tensor_value_info(str(len(network.graph.nodes)), TensorProto.FLOAT, None)],
         made.constants,
     )
@@ -69,11 +75,13 @@ class _Model:
     """The parts of an ONNX model.
 
     Attributes:
+        input: the name of its input.
         steps: its nodes, in the order they run.
         constants: weights and numbers.
     """
 
     def __init__(self) -> None:
+        self.input = "0"
         self.steps: list[Any] = []
         self.constants: list[Any] = []
         self._output = ""
@@ -82,6 +90,17 @@ class _Model:
         """Keep an array or a number; returns its name."""
         self.constants.append(numpy_helper.from_array(np.asarray(values, kind), name))
         return name
+
+    def add_scaling(self, transform: ImageTransform) -> None:
+        """Add what `ImageTransform.scale` does, before all layers."""
+        self.input = "pixels"
+        factors, shifts = (np.reshape(each, (1, 3, 1, 1)) for each in transform.scaling)
+        factor, shift = self.keep("scaling.factors", factors), self.keep("scaling.shifts", shifts)
+        self.steps += [
+            helper.make_node("Cast", [self.input], ["scaling.cast"], to=TensorProto.FLOAT),
+            helper.make_node("Mul", ["scaling.cast", factor], ["scaling.multiplied"]),
+            helper.make_node("Add", ["scaling.multiplied", shift], ["0"]),
+        ]
 
     def add(self, node: Node, layer: nn.Module | None, output: str, shape: torch.Size) -> None:
         """Add a layer; ``shape`` is that of its first input."""

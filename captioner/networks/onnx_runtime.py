@@ -6,11 +6,16 @@ Needs the packages of the extra ``onnx``. The network is handed over in memory: 
 from __future__ import annotations
 
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from threading import Lock
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import GraphNetwork
 from captioner.networks.onnx_export import to_onnx
 
@@ -24,22 +29,59 @@ import onnxruntime  # noqa: E402
 class OnnxNetwork:
     """A CNN in ONNX Runtime, on the CPU, in float32.
 
+    Several images are shared out among threads, and each thread computes whole images: threads
+    that share an image wait for each other after every layer.
+
     Args:
-        network: in eval mode; its weights are copied.
-        size: ``(width, height)`` of its images.
+        network: in eval mode; its weights must stay as they are.
+        transform: of its images.
     """
 
-    def __init__(self, network: GraphNetwork, size: tuple[int, int]) -> None:
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = torch.get_num_threads()
-        # Threads that wait for the next layer by spinning would take torch's and the readers' time.
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        options.log_severity_level = 3  # errors
-        self._session = onnxruntime.InferenceSession(
-            to_onnx(network, size), options, providers=["CPUExecutionProvider"]
-        )
+    def __init__(self, network: GraphNetwork, transform: ImageTransform) -> None:
+        self._network = network
+        self._transform = transform
+        self._sessions: dict[tuple[torch.dtype, int], Any] = {}
+        self._lock = Lock()
+        self._pool: ThreadPoolExecutor | None = None
 
-    def __call__(self, pixels: Tensor) -> Tensor:
-        """Images (B, 3, height, width) float32 -> grid (B, D, h, w)."""
-        [grid] = self._session.run(None, {"0": np.ascontiguousarray(pixels.cpu().numpy())})
-        return torch.from_numpy(grid)
+    def __call__(self, pixels: Tensor, threads: int | None = None) -> Tensor:
+        """Images (B, 3, height, width) -> grid (B, D, h, w).
+
+        Args:
+            pixels: uint8 as `ImageTransform.pixels` gives it, or float32 that is scaled already.
+            threads: that compute at once; None for as many as torch has.
+        """
+        threads = threads or torch.get_num_threads()
+        images = np.ascontiguousarray(pixels.cpu().numpy())
+        if len(images) < 2:
+            return torch.from_numpy(self._run(self._session(pixels.dtype, threads), images))
+        run = partial(self._run, self._session(pixels.dtype, 1))
+        apply = map if threads == 1 else self._workers(threads).map
+        return torch.from_numpy(np.concatenate([*apply(run, np.split(images, len(images)))]))
+
+    @staticmethod
+    def _run(session: Any, image: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+        [grid] = session.run(None, {session.get_inputs()[0].name: image})
+        found: np.ndarray[Any, Any] = grid
+        return found
+
+    def _session(self, dtype: torch.dtype, threads: int) -> Any:
+        """One whose threads share an image; made when it is first asked for."""
+        with self._lock:
+            if (dtype, threads) not in self._sessions:
+                options = onnxruntime.SessionOptions()
+                options.intra_op_num_threads = threads
+                # Threads that wait for the next layer by spinning would take the readers' time.
+                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+                options.log_severity_level = 3  # errors
+                model = to_onnx(self._network, self._transform, dtype is torch.uint8)
+                self._sessions[dtype, threads] = onnxruntime.InferenceSession(
+                    model, options, providers=["CPUExecutionProvider"]
+                )
+            return self._sessions[dtype, threads]
+
+    def _workers(self, threads: int) -> ThreadPoolExecutor:
+        with self._lock:
+            if self._pool is None:
+                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="captioner-cnn")
+            return self._pool

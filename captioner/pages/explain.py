@@ -82,7 +82,7 @@ def explain(
     options = replace(options, num_captions=options.beam_size)
     image = read_image(path, min_side=model.transform.min_side)
     with torch.inference_mode():
-        features = model.encode(model.transform(image).unsqueeze(0))
+        features = model.encode(model.transform.pixels(image).unsqueeze(0))
     result = model.caption_features(features, options)[0]
     return Explanation(
         Path(path).name,

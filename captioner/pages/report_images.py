@@ -201,7 +201,7 @@ def _read(
             # As the model reads it, so that the words get the probabilities they had.
             side = model.transform.min_side
             image = read_image(item.path, min_side=side, may_be_partial=item.partial)
-            pixels, size = model.transform(image), image.size
+            pixels, size = model.transform.pixels(image), image.size
         if not is_there:
             if image is None or (REDUCED in image.info and max(image.size) < LONG_SIDE):
                 image = read_image(item.path, min_side=SHORT_SIDE, may_be_partial=item.partial)

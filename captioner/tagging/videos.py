@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
@@ -268,8 +267,9 @@ class _Captioner:
 
     def add(self, video: _OpenVideo, pixels: bytes) -> None:
         transform = self.model.transform
-        image = Image.frombytes("RGB", transform.size, pixels)
-        self._batch.append((video, transform.normalize(image)))
+        width, height = transform.size
+        image = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
+        self._batch.append((video, transform.pixels_of(image)))
         if len(self._batch) == self._batch_size:
             self.flush()
 

@@ -237,12 +237,13 @@ class FeatureCache:
         return array, 0
 
     def _read(self, index: int) -> list[Tensor]:
-        """All views of an image, each (3, height, width)."""
+        """All views of an image, each uint8 (3, height, width)."""
         image = read_image(self.paths[index], min_side=self.encoder.transform.min_side)
         if self.views is None:
-            return [self.encoder.transform(image)]
+            return [self.encoder.transform.pixels(image)]
         views = self.views
-        return [self.encoder.transform(views(image, index, n)) for n in range(self.count)]
+        transform = self.encoder.transform
+        return [transform.pixels(views(image, index, n)) for n in range(self.count)]
 
     def _encode(self, network: FastNetwork, pixels: Tensor) -> np.ndarray:
         """Images (B, 3, height, width) as rows (B, R, D) or (B, h, w, C)."""

@@ -85,6 +85,40 @@ def test_interpolation_is_the_named_one(name: str) -> None:
     assert (pixels(ImageTransform((40, 20), interpolation=name).fit(image)) == expected).all()
 
 
+@pytest.mark.parametrize("name", INTERPOLATIONS)
+@pytest.mark.parametrize("size", [(64, 48), (333, 500), (500, 333), (1300, 1100), (640, 90)])
+def test_pixels_are_those_of_pillow_up_to_rounding(name: str, size: tuple[int, int]) -> None:
+    image = photo_like(size)
+    transform = ImageTransform((96, 80), interpolation=name)
+    found = transform.pixels(image)
+    assert (found.dtype, found.shape) == (torch.uint8, (3, 80, 96))
+    expected = np.asarray(transform.fit(image)).astype(int).transpose(2, 0, 1)
+    difference = np.abs(found.numpy().astype(int) - expected)
+    assert difference.max() <= 3
+    assert difference.mean() < 0.2
+
+
+def test_large_images_are_resized_without_a_copy(monkeypatch: pytest.MonkeyPatch) -> None:
+    image, transform = photo_like((300, 200)), ImageTransform((96, 80))
+    in_torch = transform.pixels(image)
+    monkeypatch.setattr("captioner.images.transform.COPIED_PIXELS", 300 * 200 - 1)
+    in_pillow = transform.pixels(image)
+    assert in_pillow.permute(1, 2, 0).tolist() == pixels(transform.fit(image)).tolist()
+    assert not torch.equal(in_torch, in_pillow)
+
+
+def test_an_image_is_scaled_after_it_is_resized() -> None:
+    image, transform = photo_like((300, 200)), ImageTransform((96, 80), mean=(0.1, 0.2, 0.3))
+    assert torch.equal(transform(image), transform.scale(transform.pixels(image)))
+
+
+def photo_like(size: tuple[int, int]) -> Image.Image:
+    """Soft colours with some grain, and no two sizes alike."""
+    soft = np.asarray(noise(5, 12, 9).resize(size, Image.Resampling.BICUBIC)).astype(int)
+    grain = np.random.default_rng(6).integers(-12, 13, soft.shape)
+    return Image.fromarray((soft + grain).clip(0, 255).astype(np.uint8))
+
+
 def test_interpolations_differ() -> None:
     image = noise(3)
     results = {

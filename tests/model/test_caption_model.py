@@ -76,7 +76,9 @@ def test_a_single_image_gives_a_single_result(model: CaptionModel, tmp_path: Pat
     given: list[Any] = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
     for single in given:
         assert model.caption(single) == expected
-    assert model.caption(each for each in given) == [expected] * 4
+    several = model.caption(each for each in given)
+    assert [each.text for each in several] == [expected.text] * 4
+    assert [each.confidence for each in several] == pytest.approx([expected.confidence] * 4)
 
 
 @pytest.mark.parametrize(

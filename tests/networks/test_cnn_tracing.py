@@ -9,6 +9,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork
 from captioner.networks.cnn_tracing import graph_network
 from captioner.networks.cnn_values import UnknownLayer
@@ -113,7 +114,7 @@ def test_the_graph_computes_what_the_cnn_does(
     from captioner.networks.onnx_runtime import OnnxNetwork
 
     for each in (network, folded):
-        assert difference(OnnxNetwork(each, (64, 64))(images), expected) < 1e-4
+        assert difference(OnnxNetwork(each, ImageTransform((64, 64)))(images), expected) < 1e-4
 
 
 @pytest.mark.parametrize(("name", "kinds", "stages"), PARTLY_KNOWN)

@@ -49,6 +49,27 @@ def test_images_in_parts_are_those_at_once(count: int) -> None:
     assert difference(found.grid, expected.grid) < 1e-4
 
 
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+@pytest.mark.parametrize("count", [0, 1, 3])
+def test_values_of_bytes_are_scaled_by_the_network(precision: str, count: int) -> None:
+    encoder = make_encoder("timm/resnet18")
+    pixels = torch.randint(0, 256, (count, 3, 64, 64), dtype=torch.uint8)
+    fast = FastEncoder(encoder, precision)
+    found, expected = fast(pixels), fast(encoder.transform.scale(pixels))
+    assert found.grid.shape == expected.grid.shape
+    assert found.grid.shape[0] == count
+    assert count == 0 or difference(found.grid, expected.grid) < 1e-5
+
+
+@pytest.mark.parametrize("threads", [1, 2, 5])
+def test_an_image_is_the_same_with_any_threads(threads: int) -> None:
+    encoder = make_encoder("timm/tf_efficientnet_lite0")
+    pixels = torch.randint(0, 256, (5, 3, 64, 64), dtype=torch.uint8)
+    fast = FastEncoder(encoder, "fp32")
+    expected = torch.cat([fast.maps(pixels[n : n + 1], 1) for n in range(5)])
+    assert torch.equal(fast.maps(pixels, threads), expected)
+
+
 @pytest.mark.parametrize(
     ("name", "precision", "engine"),
     [
