@@ -2,31 +2,23 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Generator, Iterable
 from contextlib import closing
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor
-
 from captioner.captioning.affixes import Affixes
+from captioner.captioning.encoding import EncodedBatch, ReadImage, encoded_batches
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
 from captioner.files.finding import SourceFile
 from captioner.files.given import Files, files_of
-from captioner.images.ahead import read_ahead
 from captioner.images.kinds import find_images
-from captioner.images.reading import ImageError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
-from captioner.networks.features import ImageFeatures
 from captioner.text.languages import DEFAULT_LANGUAGE
 
 NO_AFFIXES = Affixes()
@@ -209,15 +201,15 @@ def caption_batches(
     """
     options = options or model.decoding
     check_caption_options(model, options, batch_size, workers, min_confidence, min_tag_confidence)
-    read = partial(_read, model, partial_images)
-    batches = _read_batches(read, numbered_files, batch_size, workers)
-    captioner = _Captioner(
+    batches = encoded_batches(
         model,
-        options,
-        batch_size if fixed_shape else None,
-        min_confidence,
-        min_tag_confidence,
+        numbered_files,
+        batch_size=batch_size,
+        workers=workers,
+        partial_images=partial_images,
+        fixed_shape=fixed_shape,
     )
+    captioner = _Captioner(model, options, fixed_shape, min_confidence, min_tag_confidence)
     return _caption(captioner, batches)
 
 
@@ -259,124 +251,48 @@ def check_caption_options(
     model.check_options(options)
 
 
-@dataclass(frozen=True)
-class _Read:
-    """A file, its place in the whole, and its pixels (3, height, width), or why it has none."""
-
-    place: int
-    file: SourceFile
-    pixels: Tensor | None = None
-    error: str | None = None
-    is_partial: bool = False
-
-
-def _read_batches(
-    read: Callable[[tuple[int, SourceFile]], _Read],
-    numbered_files: Iterable[tuple[int, SourceFile]],
-    batch_size: int,
-    workers: int,
-) -> Generator[list[_Read], None, None]:
-    """Batch b has the files whose places are from b * batch_size on, as far as they are given."""
-    # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
-    with closing(read_ahead(read, numbered_files, workers, ahead=batch_size + workers)) as images:
-        batch: list[_Read] = []
-        for image in images:
-            if batch and batch[0].place // batch_size != image.place // batch_size:
-                yield batch
-                batch = []
-            batch.append(image)
-            if (image.place + 1) % batch_size == 0:
-                yield batch
-                batch = []
-        if batch:
-            yield batch
-
-
 def _caption(
-    captioner: _Captioner, batches: Generator[list[_Read], None, None]
+    captioner: _Captioner, batches: Generator[EncodedBatch, None, None]
 ) -> Generator[list[CaptionRecord], None, None]:
     """The records of each batch; the CNN sees the next batch while this one's words are found."""
-    with closing(batches), closing(_encode_ahead(captioner, batches)) as encoded:
-        for batch, features in encoded:
-            yield captioner.caption(batch, features)
-
-
-def _encode_ahead(
-    captioner: _Captioner, batches: Iterator[list[_Read]]
-) -> Generator[tuple[list[_Read], ImageFeatures | None], None, None]:
-    pool = ThreadPoolExecutor(1, thread_name_prefix="captioner-encode")
-    waiting: deque[tuple[list[_Read], Future[ImageFeatures | None]]] = deque()
-    failure: Exception | None = None
-    try:
-        while True:
-            try:
-                batch = next(batches, None)
-            except Exception as error:
-                failure, batch = error, None  # Raised after what was read before.
-            if batch is None:
-                break
-            waiting.append((batch, pool.submit(captioner.encode, batch)))
-            if len(waiting) > 1:
-                done, features = waiting.popleft()
-                yield done, features.result()
-        for done, features in waiting:
-            yield done, features.result()
-        if failure is not None:
-            raise failure
-    finally:
-        pool.shutdown(wait=True, cancel_futures=True)
+    with closing(batches):
+        for batch in batches:
+            yield captioner.caption(batch)
 
 
 @dataclass(frozen=True)
 class _Captioner:
-    """Turns what was read into records; `shape` is the batch size to fill up to, if any."""
+    """Turns what was encoded into records."""
 
     model: CaptionModel
     options: DecodingOptions
-    shape: int | None
+    fixed_shape: bool
     min_confidence: float
     min_tag_confidence: float | None
 
-    def encode(self, batch: list[_Read]) -> ImageFeatures | None:
-        """Features of a batch's readable images; None if there are none.
-
-        With a fixed shape, an image's row is its place in the job, modulo the size of a batch, and
-        rows without an image are zeros.
-        """
-        readable = [image.pixels for image in batch if image.pixels is not None]
-        if not readable:
-            return None
-        pixels = torch.stack(readable)
-        if self.shape is not None:
-            rows = torch.tensor(self._rows(batch))
-            pixels = pixels.new_zeros(self.shape, *pixels.shape[1:]).index_copy_(0, rows, pixels)
-        return self.model.encode(pixels)
-
-    def _rows(self, batch: list[_Read]) -> list[int]:
-        """The rows of the readable images in the batch that the model sees."""
-        places = [image.place for image in batch if image.pixels is not None]
-        return list(range(len(places))) if self.shape is None else [n % self.shape for n in places]
-
-    def caption(self, batch: list[_Read], features: ImageFeatures | None) -> list[CaptionRecord]:
-        results = iter(() if features is None else self._results(batch, features))
+    def caption(self, batch: EncodedBatch) -> list[CaptionRecord]:
+        results = iter(self._results(batch))
         return [
             CaptionRecord(image.file.name, image.file.path, None, image.error)
-            if image.pixels is None
+            if image.error is not None
             else self._record(image, next(results))
-            for image in batch
+            for image in batch.images
         ]
 
-    def _results(self, batch: list[_Read], features: ImageFeatures) -> list[CaptionResult]:
+    def _results(self, batch: EncodedBatch) -> list[CaptionResult]:
+        if batch.features is None:
+            return []
         # Samples are drawn by the file's place in the whole run: they depend on no batch size.
-        rows = self._rows(batch)
-        streams = [0] * len(features.grid)
-        for row, image in zip(rows, (i for i in batch if i.pixels is not None), strict=True):
+        streams = [0] * len(batch.features.grid)
+        readable = (image for image in batch.images if image.error is None)
+        for row, image in zip(batch.rows, readable, strict=True):
             streams[row] = image.place
-        fixed = self.shape is not None
-        results = self.model.caption_features(features, self.options, streams, fixed_shape=fixed)
-        return [results[row] for row in rows]
+        results = self.model.caption_features(
+            batch.features, self.options, streams, fixed_shape=self.fixed_shape
+        )
+        return [results[row] for row in batch.rows]
 
-    def _record(self, image: _Read, result: CaptionResult) -> CaptionRecord:
+    def _record(self, image: ReadImage, result: CaptionResult) -> CaptionRecord:
         file = image.file
         tags = _tags(self.model, result, self.min_tag_confidence)
         unsure = {
@@ -403,18 +319,6 @@ def _tags(
         return None
     found = tags_of(result, model.lexicon, model.tag_calibration)
     return tuple(tag for tag in found if tag.confidence >= minimum)
-
-
-def _read(model: CaptionModel, may_be_partial: bool, numbered: tuple[int, SourceFile]) -> _Read:
-    place, file = numbered
-    try:
-        data = None if file.load is None else file.load()
-        if may_be_partial:
-            pixels, is_partial = model.read_partial(file.path, data)
-            return _Read(place, file, pixels, is_partial=is_partial)
-        return _Read(place, file, model.read(file.path, data))
-    except ImageError as error:
-        return _Read(place, file, error=error.reason)
 
 
 def _result_dict(

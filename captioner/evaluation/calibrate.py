@@ -32,7 +32,7 @@ from captioner.evaluation.calibration_scores import (
 )
 from captioner.evaluation.evaluate import unreadable
 from captioner.evaluation.installed import check_installed
-from captioner.images.ahead import read_ahead
+from captioner.images.ahead import map_ahead
 from captioner.images.reading import ImageError
 from captioner.model.familiarity import Familiarity, check_counts
 from captioner.model.language_file import write_language
@@ -188,7 +188,7 @@ class _Reading:
     def _features(self, examples: Sequence[Example]) -> Iterator[ImageFeatures]:
         """Of a batch of images after the other."""
         ahead = self.batch_size + self.workers
-        with closing(read_ahead(self._read, examples, self.workers, ahead=ahead)) as images:
+        with closing(map_ahead(self._read, examples, self.workers, ahead, "read")) as images:
             while batch := list(islice(images, self.batch_size)):
                 with torch.inference_mode():
                     features = self.model.encode(torch.stack(batch))

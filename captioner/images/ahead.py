@@ -1,4 +1,4 @@
-"""Read many files in threads, some of them ahead."""
+"""Work in threads, some items ahead."""
 
 from __future__ import annotations
 
@@ -28,21 +28,42 @@ def iterate_ahead(items: Generator[T, None, None], ahead: int) -> Generator[T, N
         items.close()
 
 
-def read_ahead(
-    read: Callable[[T], R], files: Iterable[T], workers: int, ahead: int
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], threads: int, ahead: int, name: str
 ) -> Generator[R, None, None]:
-    """Apply `read` in threads, at most `ahead` files ahead of what was taken; keeps the order."""
-    if workers == 0:
-        yield from map(read, files)
+    """Apply a function in threads, at most `ahead` items ahead of what was taken; keeps the order.
+
+    What goes wrong with `items` is raised after the results of those that came before. Closing the
+    generator ends the threads, after the items that they are at.
+
+    Args:
+        function: whose results are yielded.
+        items: taken one by one, in the thread that takes the results.
+        threads: 0 applies it in the thread that takes the results, when they are taken.
+        ahead: results that may wait, those that are being made included.
+        name: of the threads, for those who watch the program.
+    """
+    if threads == 0:
+        yield from map(function, items)
         return
-    pool = ThreadPoolExecutor(workers, thread_name_prefix="captioner-read")
+    pool = ThreadPoolExecutor(threads, thread_name_prefix=f"captioner-{name}")
     waiting: deque[Future[R]] = deque()
+    problem: Exception | None = None
+    source = iter(items)
     try:
-        for file in files:
-            waiting.append(pool.submit(read, file))
+        while True:
+            try:
+                waiting.append(pool.submit(function, next(source)))
+            except StopIteration:
+                break
+            except Exception as error:
+                problem = error
+                break
             if len(waiting) > ahead:
                 yield waiting.popleft().result()
         while waiting:
             yield waiting.popleft().result()
+        if problem is not None:
+            raise problem
     finally:
         pool.shutdown(wait=True, cancel_futures=True)

@@ -91,6 +91,7 @@ class FastEncoder:
 
     Attributes:
         engine: what computes, ``onnxruntime`` or ``torch``.
+        takes_one: whether images are best given to it one at a time.
 
     Args:
         encoder: whose weights are taken as they are now.
@@ -104,6 +105,12 @@ class FastEncoder:
             without_batch_norm(encoder.backbone), encoder.transform, precision, device
         )
         self.engine = self._network.engine
+        self.takes_one = self.engine == "onnxruntime"
+
+    @property
+    def lanes(self) -> int:
+        """How many threads call :meth:`maps` at once to keep all of the processor busy."""
+        return torch.get_num_threads() if self.takes_one else 1
 
     def is_current(self, encoder: Encoder, precision: str) -> bool:
         """Whether it still is the copy of this encoder, with the weights that it has now."""

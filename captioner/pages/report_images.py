@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, Self
 from PIL import Image
 
 from captioner.files.writing import cannot_write, make_folder, temporary_of
-from captioner.images.ahead import read_ahead
+from captioner.images.ahead import map_ahead
 from captioner.images.reading import REDUCED, ImageError, read_image
 from captioner.model.attention import attend, grid_window
 from captioner.pages.attention_cache import AttentionCache
@@ -133,11 +133,12 @@ class ReportImages:
         ahead = self._batch_size + self._workers
         known = () if self._cache is None else self._cache.keys
         with closing(
-            read_ahead(
+            map_ahead(
                 partial(_read, self._model, self.folder, known),
                 images,
                 self._workers,
                 ahead,
+                "read",
             )
         ) as found:
             while batch := list(islice(found, self._batch_size)):
