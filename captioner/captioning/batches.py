@@ -17,6 +17,7 @@ from captioner.files.finding import SourceFile
 from captioner.files.given import Files, files_of
 from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
+from captioner.model.device import torch_threads
 from captioner.model.results import Candidate, CaptionResult
 from captioner.model.tags import Tag, tags_of
 from captioner.text.languages import DEFAULT_LANGUAGE
@@ -255,9 +256,12 @@ def _caption(
     captioner: _Captioner, batches: Generator[EncodedBatch, None, None]
 ) -> Generator[list[CaptionRecord], None, None]:
     """The records of each batch; the CNN sees the next batch while this one's words are found."""
+    threads = captioner.model.fast_encoder().search_threads
     with closing(batches):
         for batch in batches:
-            yield captioner.caption(batch)
+            with torch_threads(threads):
+                records = captioner.caption(batch)
+            yield records
 
 
 @dataclass(frozen=True)

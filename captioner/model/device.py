@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from captioner.errors import CaptionerError
@@ -30,6 +33,17 @@ def find_device(device: str) -> torch.device:
     if reason is not None:
         raise CaptionerError(f"device {device!r} cannot be used ({reason}); use {DEVICES}")
     return found
+
+
+@contextmanager
+def torch_threads(threads: int) -> Iterator[None]:
+    """Let torch compute with so many threads inside, in this thread."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(threads)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _why_not(device: torch.device) -> str | None:

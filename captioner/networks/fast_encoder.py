@@ -112,6 +112,15 @@ class FastEncoder:
         """How many threads call :meth:`maps` at once to keep all of the processor busy."""
         return torch.get_num_threads() if self.takes_one else 1
 
+    @property
+    def search_threads(self) -> int:
+        """How many threads the search has meanwhile.
+
+        It is a fifth of the work. More threads would wait for each other, and spin.
+        """
+        threads = torch.get_num_threads()
+        return max(1, threads // 4) if self.takes_one else threads
+
     def is_current(self, encoder: Encoder, precision: str) -> bool:
         """Whether it still is the copy of this encoder, with the weights that it has now."""
         return self.source_version == (versions(encoder), precision)
