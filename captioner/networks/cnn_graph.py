@@ -222,6 +222,7 @@ class GraphNetwork(nn.Module):
     def __init__(self, graph: CnnGraph, of_library: Mapping[str, nn.Module] | None = None) -> None:
         super().__init__()
         self.graph = graph
+        self._shapes: dict[tuple[int, int], list[torch.Size]] = {}
         for node in graph.nodes:
             if node.op == LIBRARY:
                 _register(self, node.module, (of_library or {})[node.module])
@@ -265,6 +266,29 @@ class GraphNetwork(nn.Module):
                 if last_use[read] == place:
                     del known[read]
             yield known[place + 1]
+
+    def shapes(self, size: tuple[int, int]) -> list[torch.Size]:
+        """Of an image of ``size``, (width, height), and of what each layer gives for it.
+
+        In eval mode, on the CPU. It takes as long as to encode an image, and so is done once.
+        """
+        if size not in self._shapes:
+            assert not self.training, "layers in training mode change their statistics"
+            with torch.no_grad():
+                values = self.values(torch.zeros(1, 3, *reversed(size)))
+                self._shapes[size] = [value.shape for value in values]
+        return self._shapes[size]
+
+    def take_shapes(self, network: GraphNetwork, values: Sequence[int]) -> None:
+        """Take over the shapes that are known of a network that computes the same.
+
+        Args:
+            network: the other one.
+            values: what each of its values is here, from its images on.
+        """
+        for size, shapes in network._shapes.items():
+            here = dict(zip(values, shapes, strict=True))
+            self._shapes[size] = [here[number] for number in range(len(here))]
 
     def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
         if node.op in ("concatenate", "upsample"):

@@ -62,7 +62,7 @@ class Encoder(nn.Module):
             self.backbone.load_state_dict(read_weights(path, self.backbone))
         side = config.image_size
         self.transform = own if side is None else replace(own, size=(side, side))
-        _, self.feature_size, rows, columns = self._blank_grid().shape
+        _, self.feature_size, rows, columns = self._grid_shape()
         self.grid_shape = rows, columns
         self._set_trainable(stages_of(self.backbone))
         # Depthwise convolutions run several times faster on a CPU in this memory layout.
@@ -79,11 +79,10 @@ class Encoder(nn.Module):
         """The backbone's layers."""
         return self.backbone.graph
 
-    def _blank_grid(self) -> Tensor:
-        """The grid (1, D, h, w) of a blank image."""
+    def _grid_shape(self) -> torch.Size:
+        """That of the grid (1, D, h, w) of an image."""
         try:
-            with torch.inference_mode():
-                grid: Tensor = self.backbone.eval()(blank_image(self.transform))
+            shape = self.backbone.eval().shapes(self.transform.size)[-1]
         except (RuntimeError, AssertionError, ValueError) as error:
             width, height = self.transform.size
             raise CaptionerError(
@@ -91,12 +90,12 @@ class Encoder(nn.Module):
                 f"({first_line(error)}); give another image_size, or null for its own"
             ) from error
         # The image is square: a map that is not has its channels last.
-        if grid.ndim != 4 or grid.shape[2] != grid.shape[3]:
+        if len(shape) != 4 or shape[2] != shape[3]:
             raise CaptionerError(
                 f"encoder {self.config.name}: it gives no grid of features (B, D, h, w); "
                 "choose a CNN"
             )
-        return grid
+        return shape
 
     @cached_property
     def frozen_layers(self) -> int:

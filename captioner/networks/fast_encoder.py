@@ -180,7 +180,9 @@ def without_batch_norm(network: GraphNetwork) -> GraphNetwork:
         else:
             nodes.append(replace(node, inputs=inputs))
             values.append(len(nodes))
-    return rebuilt(network, CnnGraph(tuple(nodes)), state)
+    made = rebuilt(network, CnnGraph(tuple(nodes)), state)
+    made.take_shapes(network, values)
+    return made
 
 
 def _fold(state: dict[str, Tensor], conv: str, norm: Node) -> None:

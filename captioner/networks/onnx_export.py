@@ -46,8 +46,7 @@ def to_onnx(network: GraphNetwork, transform: ImageTransform, scales: bool) -> b
             scale their values; otherwise they are scaled already, float32.
     """
     width, height = transform.size
-    with torch.no_grad():
-        shapes = [value.shape for value in network.values(torch.zeros(1, 3, height, width))]
+    shapes = network.shapes(transform.size)
     made = _Model()
     if scales:
         made.add_scaling(transform)
