@@ -79,8 +79,8 @@ def encoded_batches(
 ) -> Generator[EncodedBatch, None, None]:
     """Read and encode files; batch b has those whose places are from b * batch_size on.
 
-    In ONNX Runtime each of as many threads as torch has encodes an image of its own; the next batch
-    is encoded while the caller is busy with one, and images of a third are read.
+    In ONNX Runtime each of as many threads as torch has encodes an image of its own. While the
+    caller is busy with a batch, the next two are encoded, and images of a fourth are read.
 
     With a fixed shape, features have batch_size rows, and an image's row is its place modulo
     batch_size; what stands in rows without an image means nothing.
@@ -89,7 +89,7 @@ def encoded_batches(
     at_once = 1 if encoder.takes_one else batch_size
     read = partial(_read, model, partial_images)
     encode = partial(_encode, encoder, at_once, fixed_shape)
-    ahead = batch_size // at_once + encoder.lanes - 1
+    ahead = 2 * (batch_size // at_once) - 1
     # Closed here and not by the garbage collector: Ctrl-C must not leave threads behind.
     with closing(map_ahead(read, numbered_files, workers, batch_size + workers, "read")) as images:
         together = _groups(images, at_once, lambda image: image.place)

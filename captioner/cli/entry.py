@@ -60,6 +60,11 @@ def _run(arguments: list[str]) -> int:
         if not arguments:
             parser.print_help()
             return 0
+        if set(arguments) == {"--version", "--verbose"}:
+            from captioner.cli.about import lines_about
+
+            print(f"captioner {__version__}", *lines_about(), sep="\n")
+            return 0
         args = parser.parse_args(arguments)
         command: Callable[[argparse.Namespace], int] = args.command
         code = command(args)
@@ -91,7 +96,12 @@ def make_parser() -> argparse.ArgumentParser:
         description="Describe photos and videos in words; train and score the models that do.",
         epilog="`captioner COMMAND --help` shows the options of a command, with examples.",
     )
-    parser.add_argument("--version", action="version", version=f"captioner {__version__}")
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"captioner {__version__}",
+        help="show the version; with --verbose also what computes on this machine, and why",
+    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
     add_fill(_add_command(commands, "fill", "fill in a sentence about a photo", FILL_EXAMPLES))

@@ -6,8 +6,8 @@ On a CPU it runs in ONNX Runtime, where that is installed and the computation is
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -21,9 +21,6 @@ from captioner.networks.precisions import PRECISIONS
 from captioner.networks.stages import first_layers, rebuilt
 from captioner.networks.weights import versions
 
-if TYPE_CHECKING:
-    from captioner.networks.onnx_runtime import OnnxNetwork
-
 _DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
 
 CHUNK = 4
@@ -35,6 +32,7 @@ class FastNetwork:
 
     Attributes:
         engine: what computes, ``onnxruntime`` or ``torch``.
+        why_torch: why torch does; empty if it does not.
 
     Args:
         network: in eval mode, and this object's own.
@@ -51,9 +49,12 @@ class FastNetwork:
         self._device = device
         # bfloat16 has the range of float32, so that all can be cast; of float16 torch knows better.
         self._cast = self._dtype is torch.bfloat16
-        self._onnx: OnnxNetwork | None = None
-        if self._dtype is None and device.type == "cpu":
-            self._onnx = _in_onnx_runtime(network, transform)
+        self._onnx: Callable[[Tensor, int | None], Tensor] | None = None
+        self.why_torch = _why_torch(network, precision, device)
+        if not self.why_torch:
+            from captioner.networks.onnx_runtime import OnnxNetwork
+
+            self._onnx = OnnxNetwork(network, transform)
         if self._onnx is None:
             self._network = network.to(torch.bfloat16 if self._cast else None)
             self._network.to(memory_format=torch.channels_last)
@@ -91,6 +92,7 @@ class FastEncoder:
 
     Attributes:
         engine: what computes, ``onnxruntime`` or ``torch``.
+        why_torch: why torch does; empty if it does not.
         takes_one: whether images are best given to it one at a time.
 
     Args:
@@ -104,7 +106,7 @@ class FastEncoder:
         self._network = FastNetwork(
             without_batch_norm(encoder.backbone), encoder.transform, precision, device
         )
-        self.engine = self._network.engine
+        self.engine, self.why_torch = self._network.engine, self._network.why_torch
         self.takes_one = self.engine == "onnxruntime"
 
     @property
@@ -193,11 +195,16 @@ def _fold(state: dict[str, Tensor], conv: str, norm: Node) -> None:
     )
 
 
-def _in_onnx_runtime(network: GraphNetwork, transform: ImageTransform) -> OnnxNetwork | None:
+def _why_torch(network: GraphNetwork, precision: str, device: torch.device) -> str:
+    """Why a network does not run in ONNX Runtime; empty if it does."""
+    if device.type != "cpu":
+        return f"the device is {device.type}"
+    if _DTYPES[precision] is not None:
+        return f"the precision is {precision}"
     if network.graph.needs_library:
-        return None
+        return "the CNN has layers that only its library computes"
     try:
-        from captioner.networks.onnx_runtime import OnnxNetwork
+        import captioner.networks.onnx_runtime  # noqa: F401
     except ImportError:
-        return None  # An extra, and not installed.
-    return OnnxNetwork(network, transform)
+        return "the extra `onnx` is not installed"
+    return ""

@@ -147,3 +147,26 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
         cli.main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"captioner {captioner.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    ("is_installed", "expected"),
+    [
+        (True, "the CNN runs in onnxruntime (float32 on a CPU), "),
+        (False, "the CNN runs in torch (the extra `onnx` is not installed)"),
+    ],
+)
+def test_the_engine_is_named_with_the_reason(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    is_installed: bool,
+    expected: str,
+) -> None:
+    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
+    monkeypatch.setattr("captioner.model.device.torch.cuda.is_available", lambda: False)
+    if not is_installed:
+        monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)
+    assert cli.main(["--version", "--verbose"]) == 0
+    first, *others = capsys.readouterr().out.splitlines()
+    assert first == f"captioner {captioner.__version__}"
+    assert any(line.startswith(expected) for line in others)
