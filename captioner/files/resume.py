@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock, Timeout
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
@@ -81,6 +80,8 @@ def acquire(path: Path, stack: ExitStack) -> bool:
         OSError: it cannot be made or locked.
     """
     if fcntl is None:
+        from filelock import FileLock, Timeout  # Here: it takes time, and is needed nowhere else.
+
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)

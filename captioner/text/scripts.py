@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import unicodedata
 
-from wcwidth import iter_graphemes, width
-
 _RIGHT_TO_LEFT_MARK = "\u200f"
 
 # Closing marks that Unicode does not class as such, with the small kana and the sound marks of
@@ -22,6 +20,8 @@ _NOT_LAST = frozenset("$([{£¥‘“＄￡￥")
 
 def display_width(text: str) -> int:
     """The columns that a text takes on a terminal, and by which lines are compared elsewhere."""
+    from wcwidth import width  # Here: its tables take time, and few commands need them.
+
     return width(text, control_codes="ignore")
 
 
@@ -56,6 +56,8 @@ def pieces(text: str) -> list[str]:
     Words, each but the first with the blanks before it; where characters are wide, each by itself
     with the marks that stay beside it: ``一只狗，`` is ``一 只 狗，`` (after UAX #14).
     """
+    from wcwidth import iter_graphemes
+
     parts: list[str] = []
     for cluster in iter_graphemes(text):
         if parts and not _may_break(parts[-1], cluster):
@@ -111,6 +113,8 @@ def _may_break(before: str, cluster: str) -> bool:
 
 def _cut(piece: str, columns: int) -> tuple[str, str]:
     """As much of a piece as fits, and the rest."""
+    from wcwidth import iter_graphemes
+
     head, rest = "", list(iter_graphemes(piece))
     while rest and display_width(head + rest[0]) <= columns:
         head += rest.pop(0)
