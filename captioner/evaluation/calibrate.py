@@ -38,6 +38,8 @@ from captioner.model.familiarity import Familiarity, check_counts
 from captioner.model.language_file import write_language
 from captioner.model.tag_head import TagHead, learnable, named_lemmas
 from captioner.model.tags import EVIDENCE_CAPTIONS
+from captioner.networks.fast_encoder import without_batch_norm
+from captioner.networks.int8 import IMAGES, Int8
 from captioner.text.lexicon import Lexicon
 from captioner.text.lexicon_languages import build_lexicon_of
 from captioner.version import __version__
@@ -62,7 +64,8 @@ def calibrate(
 
     Args:
         model: the captioner; its ``lexicon`` and ``tag_calibration`` are set, and where the data
-            has a training split its ``familiarity`` and ``tag_head`` too.
+            has a training split its ``familiarity`` and ``tag_head`` too. It gets
+            what it takes to compute in int8, where it lacks that.
         data: described images; without a lexicon in the model, its split ``train`` makes one.
         split: images that the model was not trained on; ``all``: every image of data that has no
             training split.
@@ -100,6 +103,8 @@ def calibrate(
     else:
         captioned, seen = reading.captions(examples, decoding)[0], None
     lexicon = model.lexicon
+    if model.int8 is None and not model.is_language:
+        reading.measure_int8(examples)
     results = [(each, example.captions) for each, example in zip(captioned, examples, strict=True)]
     fitted_on = _describe(data, wanted, examples, decoding)
     calibration, scores = fit_calibration(collect_observations(results, lexicon), fitted_on)
@@ -184,6 +189,16 @@ class _Reading:
             results += self.model.caption_features(features, decoding)
             pooled.append(features.pooled.cpu())
         return results, torch.cat(pooled)
+
+    def measure_int8(self, examples: Sequence[Example]) -> None:
+        """Give the model what it takes to compute in int8, from some of the images."""
+        model = self.model
+        if model.encoder.graph.needs_library:
+            return
+        some = examples[:: max(1, len(examples) // IMAGES)][:IMAGES]
+        scaled = (model.transform.scale(self._read(example))[None] for example in some)
+        network = without_batch_norm(model.encoder.backbone)
+        model.int8 = Int8.measure(network, [image.to(model.device) for image in scaled])
 
     def _features(self, examples: Sequence[Example]) -> Iterator[ImageFeatures]:
         """Of a batch of images after the other."""

@@ -44,6 +44,7 @@ from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastEncoder
 from captioner.networks.features import ImageFeatures
+from captioner.networks.int8 import Int8
 from captioner.networks.weights import evaluating
 from captioner.text.lexicon import Lexicon
 from captioner.text.tokenizer import BOS_ID, EOS_ID, SPECIAL_WORDS, Tokenizer
@@ -62,6 +63,7 @@ class CaptionModel(nn.Module):
         tag_calibration: how far its tags can be trusted; None where nobody has measured it.
         familiarity: which images are like those it learnt from; None where nobody has measured.
         tag_head: classifier of the lexicon's first lemmas; None for a model without one.
+        int8: what it takes to run its CNN in int8; None where nobody has measured it.
     """
 
     def __init__(
@@ -75,6 +77,7 @@ class CaptionModel(nn.Module):
         tag_calibration: TagCalibration | None = None,
         familiarity: Familiarity | None = None,
         tag_head: TagHead | None = None,
+        int8: Int8 | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -86,6 +89,7 @@ class CaptionModel(nn.Module):
         self.tag_calibration = tag_calibration
         self.familiarity = familiarity
         self.tag_head = tag_head
+        self.int8 = int8
         self.decoding = DecodingOptions()
         """Its default options; the file keeps `KEPT_OPTIONS`."""
         self.precision = "fp32"
@@ -155,7 +159,7 @@ class CaptionModel(nn.Module):
     def fast_encoder(self) -> FastEncoder:
         """The encoder of inference, with the weights that it has now."""
         if self._fast is None or not self._fast.is_current(self.encoder, self.precision):
-            self._fast = FastEncoder(self.encoder, self.precision)
+            self._fast = FastEncoder(self.encoder, self.precision, self.int8)
         return self._fast
 
     @overload
@@ -391,7 +395,7 @@ class CaptionModel(nn.Module):
         """
         try:
             parts = read_parts(description, state)
-            model = cls(*parts[:9])
+            model = cls(*parts[:10])
             model.decoding = parts.decoding
             check_values(model.state_dict(), parts.tensors)
             model.load_state_dict(parts.tensors)
@@ -433,11 +437,13 @@ class CaptionModel(nn.Module):
         Args:
             path: a file that :meth:`save` wrote.
             device: ``auto`` (CUDA, then Apple's MPS, then CPU) or a torch device.
-            precision: of the encoder: ``fp32``, ``bf16``, ``fp16``, or ``auto`` (bf16 on CUDA
-                devices that have it, fp32 elsewhere). The decoder computes in fp32.
+            precision: of the encoder: ``fp32``, ``bf16``, ``fp16``, ``int8`` (on CPUs, with ONNX
+                Runtime), or ``auto`` (bf16 on CUDA devices that have it, fp32 elsewhere). The
+                decoder computes in fp32.
 
         Raises:
-            CaptionerError: when the file is missing, damaged or no captioner model.
+            CaptionerError: when the file is missing, damaged or no captioner model, or cannot be
+                computed on this device or in this precision.
         """
         path = Path(path)
         check_model_file(path)
@@ -451,4 +457,6 @@ class CaptionModel(nn.Module):
         model.path = path
         model.to(found)
         model.precision = found_precision
+        if found_precision == "int8":
+            model.fast_encoder()  # What it lacks is said before anything is begun.
         return model

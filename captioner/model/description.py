@@ -21,6 +21,7 @@ from captioner.networks.cnn_graph import CnnGraph
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import Decoder
 from captioner.networks.encoder import Encoder
+from captioner.networks.int8 import Int8
 from captioner.networks.pretrained import is_file_name
 from captioner.networks.weights import ShapesOnly, ZerosOnly
 from captioner.text.languages import DEFAULT_LANGUAGE
@@ -53,6 +54,7 @@ class Parts(NamedTuple):
     tag_calibration: TagCalibration | None
     familiarity: Familiarity | None
     tag_head: TagHead | None
+    int8: Int8 | None
     decoding: DecodingOptions
     tensors: dict[str, Tensor]
 
@@ -126,6 +128,7 @@ def read_parts(description: Mapping[str, Any], state: Mapping[str, Tensor]) -> P
         tag_calibration,
         _read_familiarity(tensors, network.feature_size),
         _read_tag_head(tensors, lexicon, network.feature_size),
+        _read_int8(tensors),
         read_decoding(description.get("decoding", {})),
         tensors,
     )
@@ -166,6 +169,12 @@ def _read_familiarity(state: Mapping[str, Tensor], feature_size: int) -> Familia
             f"its familiarity is of {len(found.mean)} features, the encoder has {feature_size}"
         )
     return found
+
+
+def _read_int8(state: Mapping[str, Tensor]) -> Int8 | None:
+    """What it takes to compute in int8, None where the tensors have none."""
+    tensors = entries_under(state, "int8.")
+    return Int8.from_state(tensors) if tensors else None
 
 
 def _read_tag_head(

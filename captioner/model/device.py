@@ -68,10 +68,15 @@ def find_precision(precision: str, device: torch.device) -> str:
     """One of `PRECISIONS`; ``auto``: bf16 on CUDA devices that have it, fp32 elsewhere.
 
     Raises:
-        CaptionerError: when there is none of that name.
+        CaptionerError: when there is none of that name, or the device does not compute in it.
     """
     if precision == "auto":
         return "bf16" if device.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if precision not in PRECISIONS:
         raise CaptionerError(f"precision {precision!r}: use one of auto, {', '.join(PRECISIONS)}")
+    if precision == "int8" and device.type != "cpu":
+        raise CaptionerError(
+            f"precision int8: is for CPUs, and the device is {device}; leave the precision out, or "
+            "choose --device cpu"
+        )
     return precision

@@ -59,7 +59,7 @@ def write_language(model: CaptionModel, path: str | Path) -> None:
     tied = {"decoder.output.weight"} if model.decoder.config.tied else set()
     tensors: dict[str, Tensor] = {}
     for name, tensor in model.state_dict().items():
-        if not name.startswith("encoder.") and name not in tied:
+        if not name.startswith(("encoder.", "int8.")) and name not in tied:
             tensors |= _packed(name, tensor.detach().cpu().contiguous())
     write_model_file(Path(path), description, tensors, LANGUAGE_FORMAT)
 
@@ -89,6 +89,7 @@ def read_language(path: str | Path, base: CaptionModel) -> CaptionModel:
     model.to(base.device)
     if model.familiarity is None:
         model.familiarity = base.familiarity
+    model.int8 = base.int8
     model.precision, model.path, model.is_language = base.precision, path, True
     return model
 

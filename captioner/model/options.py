@@ -48,7 +48,8 @@ class ModelOptions:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option(
         "auto",
-        "of the CNN; auto is bf16 on GPUs that support it, else fp32",
+        "of the CNN; auto is bf16 on GPUs that support it, else fp32; int8 is twice as fast on "
+        "CPUs, a little less exact, and needs the extra onnx",
         choices=("auto", *PRECISIONS),
     )
 

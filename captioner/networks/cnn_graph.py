@@ -261,7 +261,7 @@ class GraphNetwork(nn.Module):
         known = {start: images}
         yield images
         for place, node in enumerate(nodes[start:], start):
-            known[place + 1] = self._run(node, [known[read] for read in node.inputs])
+            known[place + 1] = self.run(node, [known[read] for read in node.inputs])
             for read in set(node.inputs):
                 if last_use[read] == place:
                     del known[read]
@@ -290,7 +290,8 @@ class GraphNetwork(nn.Module):
             here = dict(zip(values, shapes, strict=True))
             self._shapes[size] = [here[number] for number in range(len(here))]
 
-    def _run(self, node: Node, inputs: list[Tensor]) -> Tensor:
+    def run(self, node: Node, inputs: list[Tensor]) -> Tensor:
+        """What one of the graph's layers gives."""
         if node.op in ("concatenate", "upsample"):
             values = sum(map(Tensor.numel, inputs)) * node.kernel[0] * node.kernel[1]
             if values > MAX_VALUES * len(inputs[0]):

@@ -13,15 +13,17 @@ import torch
 from torch import Tensor
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from captioner.errors import CaptionerError
 from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork, Node
 from captioner.networks.encoder import Encoder
 from captioner.networks.features import ImageFeatures, as_cells
+from captioner.networks.int8 import Int8
 from captioner.networks.precisions import PRECISIONS
 from captioner.networks.stages import first_layers, rebuilt
 from captioner.networks.weights import versions
 
-_DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16), strict=True))
+_DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16, None), strict=True))
 
 CHUNK = 4
 """Images that a CPU encodes at once: of more, the maps between the layers leave its caches."""
@@ -39,10 +41,19 @@ class FastNetwork:
         transform: of its images.
         precision: one of :data:`PRECISIONS`.
         device: where it computes.
+        int8: what it takes to compute in int8, for that precision.
+
+    Raises:
+        CaptionerError: it cannot be computed in int8.
     """
 
     def __init__(
-        self, network: GraphNetwork, transform: ImageTransform, precision: str, device: torch.device
+        self,
+        network: GraphNetwork,
+        transform: ImageTransform,
+        precision: str,
+        device: torch.device,
+        int8: Int8 | None = None,
     ) -> None:
         self._transform = transform
         self._dtype = _DTYPES[precision]
@@ -54,8 +65,13 @@ class FastNetwork:
         if not self.why_torch:
             from captioner.networks.onnx_runtime import OnnxNetwork
 
-            self._onnx = OnnxNetwork(network, transform)
+            self._onnx = OnnxNetwork(network, transform, int8)
         if self._onnx is None:
+            if precision == "int8":
+                raise CaptionerError(
+                    "precision int8: ONNX Runtime computes it, on CPUs: pip install "
+                    "'captioner[onnx]', or leave the precision out"
+                )
             self._network = network.to(torch.bfloat16 if self._cast else None)
             self._network.to(memory_format=torch.channels_last)
         self.engine = "torch" if self._onnx is None else "onnxruntime"
@@ -98,14 +114,26 @@ class FastEncoder:
     Args:
         encoder: whose weights are taken as they are now.
         precision: one of :data:`PRECISIONS`.
+        int8: what it takes to compute in int8, for that precision.
+
+    Raises:
+        CaptionerError: it cannot be computed in int8.
     """
 
-    def __init__(self, encoder: Encoder, precision: str) -> None:
+    def __init__(self, encoder: Encoder, precision: str, int8: Int8 | None = None) -> None:
         self.source_version = versions(encoder), precision
         device = next(encoder.parameters()).device
-        self._network = FastNetwork(
-            without_batch_norm(encoder.backbone), encoder.transform, precision, device
-        )
+        network = without_batch_norm(encoder.backbone)
+        if precision != "int8":
+            int8 = None
+        elif int8 is None:
+            raise CaptionerError(
+                "precision int8: the model's file lacks what this needs; `captioner calibrate` "
+                "measures it, or leave the precision out"
+            )
+        else:
+            int8.check_fits(network.graph)
+        self._network = FastNetwork(network, encoder.transform, precision, device, int8)
         self.engine, self.why_torch = self._network.engine, self._network.why_torch
         self.takes_one = self.engine == "onnxruntime"
 

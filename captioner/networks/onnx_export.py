@@ -13,6 +13,8 @@ from torch import nn
 from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import GraphNetwork, Node
 from captioner.networks.cnn_layers import SameConv2d
+from captioner.networks.int8 import Int8
+from captioner.networks.onnx_int8 import quantize
 
 OPSET = 17
 IR_VERSION = 8
@@ -36,7 +38,12 @@ _CHANNELS_LAST: Step = ("Transpose", [], {"perm": [0, 2, 3, 1]})
 _CHANNELS_FIRST: Step = ("Transpose", [], {"perm": [0, 3, 1, 2]})
 
 
-def to_onnx(network: GraphNetwork, transform: ImageTransform, scales: bool) -> bytes:
+def to_onnx(
+    network: GraphNetwork,
+    transform: ImageTransform,
+    scales: bool,
+    int8: Int8 | None = None,
+) -> bytes:
     """The network as an ONNX model, serialised; its input is called 0.
 
     Args:
@@ -44,6 +51,7 @@ def to_onnx(network: GraphNetwork, transform: ImageTransform, scales: bool) -> b
         transform: of its images; TensorFlow's padding goes by their size.
         scales: take images as `ImageTransform.pixels` gives them, uint8 (B, 3, height, width), and
             scale their values; otherwise they are scaled already, float32.
+        int8: with it, the model computes with whole numbers of 8 bits.
     """
     width, height = transform.size
     shapes = network.shapes(transform.size)
@@ -64,6 +72,8 @@ def to_onnx(network: GraphNetwork, transform: ImageTransform, scales: bool) -> b
         [helper.make_tensor_value_info(str(len(network.graph.nodes)), TensorProto.FLOAT, None)],
         made.constants,
     )
+    if int8 is not None:
+        quantize(graph, network.graph, int8)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
     serialised: bytes = model.SerializeToString()

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from captioner.images.transform import ImageTransform
 from captioner.networks.cnn_graph import GraphNetwork
+from captioner.networks.int8 import Int8
 from captioner.networks.onnx_export import to_onnx
 
 # Before its import: with the first session, ONNX Runtime (since 1.32) writes an identifier of the
@@ -27,7 +28,7 @@ import onnxruntime  # noqa: E402
 
 
 class OnnxNetwork:
-    """A CNN in ONNX Runtime, on the CPU, in float32.
+    """A CNN in ONNX Runtime, on the CPU, in float32 or int8.
 
     Several images are shared out among threads, and each thread computes whole images: threads
     that share an image wait for each other after every layer.
@@ -35,11 +36,18 @@ class OnnxNetwork:
     Args:
         network: in eval mode; its weights must stay as they are.
         transform: of its images.
+        int8: with it, it computes in int8.
     """
 
-    def __init__(self, network: GraphNetwork, transform: ImageTransform) -> None:
+    def __init__(
+        self,
+        network: GraphNetwork,
+        transform: ImageTransform,
+        int8: Int8 | None = None,
+    ) -> None:
         self._network = network
         self._transform = transform
+        self._int8 = int8
         self._sessions: dict[tuple[torch.dtype, int], Any] = {}
         self._lock = Lock()
         self._pool: ThreadPoolExecutor | None = None
@@ -74,7 +82,7 @@ class OnnxNetwork:
                 # Threads that wait for the next layer by spinning would take the readers' time.
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 options.log_severity_level = 3  # errors
-                model = to_onnx(self._network, self._transform, dtype is torch.uint8)
+                model = to_onnx(self._network, self._transform, dtype is torch.uint8, self._int8)
                 self._sessions[dtype, threads] = onnxruntime.InferenceSession(
                     model, options, providers=["CPUExecutionProvider"]
                 )

@@ -85,7 +85,7 @@ def load_start(init_from: str, *, frozen: bool) -> CaptionModel:
         CaptionerError: it cannot be read.
     """
     model = load_any(init_from)
-    model.tag_calibration = None
+    model.tag_calibration = model.int8 = None
     if not frozen:
         model.familiarity = model.tag_head = None
     return model

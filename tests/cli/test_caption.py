@@ -200,6 +200,7 @@ def test_an_output_is_replaced_only_when_told(run, photos: Path) -> None:
         (["--batch-size", "0"], "argument --batch-size: '0': give a whole number of at least 1"),
         (["--workers", "-1"], "argument --workers: '-1': give a whole number of at least 0"),
         (["--precision", "fp8"], "argument --precision: invalid choice: 'fp8'"),
+        (["--precision", "int8"], "precision int8: the model's file lacks what this needs"),
         (["--ban", "two words"], "banned word 'two words'"),
         (["--output", "out.xyz"], "out.xyz"),
         (["--device", "cuda:99"], "device 'cuda:99' cannot be used"),

@@ -71,9 +71,9 @@ def test_the_command_keeps_weights_and_captions_and_adds_tags(
     model_file: Path, calibrated: Path, folder: Path
 ) -> None:
     before, after = load_file(model_file), load_file(calibrated)
-    added = {name for name in after if name.startswith(("familiarity.", "tag_head."))}
+    added = {name for name in after if name.startswith(("familiarity.", "tag_head.", "int8."))}
     assert after.keys() - added == before.keys()
-    assert {"tag_head.linear.weight", "familiarity.mean"} < added
+    assert {"tag_head.linear.weight", "familiarity.mean", "int8.corrections"} < added
     for name, tensor in before.items():
         assert tensor.dtype == after[name].dtype, name
         assert torch.equal(tensor, after[name]), name
@@ -245,6 +245,8 @@ def test_full_precision_is_kept(tiny_model: CaptionModel, folder: Path, tmp_path
     save_calibrated(model, tmp_path / "out.safetensors")
     before = load_file(tmp_path / "full.safetensors")
     after = load_file(tmp_path / "out.safetensors")
+    assert torch.equal(after["int8.corrections"], model.int8.corrections)
+    assert CaptionModel.load(tmp_path / "out.safetensors", precision="int8").precision == "int8"
     assert all(torch.equal(tensor, after[name]) for name, tensor in before.items())
     assert {t.dtype for t in after.values() if t.is_floating_point()} == {torch.float32}
 
