@@ -49,7 +49,7 @@ class ModelOptions:
     precision: str = option(
         "auto",
         "of the CNN; auto is bf16 on GPUs that support it, else fp32; int8 is twice as fast on "
-        "CPUs, a little less exact, and needs the extra onnx",
+        "CPUs with VNNI, and a little less exact",
         choices=("auto", *PRECISIONS),
     )
 

@@ -69,8 +69,8 @@ class FastNetwork:
         if self._onnx is None:
             if precision == "int8":
                 raise CaptionerError(
-                    "precision int8: ONNX Runtime computes it, on CPUs: pip install "
-                    "'captioner[onnx]', or leave the precision out"
+                    f"precision int8: only ONNX Runtime computes it, and {self.why_torch}; leave "
+                    "the precision out"
                 )
             self._network = network.to(torch.bfloat16 if self._cast else None)
             self._network.to(memory_format=torch.channels_last)
@@ -234,5 +234,5 @@ def _why_torch(network: GraphNetwork, precision: str, device: torch.device) -> s
     try:
         import captioner.networks.onnx_runtime  # noqa: F401
     except ImportError:
-        return "the extra `onnx` is not installed"
+        return "ONNX Runtime is not installed (pip install onnx onnxruntime)"
     return ""

@@ -1,6 +1,6 @@
 """Run a CNN in ONNX Runtime (https://onnxruntime.ai): on a CPU 1.5 to 2 times as fast as torch.
 
-Needs the packages of the extra ``onnx``. The network is handed over in memory: no file is written.
+The network is handed over in memory: no file is written.
 """
 
 from __future__ import annotations

@@ -110,7 +110,6 @@ def test_the_graph_computes_what_the_cnn_does(
     folded = without_batch_norm(network)
     assert norms_in(folded) == norms
     assert difference(folded(images), expected) < 1e-4
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     from captioner.networks.onnx_runtime import OnnxNetwork
 
     for each in (network, folded):

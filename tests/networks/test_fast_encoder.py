@@ -80,7 +80,6 @@ def test_an_image_is_the_same_with_any_threads(threads: int) -> None:
     ],
 )
 def test_which_engine_computes(name: str, precision: str, engine: str) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     assert FastEncoder(make_encoder(name), precision).engine == engine
 
 

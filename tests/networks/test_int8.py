@@ -67,7 +67,6 @@ def test_what_is_computed_in_whole_numbers() -> None:
     ],
 )
 def test_features_are_nearly_those_of_float32(name: str, most: float) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     encoder, pixels = make_encoder(name), noise_bytes(3, seed=5)
     whole = FastEncoder(encoder, "int8", measured(encoder))(pixels)
     exact = FastEncoder(encoder, "fp32")(pixels)
@@ -77,7 +76,6 @@ def test_features_are_nearly_those_of_float32(name: str, most: float) -> None:
 
 @pytest.mark.arithmetic
 def test_corrections_bring_the_means_of_channels_back() -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     encoder, pixels = make_encoder("timm/tf_efficientnet_lite0"), noise_bytes(8)
     with_them = measured(encoder)
     without = Int8(with_them.low, with_them.high, torch.zeros_like(with_them.corrections))
@@ -91,7 +89,6 @@ def test_corrections_bring_the_means_of_channels_back() -> None:
 
 @pytest.mark.arithmetic
 def test_the_shipped_model_sees_nearly_the_same() -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     exact, whole = (load_model(device="cpu", precision=each) for each in ("fp32", "int8"))
     assert whole.encoder_engine == "onnxruntime"
     pixels = torch.stack([exact.read(path) for path in sorted(EXAMPLES.glob("*.jpg"))])
@@ -106,7 +103,7 @@ def test_what_it_needs_is_named(lacks: str, monkeypatch: pytest.MonkeyPatch) -> 
     if lacks == "measurements":
         int8, message = None, "precision int8: the model's file lacks what this needs; `captioner c"
     else:
-        int8, message = measured(encoder), "precision int8: ONNX Runtime computes it, on CPUs: pip"
+        int8, message = measured(encoder), "precision int8: only ONNX Runtime computes it, and ONNX R"
         monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)
     with pytest.raises(CaptionerError, match=message):
         FastEncoder(encoder, "int8", int8)
