@@ -30,8 +30,6 @@ def test_rows_follow_from_places(
 ) -> None:
     if engine == "torch":
         monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)
-    else:
-        pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     model = CaptionModel(tiny_model.encoder, tiny_model.decoder, tiny_model.tokenizer).eval()
     assert model.encoder_engine == engine
     files = [(place, SourceFile(tmp_path / f"{place}.png", str(place))) for place in PLACES]

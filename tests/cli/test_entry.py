@@ -153,7 +153,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     ("is_installed", "expected"),
     [
         (True, "the CNN runs in onnxruntime (float32 on a CPU), "),
-        (False, "the CNN runs in torch (the extra `onnx` is not installed)"),
+        (False, "the CNN runs in torch (ONNX Runtime is not installed "),
     ],
 )
 def test_the_engine_is_named_with_the_reason(
@@ -162,7 +162,6 @@ def test_the_engine_is_named_with_the_reason(
     is_installed: bool,
     expected: str,
 ) -> None:
-    pytest.importorskip("onnxruntime", reason="the extra `onnx` is not installed")
     monkeypatch.setattr("captioner.model.device.torch.cuda.is_available", lambda: False)
     if not is_installed:
         monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)

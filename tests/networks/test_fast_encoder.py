@@ -90,7 +90,10 @@ def test_without_onnx_runtime_torch_computes_the_same(monkeypatch: pytest.Monkey
         expected = encoder(images)
     monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)
     fast = FastEncoder(encoder, "fp32")
-    assert (fast.engine, fast.why_torch) == ("torch", "the extra `onnx` is not installed")
+    assert (fast.engine, fast.why_torch) == (
+        "torch",
+        "ONNX Runtime is not installed (pip install onnx onnxruntime)",
+    )
     assert difference(fast(images).grid, expected.grid) < 1e-5
 
 

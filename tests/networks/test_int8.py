@@ -103,7 +103,10 @@ def test_what_it_needs_is_named(lacks: str, monkeypatch: pytest.MonkeyPatch) -> 
     if lacks == "measurements":
         int8, message = None, "precision int8: the model's file lacks what this needs; `captioner c"
     else:
-        int8, message = measured(encoder), "precision int8: only ONNX Runtime computes it, and ONNX R"
+        int8, message = (
+            measured(encoder),
+            "precision int8: only ONNX Runtime computes it, and ONNX R",
+        )
         monkeypatch.setitem(sys.modules, "captioner.networks.onnx_runtime", None)
     with pytest.raises(CaptionerError, match=message):
         FastEncoder(encoder, "int8", int8)
