@@ -1,7 +1,7 @@
-"""The decoder word by word, as search, sampling, blanks and maps of attention run it.
+"""The decoder word by word, with gradients where they are wanted.
 
-Of the products in a step of the first layer only that with the hidden state depends on what was
-said before. The image's is made once per image, the word's is looked up in a table (V, G * H).
+`captioner.networks.fast_steps` says the same faster, for search, sampling, blanks and maps of
+attention. Here as there, the image's part in the products of the first layer is computed once.
 """
 
 from __future__ import annotations
@@ -49,11 +49,9 @@ class DecoderSteps:
 
     Args:
         decoder: whose weights are used as they are now; in eval mode.
-        tabulate: multiply every word of the vocabulary beforehand, which pays for itself after
-            some captions; without it, words are multiplied as they come.
     """
 
-    def __init__(self, decoder: Decoder, *, tabulate: bool = True) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         self.source_version = versions(decoder)
         self._decoder = decoder
         self._cell = decoder.config.cell
@@ -66,11 +64,6 @@ class DecoderSteps:
         embed = decoder.config.embed_size
         weight_ih = self._layers[0][0]
         self._of_words, self._of_image = weight_ih[:, :embed], weight_ih[:, embed:]
-        self._table: Tensor | None = None
-        if tabulate:
-            with torch.no_grad():
-                words = decoder.embedding.weight
-                self._table = functional.linear(words, self._of_words)  # (V, G * H)
 
     def is_current(self, decoder: Decoder) -> bool:
         """Whether it still is made of this decoder's weights."""
@@ -83,7 +76,7 @@ class DecoderSteps:
             features: of B images.
             styles: (B,) int64, of the captions; None: the decoder's own.
         """
-        memory = self._decoder.memory(features, styles)
+        memory = self._memory(features, styles)
         hidden = self._decoder.image_step(memory)
         if hidden is None:
             shape = (self._decoder.config.layers, len(memory.pooled), self._size)
@@ -103,7 +96,9 @@ class DecoderSteps:
         Returns:
             logits (B, K, V) of the next word, and the new state.
         """
-        hidden = self._recur(self._inputs(words, state), state.hidden)
+        embedded = self._decoder.embedding(words)
+        inputs = functional.linear(embedded, self._of_words) + state.image[:, None]
+        hidden = self._recur(inputs, state.hidden)  # (layers, B, K, H)
         readout = self._decoder.read_out(hidden[0][-1], state.memory)
         return self._decoder.logits(readout), state._replace(hidden=hidden)
 
@@ -120,12 +115,8 @@ class DecoderSteps:
         logits, after = self.step(words, state)
         return logits, after, self._decoder.attention(after.hidden[0][-1], after.memory)
 
-    def _inputs(self, words: Tensor, state: DecoderState) -> Tensor:
-        """What the words and the image add to the gates of the first layer, (B, K, G * H)."""
-        if self._table is not None:
-            return functional.embedding(words, self._table) + state.image[:, None]
-        embedded = self._decoder.embedding(words)
-        return functional.linear(embedded, self._of_words) + state.image[:, None]
+    def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
+        return self._decoder.memory(features, styles)
 
     def _bias(self, layer: int) -> Tensor:
         """What is added to a layer's inputs: a GRU needs the hidden state's bias by itself."""
@@ -133,7 +124,7 @@ class DecoderSteps:
         return bias_ih if self._cell == "gru" else bias_ih + bias_hh
 
     def _recur(self, inputs: Tensor, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One step of all layers: new states (layers, B, K, H)."""
+        """One step of all layers: gates (..., G * H), states (layers, ..., H) -> new states."""
         after = [self._cell_step(0, inputs, tuple(part[0] for part in hidden))]
         for layer in range(1, len(self._layers)):
             weight_ih = self._layers[layer][0]
@@ -144,7 +135,7 @@ class DecoderSteps:
     def _cell_step(
         self, layer: int, inputs: Tensor, hidden: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """One step of a cell, (B, K, H) each, in the order of the gates that torch.nn documents."""
+        """One step of a cell, (..., H) each, in the order of the gates that torch.nn documents."""
         before, size = hidden[0], self._size
         _, weight_hh, _, bias_hh = self._layers[layer]
         if self._cell == "gru":
@@ -152,7 +143,8 @@ class DecoderSteps:
             reset, update = (inputs + recurrent)[..., : 2 * size].sigmoid().chunk(2, dim=-1)
             new = torch.tanh(inputs[..., 2 * size :] + reset * recurrent[..., 2 * size :])
             return (torch.lerp(new, before, update),)
-        gates = inputs + functional.linear(before, weight_hh)
+        rows = before.flatten(0, -2)
+        gates = torch.addmm(inputs.flatten(0, -2), rows, weight_hh.T).view_as(inputs)
         if self._cell == "rnn":
             return (gates.tanh(),)
         in_, forget, new, out = gates.chunk(4, dim=-1)
