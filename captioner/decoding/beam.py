@@ -60,8 +60,9 @@ def beam_search(
         logits, state = step.step(words, state, beams.total > NEVER)
         parents, words, beams = extend(logits, beams, t, rules, options)
         ended = words == rules.eos
-        closing = replace(beams, total=beams.total.masked_fill(~ended, NEVER))
-        pool = pool.joined(closing).best(wanted, alpha)
+        if ended.any():
+            closing = replace(beams, total=beams.total.masked_fill(~ended, NEVER))
+            pool = pool.joined(closing).best(wanted, alpha)
         beams.total = beams.total.masked_fill(ended | _is_hopeless(beams, pool, options), NEVER)
 
         over = (beams.total == NEVER).all(dim=1)  # after the last step, which only ends, all
@@ -86,8 +87,9 @@ def _extend(
 
     K' is beam_size, or fewer while there are fewer extensions. Logits: (R, V), of the open beams.
     """
-    open_ = beams.total > NEVER  # (B, K), R of them true
-    log_probs, end = rules.apply(logits, beams.ids[..., :t][open_])  # (R, V), (R,)
+    shape, there = beams.total.shape, _open_places(beams)
+    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, there)  # (R, t)
+    log_probs, end = rules.apply(logits, ids)  # (R, V), (R,)
     if t == options.max_length:
         best, next_ = end[:, None], torch.full_like(end, rules.eos, dtype=torch.int64)[:, None]
     else:
@@ -99,8 +101,8 @@ def _extend(
     best[:, 0] = torch.where(stuck, end.masked_fill(~ends, 0.0), best[:, 0])
     next_[:, 0] = next_[:, 0].masked_fill(stuck, rules.eos)
 
-    values, words = _in_places(best, open_, NEVER), _in_places(next_, open_, rules.eos)
-    can_end = _in_places(ends, open_, False)
+    values = _spread(best, there, shape, NEVER)  # (B, K, M)
+    words, can_end = _spread(next_, there, shape, rules.eos), _spread(ends, there, shape, False)
     sums = (beams.total[..., None] + values).flatten(1)  # (B, K * M)
     total, places = top(sums, min(options.beam_size, sums.shape[1]))
     parents = places // values.shape[-1]
@@ -133,8 +135,8 @@ def _extend_in_banks(
         parents (B, K'), words (B, K'), new beams; K' is (C + 1) * beam_size, in the order of the
         banks, or fewer while there are fewer extensions.
     """
-    open_ = beams.total > NEVER  # (B, K), R of them true
-    ids = beams.ids[..., :t][open_]  # (R, t)
+    shape, there = beams.total.shape, _open_places(beams)
+    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, there)  # (R, t)
     log_probs, end = rules.apply(logits, ids)  # (R, V), (R,)
     check_numbers(end.isnan(), t)
     required, count = rules.required, len(rules.required)
@@ -151,8 +153,9 @@ def _extend_in_banks(
     banks = torch.cat([bank.expand_as(values), (bank + 1).expand_as(lacking)], dim=-1)
     words = torch.cat([words, required.expand_as(lacking)], dim=-1)
     values = torch.cat([values, lacking], dim=-1)  # (R, M + C)
-    banks, words = _in_places(banks, open_, 0).flatten(1), _in_places(words, open_, rules.eos)
-    values = _in_places(values, open_, NEVER)  # (B, K, M + C)
+    banks = _spread(banks, there, shape, 0).flatten(1)
+    words = _spread(words, there, shape, rules.eos)
+    values = _spread(values, there, shape, NEVER)  # (B, K, M + C)
     sums = (beams.total[..., None] + values).flatten(1)
     numbers = torch.arange(count + 1, device=sums.device)[:, None]  # (C + 1, 1)
     in_bank = sums[:, None].masked_fill(banks[:, None] != numbers, NEVER)  # (B, C + 1, N)
@@ -167,11 +170,15 @@ def _extend_in_banks(
     return parents, words, beams
 
 
-def _in_places(of_open: Tensor, open_: Tensor, other: float | bool) -> Tensor:
-    """What R open beams have (R, ...), in the places (B, K, ...) of all; `other` elsewhere."""
-    places = of_open.new_full((*open_.shape, *of_open.shape[1:]), other)
-    places[open_] = of_open
-    return places
+def _open_places(beams: Hypotheses) -> Tensor:
+    """The open beams (R,), as places among all B * K."""
+    return (beams.total > NEVER).flatten().nonzero()[:, 0]
+
+
+def _spread(of_open: Tensor, there: Tensor, shape: torch.Size, other: float | bool) -> Tensor:
+    """What R open beams have (R, ...), where they are among all (B, K, ...); `other` elsewhere."""
+    whole = of_open.new_full((shape.numel(), *of_open.shape[1:]), other)
+    return whole.index_copy_(0, there, of_open).view(*shape, *of_open.shape[1:])
 
 
 def _is_hopeless(beams: Hypotheses, pool: Hypotheses, options: DecodingOptions) -> Tensor:

@@ -14,6 +14,9 @@ from captioner.errors import CaptionerError
 BLOCK = 64
 """Of so many neighbouring words the largest score is found first, which is fast; see `top`."""
 
+FEW = 32
+"""So many are sorted, rather than searched for the largest."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -147,9 +150,9 @@ def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if count == 1:
         best = values.max(dim=-1, keepdim=True)  # documented to give the first of equal values
         return best.values, best.indices
-    if count == values.shape[-1]:
+    if count == values.shape[-1] or values.shape[-1] <= FEW:
         found, places = values.sort(dim=-1, descending=True, stable=True)
-        return found, places
+        return found[..., :count], places[..., :count]
     found, places = values.topk(count + 1, dim=-1)
     tied = (found[..., count - 1] == found[..., count]) & (found[..., count] > NEVER)
     places = places[..., :count]

@@ -15,7 +15,7 @@ from torch.nn.functional import linear, pad
 from captioner.networks.decoder import Decoder, Memory
 from captioner.networks.decoder_steps import DecoderState, DecoderSteps
 from captioner.networks.features import ImageFeatures
-from captioner.networks.sparse_products import product
+from captioner.networks.sparse_products import SparseProduct
 
 ROWS = 8
 """Captions are multiplied in multiples of so many: each size has to be tried once."""
@@ -55,9 +55,9 @@ class FastSteps(DecoderSteps):
             # Query and readout both read the state.
             self._of_state = torch.cat([decoder.query.weight, self._of_state])  # (H + E, H)
             self._bias_of_state = pad(self._bias_of_state, (size, 0))
-            self._of_grid = decoder.grid_projection.weight.T.contiguous()  # (D, H)
+            self._of_grid = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
             both = torch.cat([decoder.key.weight, decoder.value.weight])
-            self._of_cells = both.T.contiguous()  # (H, 2H)
+            self._of_cells = SparseProduct(both.T)  # (H, 2H)
         # A copy of it the other way round is multiplied faster, by a tenth.
         self._of_readout = decoder.output.weight.T.contiguous()  # (E, V)
         self._trials: dict[tuple[int, int], Tensor | None] = {}
@@ -115,8 +115,8 @@ class FastSteps(DecoderSteps):
         heads, size = self._decoder.config.heads, self._size
         keys, values = pooled.new_empty(2, images, heads, cells, size // heads)
         for image, grid in enumerate(features.grid):
-            projected = product(grid, self._of_grid).add_(self._decoder.grid_projection.bias)
-            both = product(projected.relu_(), self._of_cells)  # (R, 2H)
+            projected = self._of_grid(grid).add_(self._decoder.grid_projection.bias)
+            both = self._of_cells(projected.relu_())  # (R, 2H)
             both = both.view(cells, 2, heads, -1).permute(1, 2, 0, 3)
             keys[image], values[image] = both[0], both[1]
         return Memory(pooled, keys, values)
