@@ -44,7 +44,7 @@ from captioner.text.tokenizer import BOS_ID, EOS_ID
 BATCH, BATCHES = 32, 8
 PARTS = {
     "start": "projections of the images",
-    "_recur": "recurrent cell",
+    "_continue": "recurrent cell",
     "_read_state": "query and readout",
     "_add_seen": "readout of what was seen",
     "_look": "attention",

@@ -22,26 +22,38 @@ _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 class DecoderState(NamedTuple):
     """Where a decoder stands in K captions of each of B images.
 
-    ``hidden``: (layers, B, K, H), for an LSTM h and c. ``image``: (B, G * H), what the image and
-    the biases add to the G gates of the first layer.
+    ``hidden``: (layers, B, K', H), for an LSTM h and c, after the last word that was read.
+    ``beams``: (B, K) int64, which of these K' captions each continues. ``image``: (B, G * H), what
+    the image and the biases add to the G gates of the first layer.
     """
 
     hidden: tuple[Tensor, ...]
+    beams: Tensor
     image: Tensor
     memory: Memory
 
     def select_beams(self, beams: Tensor) -> DecoderState:
         """New beam j of image b continues old beam ``beams[b, j]``; ``beams``: (B, K')."""
-        rows = torch.arange(len(beams), device=beams.device)[:, None]
-        return self._replace(hidden=tuple(part[:, rows, beams] for part in self.hidden))
+        return self._replace(beams=self.beams.gather(1, beams))
 
     def select_images(self, images: Tensor) -> DecoderState:
         """Keep these images (B',), in this order."""
         return DecoderState(
             tuple(part.index_select(1, images) for part in self.hidden),
+            self.beams.index_select(0, images),
             self.image.index_select(0, images),
             self.memory.select_images(images),
         )
+
+    def places(self) -> Tensor:
+        """Which of the B * K' captions in ``hidden`` each continues, (B, K)."""
+        images, beams = self.hidden[0].shape[1:3]
+        return self.beams + beams * torch.arange(images, device=self.beams.device)[:, None]
+
+    def following(self, hidden: tuple[Tensor, ...]) -> DecoderState:
+        """The state after one more word of every caption; ``hidden``: (layers, B, K, H)."""
+        beams = torch.arange(self.beams.shape[1], device=self.beams.device)
+        return self._replace(hidden=hidden, beams=beams.expand_as(self.beams))
 
 
 class DecoderSteps:
@@ -84,7 +96,9 @@ class DecoderSteps:
             hidden = (zeros, zeros) if self._cell == "lstm" else (zeros,)
         pooled = memory.pooled if self._of_image.shape[1] else memory.pooled[:, :0]
         image = functional.linear(pooled, self._of_image, self._bias(0))  # (B, G * H)
-        return DecoderState(tuple(part.unsqueeze(2) for part in hidden), image, memory)
+        hidden = tuple(part.unsqueeze(2) for part in hidden)
+        beams = torch.zeros(len(image), 1, dtype=torch.int64, device=image.device)
+        return DecoderState(hidden, beams, image, memory)
 
     def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read one more word of every caption.
@@ -98,9 +112,10 @@ class DecoderSteps:
         """
         embedded = self._decoder.embedding(words)
         inputs = functional.linear(embedded, self._of_words) + state.image[:, None]
-        hidden = self._recur(inputs, state.hidden)  # (layers, B, K, H)
+        before = tuple(part.flatten(1, 2)[:, state.places()] for part in state.hidden)
+        hidden = self._recur(inputs, before)  # (layers, B, K, H)
         readout = self._decoder.read_out(hidden[0][-1], state.memory)
-        return self._decoder.logits(readout), state._replace(hidden=hidden)
+        return self._decoder.logits(readout), state.following(hidden)
 
     def step_with_attention(
         self, words: Tensor, state: DecoderState
@@ -125,26 +140,36 @@ class DecoderSteps:
 
     def _recur(self, inputs: Tensor, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
         """One step of all layers: gates (..., G * H), states (layers, ..., H) -> new states."""
-        after = [self._cell_step(0, inputs, tuple(part[0] for part in hidden))]
+        recurrent = [self._of_hidden(layer, before) for layer, before in enumerate(hidden[0])]
+        return self._advance(inputs, recurrent, hidden)
+
+    def _of_hidden(self, layer: int, before: Tensor) -> Tensor:
+        """What a layer's state (..., H) before a word adds to the gates, (..., G * H)."""
+        _, weight_hh, _, bias_hh = self._layers[layer]
+        return functional.linear(before, weight_hh, bias_hh if self._cell == "gru" else None)
+
+    def _advance(
+        self, inputs: Tensor, recurrent: list[Tensor], hidden: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """As :meth:`_recur`, with what :meth:`_of_hidden` gives for each layer."""
+        after = [self._cell_step(inputs, recurrent[0], tuple(part[0] for part in hidden))]
         for layer in range(1, len(self._layers)):
             weight_ih = self._layers[layer][0]
             inputs = functional.linear(after[-1][0], weight_ih, self._bias(layer))
-            after.append(self._cell_step(layer, inputs, tuple(part[layer] for part in hidden)))
+            before = tuple(part[layer] for part in hidden)
+            after.append(self._cell_step(inputs, recurrent[layer], before))
         return tuple(torch.stack(parts) for parts in zip(*after, strict=True))
 
     def _cell_step(
-        self, layer: int, inputs: Tensor, hidden: tuple[Tensor, ...]
+        self, inputs: Tensor, recurrent: Tensor, hidden: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
         """One step of a cell, (..., H) each, in the order of the gates that torch.nn documents."""
-        before, size = hidden[0], self._size
-        _, weight_hh, _, bias_hh = self._layers[layer]
+        size = self._size
         if self._cell == "gru":
-            recurrent = functional.linear(before, weight_hh, bias_hh)
             reset, update = (inputs + recurrent)[..., : 2 * size].sigmoid().chunk(2, dim=-1)
             new = torch.tanh(inputs[..., 2 * size :] + reset * recurrent[..., 2 * size :])
-            return (torch.lerp(new, before, update),)
-        rows = before.flatten(0, -2)
-        gates = torch.addmm(inputs.flatten(0, -2), rows, weight_hh.T).view_as(inputs)
+            return (torch.lerp(new, hidden[0], update),)
+        gates = inputs + recurrent
         if self._cell == "rnn":
             return (gates.tanh(),)
         in_, forget, new, out = gates.chunk(4, dim=-1)

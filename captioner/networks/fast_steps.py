@@ -92,7 +92,7 @@ class FastSteps(DecoderSteps):
         images = places.rows // beams  # (N',)
         inputs = self._table.index_select(0, places.take(words.flatten()))
         inputs += state.image.index_select(0, images)
-        hidden = self._recur(inputs, tuple(places.take(p.flatten(1, 2), 1) for p in state.hidden))
+        hidden = self._continue(inputs, state.hidden, places.take(state.places().flatten()))
         query, readout = self._read_state(hidden[0][-1])
         if self._spatial:
             queries = places.put_back(query).reshape(*words.shape, -1)
@@ -103,12 +103,14 @@ class FastSteps(DecoderSteps):
             scores = evidence.scores.index_select(0, images).scatter_(1, spent, 0.0)
         logits = places.of_captions(self._score(readout, scores))
         after = tuple(places.put_back(p, 1).view(len(p), *words.shape, -1) for p in hidden)
-        return logits, state._replace(hidden=after)
+        return logits, state.following(after)
 
     def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
         """What the decoder keeps of the images; on a CPU, computed for one after the other."""
-        if not self._spatial or features.grid.device.type != "cpu":
+        if not self._spatial:
             return super()._memory(features, styles)
+        if features.grid.device.type != "cpu":
+            return Memory(*(part.contiguous() for part in super()._memory(features, styles)))
         # The whole image's part is the decoder's own.
         pooled = super()._memory(features._replace(grid=features.grid[:, :0]), styles).pooled
         images, cells, _ = features.grid.shape
@@ -120,6 +122,26 @@ class FastSteps(DecoderSteps):
             both = both.view(cells, 2, heads, -1).permute(1, 2, 0, 3)
             keys[image], values[image] = both[0], both[1]
         return Memory(pooled, keys, values)
+
+    def _continue(
+        self, inputs: Tensor, hidden: tuple[Tensor, ...], before: Tensor
+    ) -> tuple[Tensor, ...]:
+        """New states (layers, N, H) of captions that continue old ones, which can be the same.
+
+        Args:
+            inputs: gates (N, G * H).
+            hidden: of the old captions, (layers, B, K, H).
+            before: which of the B * K each continues (N,).
+        """
+        flat = tuple(part.flatten(1, 2) for part in hidden)  # (layers, B * K, H)
+        different, which = torch.unique(before, return_inverse=True)
+        whole = flat[0].shape[1]
+        places = _Places(different, self._rows_for(len(different), whole), whole)
+        recurrent = [
+            self._of_hidden(layer, places.take(state)).index_select(0, places.find(before, which))
+            for layer, state in enumerate(flat[0])
+        ]
+        return self._advance(inputs, recurrent, tuple(p.index_select(1, before) for p in flat))
 
     def _read_state(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Query (N, H), or (N, 0) without attention, and the states' part of the readout (N, E)."""
@@ -195,6 +217,10 @@ class _Places:
     def take(self, of_places: Tensor, dim: int = 0) -> Tensor:
         """Of what is there for every place, that of the rows."""
         return of_places if self._all else of_places.index_select(dim, self.rows)
+
+    def find(self, places: Tensor, among: Tensor) -> Tensor:
+        """The rows of some places, given where these are among those that hold a caption."""
+        return places if self._all else among
 
     def put_back(self, of_rows: Tensor, dim: int = 0) -> Tensor:
         """Of what is there for every row, that of the places; 0 where there is no caption."""
