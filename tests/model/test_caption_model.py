@@ -76,7 +76,8 @@ def test_a_single_image_gives_a_single_result(model: CaptionModel, tmp_path: Pat
     given: list[Any] = [str(tmp_path / "a.png"), tmp_path / "a.png", image, np.asarray(image)]
     for single in given:
         assert model.caption(single) == expected
-    assert model.caption(each for each in given) == [expected] * 4
+    # Of a batch of another size, rounding can differ in the last bits.
+    assert [str(each) for each in model.caption(each for each in given)] == [str(expected)] * 4
 
 
 @pytest.mark.parametrize(
