@@ -134,7 +134,7 @@ def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     if size < 4 * BLOCK * count:
         return _top(values, count)
     whole = size // BLOCK * BLOCK
-    maxima = [values[..., :whole].reshape(*values.shape[:-1], -1, BLOCK).amax(dim=-1)]
+    maxima = [values[..., :whole].reshape(*values.shape[:-1], whole // BLOCK, BLOCK).amax(dim=-1)]
     if whole < size:
         maxima.append(values[..., whole:].amax(dim=-1, keepdim=True))
     blocks = _top(torch.cat(maxima, dim=-1), count)[1].sort(dim=-1).values
