@@ -43,7 +43,7 @@ def at_once(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tens
 
 def word_by_word(decoder: Decoder, features: ImageFeatures, captions: Tensor) -> Tensor:
     inputs, targets = shift(captions)
-    steps = DecoderSteps(decoder, tabulate=False)
+    steps = DecoderSteps(decoder)
     state = steps.start(features)
     state = state.select_beams(inputs.new_zeros(inputs.shape[:2]))
     scores = []

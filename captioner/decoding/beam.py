@@ -1,6 +1,7 @@
 """Beam search, with and without words that every caption must contain.
 
-Shapes: B images, K beams, N captions asked for, T words, V vocabulary, M candidates.
+Shapes: B images, K beams, N captions asked for, T words, V vocabulary, M candidates,
+R open beams.
 """
 
 from __future__ import annotations
@@ -15,15 +16,15 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.rules import (
     LEAVING,
     NEVER,
+    OpenStep,
     Rules,
     S,
-    StepFunction,
     check_numbers,
 )
 
 
 def beam_search(
-    step: StepFunction[S],
+    step: OpenStep[S],
     state: S,
     words: Tensor,
     begun: Hypotheses,
@@ -40,10 +41,11 @@ def beam_search(
     So K=1 is greedy decoding, and nothing is lost when K covers all extensions. A caption of
     max_length words may only end.
 
-    An image is over when N captions are finished and no open beam can pass the worst of them:
+    A beam is given up when N captions are finished and it cannot pass the worst of them:
     log-probabilities only fall, so a beam with sum s ends with a score of at most
     s / (max_length + 1)**length_penalty (the argument of Huang et al. 2017 for optimal beam
-    search, with lengths up to max_length + 1).
+    search, with lengths up to max_length + 1). Nothing is lost: the extensions that move up into
+    its place have smaller sums still. An image is over when it has no beam left.
 
     The search starts at word `first` of the captions `begun` (B, 1), after the prompt. Where
     words are required, `_extend_in_banks` decides which extensions are kept.
@@ -55,15 +57,17 @@ def beam_search(
     pool = Hypotheses.empty(len(words), 0, longest, words.device)
     extend = _extend_in_banks if len(rules.required) else _extend
     for t in range(first, longest + 1):
-        logits, state = step(words, state)
+        logits, state = step.step(words, state, beams.total > NEVER)
         parents, words, beams = extend(logits, beams, t, rules, options)
         ended = words == rules.eos
-        closing = replace(beams, total=beams.total.masked_fill(~ended, NEVER))
-        pool = pool.joined(closing).best(wanted, alpha)
-        beams.total = beams.total.masked_fill(ended, NEVER)
+        if ended.any():
+            closing = replace(beams, total=beams.total.masked_fill(~ended, NEVER))
+            pool = pool.joined(closing).best(wanted, alpha)
+        beams.total = beams.total.masked_fill(ended | _is_hopeless(beams, pool, options), NEVER)
 
-        over = _is_over(beams, pool, options)  # all of them after the last step, which only ends
-        # To leave costs a copy of the features of all that stay: not for every single image.
+        over = (beams.total == NEVER).all(dim=1)  # after the last step, which only ends, all
+        # What is over is not computed, but for its attention. To leave costs a copy of the features
+        # of all that stay: not for every single image.
         if over.all() or (not fixed_shape and over.sum() >= LEAVING * len(over)):
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
             done.append((images[gone], pool.select_images(gone)))
@@ -81,24 +85,25 @@ def _extend(
 ) -> tuple[Tensor, Tensor, Hypotheses]:
     """Keep the best extensions by one word: parents (B, K'), words (B, K'), new beams.
 
-    K' is beam_size, or fewer while there are fewer extensions.
+    K' is beam_size, or fewer while there are fewer extensions. Logits: (R, V), of the open beams.
     """
-    log_probs, end = rules.apply(logits, beams.ids[..., :t])  # (B, K, V), (B, K)
+    shape, there = beams.total.shape, _open_places(beams)
+    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, there)  # (R, t)
+    log_probs, end = rules.apply(logits, ids)  # (R, V), (R,)
     if t == options.max_length:
-        values, words = end[..., None], torch.full_like(beams.length, rules.eos)[..., None]
+        best, next_ = end[:, None], torch.full_like(end, rules.eos, dtype=torch.int64)[:, None]
     else:
-        values, words = top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (B, K, M)
-    open_ = beams.total > NEVER  # (B, K)
-    check_numbers(values[..., 0].isnan() & open_, t)
+        best, next_ = top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (R, M)
+    check_numbers(best[:, 0].isnan(), t)
 
     # Nothing is allowed: end. If even the model rules that out, stop unfinished, at no cost.
-    stuck = values[..., 0] == NEVER
-    can_end = end > NEVER
-    values[..., 0] = torch.where(stuck, end.masked_fill(~can_end, 0.0), values[..., 0])
-    words[..., 0] = words[..., 0].masked_fill(stuck, rules.eos)
+    stuck, ends = best[:, 0] == NEVER, end > NEVER
+    best[:, 0] = torch.where(stuck, end.masked_fill(~ends, 0.0), best[:, 0])
+    next_[:, 0] = next_[:, 0].masked_fill(stuck, rules.eos)
 
-    sums = beams.total[..., None] + values
-    sums = sums.masked_fill(~open_[..., None], NEVER).flatten(1)  # (B, K * M)
+    values = _spread(best, there, shape, NEVER)  # (B, K, M)
+    words, can_end = _spread(next_, there, shape, rules.eos), _spread(ends, there, shape, False)
+    sums = (beams.total[..., None] + values).flatten(1)  # (B, K * M)
     total, places = top(sums, min(options.beam_size, sums.shape[1]))
     parents = places // values.shape[-1]
     words = words.flatten(1).gather(1, places)
@@ -130,24 +135,28 @@ def _extend_in_banks(
         parents (B, K'), words (B, K'), new beams; K' is (C + 1) * beam_size, in the order of the
         banks, or fewer while there are fewer extensions.
     """
-    log_probs, end = rules.apply(logits, beams.ids[..., :t])  # (B, K, V), (B, K)
-    open_ = beams.total > NEVER  # (B, K)
-    check_numbers(end.isnan() & open_, t)
+    shape, there = beams.total.shape, _open_places(beams)
+    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, there)  # (R, t)
+    log_probs, end = rules.apply(logits, ids)  # (R, V), (R,)
+    check_numbers(end.isnan(), t)
     required, count = rules.required, len(rules.required)
-    said = (beams.ids[..., :t, None] == required).any(dim=-2)  # (B, K, C)
-    bank = said.sum(dim=-1, keepdim=True)  # (B, K, 1)
-    lacking = log_probs[..., required].masked_fill(said, NEVER)  # (B, K, C)
-    end = end.masked_fill(bank[..., 0] < count, NEVER)
+    said = (ids[..., None] == required).any(dim=-2)  # (R, C)
+    bank = said.sum(dim=-1, keepdim=True)  # (R, 1)
+    lacking = log_probs[:, required].masked_fill(said, NEVER)  # (R, C)
+    end = end.masked_fill(bank[:, 0] < count, NEVER)
     if t == options.max_length:
         log_probs, lacking = torch.full_like(log_probs, NEVER), torch.full_like(lacking, NEVER)
-    log_probs[..., required] = log_probs[..., required].masked_fill(~said, NEVER)
-    log_probs[..., rules.eos] = end if t > 0 else NEVER
-    values, words = top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (B, K, M)
+    log_probs[:, required] = log_probs[:, required].masked_fill(~said, NEVER)
+    log_probs[:, rules.eos] = end if t > 0 else NEVER
+    values, words = top(log_probs, min(options.beam_size, log_probs.shape[-1]))  # (R, M)
 
-    banks = torch.cat([bank.expand_as(values), (bank + 1).expand_as(lacking)], dim=-1).flatten(1)
+    banks = torch.cat([bank.expand_as(values), (bank + 1).expand_as(lacking)], dim=-1)
     words = torch.cat([words, required.expand_as(lacking)], dim=-1)
-    values = torch.cat([values, lacking], dim=-1)  # (B, K, M + C)
-    sums = (beams.total[..., None] + values).masked_fill(~open_[..., None], NEVER).flatten(1)
+    values = torch.cat([values, lacking], dim=-1)  # (R, M + C)
+    banks = _spread(banks, there, shape, 0).flatten(1)
+    words = _spread(words, there, shape, rules.eos)
+    values = _spread(values, there, shape, NEVER)  # (B, K, M + C)
+    sums = (beams.total[..., None] + values).flatten(1)
     numbers = torch.arange(count + 1, device=sums.device)[:, None]  # (C + 1, 1)
     in_bank = sums[:, None].masked_fill(banks[:, None] != numbers, NEVER)  # (B, C + 1, N)
     total, places = (x.flatten(1) for x in top(in_bank, min(options.beam_size, sums.shape[1])))
@@ -161,11 +170,23 @@ def _extend_in_banks(
     return parents, words, beams
 
 
-def _is_over(beams: Hypotheses, pool: Hypotheses, options: DecodingOptions) -> Tensor:
-    """Images (B,) whose result no open beam can change; see `beam_search`."""
+def _open_places(beams: Hypotheses) -> Tensor:
+    """The open beams (R,), as places among all B * K."""
+    return (beams.total > NEVER).flatten().nonzero()[:, 0]
+
+
+def _spread(of_open: Tensor, there: Tensor, shape: torch.Size, other: float | bool) -> Tensor:
+    """What R open beams have (R, ...), where they are among all (B, K, ...); `other` elsewhere."""
+    whole = of_open.new_full((shape.numel(), *of_open.shape[1:]), other)
+    return whole.index_copy_(0, there, of_open).view(*shape, *of_open.shape[1:])
+
+
+def _is_hopeless(beams: Hypotheses, pool: Hypotheses, options: DecodingOptions) -> Tensor:
+    """Beams (B, K) that cannot change the result of their image; see `beam_search`."""
     longest = float(options.max_length + 1)
-    reachable: Tensor = beams.total.amax(dim=1) / longest**options.length_penalty
+    reachable = beams.total / longest**options.length_penalty
     if pool.total.shape[1] < options.num_captions:
-        return reachable == NEVER
+        return torch.zeros_like(reachable, dtype=torch.bool)
     worst = pool.score(options.length_penalty)[:, -1]
-    return reachable <= worst.masked_fill(~pool.finished[:, -1], NEVER)
+    hopeless: Tensor = reachable <= worst.masked_fill(~pool.finished[:, -1], NEVER)[:, None]
+    return hopeless

@@ -11,6 +11,12 @@ from torch import Tensor
 from captioner.decoding.rules import NEVER
 from captioner.errors import CaptionerError
 
+BLOCK = 64
+"""Of so many neighbouring words the largest score is found first, which is fast; see `top`."""
+
+FEW = 32
+"""So many are sorted, rather than searched for the largest."""
+
 
 @dataclass(frozen=True)
 class Hypothesis:
@@ -120,13 +126,33 @@ def top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The `count` largest along the last axis, largest first; of equal ones the first.
 
     `torch.topk` promises no order of equal values, and its choice changes with the batch size.
+
+    Of many values, those of the `count` blocks with the largest maxima are looked at, of equal
+    ones the first: an element of another block has one before it in each of these.
     """
+    size = values.shape[-1]
+    if size < 4 * BLOCK * count:
+        return _top(values, count)
+    whole = size // BLOCK * BLOCK
+    maxima = [values[..., :whole].reshape(*values.shape[:-1], whole // BLOCK, BLOCK).amax(dim=-1)]
+    if whole < size:
+        maxima.append(values[..., whole:].amax(dim=-1, keepdim=True))
+    blocks = _top(torch.cat(maxima, dim=-1), count)[1].sort(dim=-1).values
+    places = (blocks[..., None] * BLOCK + torch.arange(BLOCK, device=values.device)).flatten(-2)
+    beyond = places >= size
+    places = places.clamp(max=size - 1)
+    found, order = _top(values.gather(-1, places).masked_fill(beyond, NEVER), count)
+    return found, places.gather(-1, order)
+
+
+def _top(values: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """As `top`, looking at everything."""
     if count == 1:
         best = values.max(dim=-1, keepdim=True)  # documented to give the first of equal values
         return best.values, best.indices
-    if count == values.shape[-1]:
+    if count == values.shape[-1] or values.shape[-1] <= FEW:
         found, places = values.sort(dim=-1, descending=True, stable=True)
-        return found, places
+        return found[..., :count], places[..., :count]
     found, places = values.topk(count + 1, dim=-1)
     tied = (found[..., count - 1] == found[..., count]) & (found[..., count] > NEVER)
     places = places[..., :count]

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Protocol, Self, TypeVar
+from dataclasses import dataclass
+from typing import Generic, Protocol, Self, TypeVar
 
 import torch
 from torch import Tensor
@@ -54,6 +55,30 @@ def check_constraints(
         )
 
 
+@dataclass(frozen=True)
+class OpenStep(Generic[S]):
+    """A step function that can leave out captions that nobody continues.
+
+    Attributes:
+        step: last words (B, K) int64, state, and which captions are open (B, K) bool -> logits of
+            the next words of the R open ones (R, V), image by image, and the new state, which may
+            be anything where captions are not open. What a caption gives depends neither on the
+            others nor on which of them are open.
+    """
+
+    step: Callable[[Tensor, S, Tensor], tuple[Tensor, S]]
+
+    @classmethod
+    def of(cls, step: StepFunction[S]) -> OpenStep[S]:
+        """A step function that leaves out nothing."""
+
+        def only_open(words: Tensor, state: S, open_: Tensor) -> tuple[Tensor, S]:
+            logits, state = step(words, state)
+            return logits[open_], state
+
+        return cls(only_open)
+
+
 class Rules:
     """Which words may come next."""
 
@@ -78,11 +103,11 @@ class Rules:
         """The model's log-probabilities, -inf for words that may not follow.
 
         Args:
-            logits: (B, K, V), any float type.
-            ids: (B, K, t) words so far.
+            logits: (R, V), any float type.
+            ids: (R, t) words so far.
 
         Returns:
-            log-probabilities (B, K, V) float32, and those of the end of sentence (B, K) whether
+            log-probabilities (R, V) float32, and those of the end of sentence (R,) whether
             allowed or not.
         """
         vocabulary = logits.shape[-1]
@@ -103,7 +128,7 @@ class Rules:
         return log_probs, end
 
     def _echoing(self, ids: Tensor) -> Tensor:
-        """Words (B, K, 2) that a joining word would join with themselves, or the end of sentence.
+        """Words (R, 2) that a joining word would join with themselves, or the end of sentence.
 
         "white and" and "a hat and a": the joining word is the last one or the one before.
         """
@@ -112,10 +137,10 @@ class Rules:
         return torch.where(joins, padded[..., :-1], self.eos)
 
     def _repeating(self, ids: Tensor) -> Tensor:
-        """Words (B, K, W) that would repeat an n-gram; the end of sentence as a filler."""
+        """Words (R, W) that would repeat an n-gram; the end of sentence as a filler."""
         n = self.no_repeat_ngram
-        grams = ids.unfold(-1, n, 1)  # (B, K, W, n), W = t - n + 1
-        context = ids[..., None, ids.shape[-1] - n + 1 :]  # (B, K, 1, n - 1)
+        grams = ids.unfold(-1, n, 1)  # (R, W, n), W = t - n + 1
+        context = ids[..., None, ids.shape[-1] - n + 1 :]  # (R, 1, n - 1)
         seen = (grams[..., :-1] == context).all(dim=-1)
         return torch.where(seen, grams[..., -1], self.eos)
 

@@ -1,6 +1,7 @@
 """Captions drawn at random.
 
-Shapes: B images, K samples begun, N samples asked for, T words, V vocabulary, M candidates.
+Shapes: B images, K samples begun, N samples asked for, T words, V vocabulary, M candidates,
+R samples that have not ended.
 """
 
 from __future__ import annotations
@@ -17,15 +18,15 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.rules import (
     LEAVING,
     NEVER,
+    OpenStep,
     Rules,
     S,
-    StepFunction,
     check_numbers,
 )
 
 
 def sample(
-    step: StepFunction[S],
+    step: OpenStep[S],
     state: S,
     words: Tensor,
     begun: Hypotheses,
@@ -45,14 +46,21 @@ def sample(
     samples = begun
     running = torch.ones_like(words, dtype=torch.bool)
     for t in range(first, options.max_length + 1):
-        logits, state = step(words, state)
-        log_probs, end = rules.apply(logits, samples.ids[..., :t])
-        check_numbers(end.isnan() & running, t)
-        words, values = draw(log_probs, uniform[..., t], options)  # (B, N)
+        logits, state = step.step(words, state, running)
+        log_probs, of_running = rules.apply(logits, samples.ids[..., :t][running])  # (R, V), (R,)
+        check_numbers(of_running.isnan(), t)
+        numbers = uniform[..., t] if t == first else uniform[..., t][running][:, None]
+        drawn = draw(log_probs, numbers, options)  # (R, N) at first, then (R, 1)
         if t == first:
+            (words, values), end = drawn, of_running[:, None].expand_as(drawn[0])
             copies = torch.zeros_like(words)
             samples, state = samples.select_beams(copies), state.select_beams(copies)
-            running, end = running.expand_as(words), end.expand_as(words)
+            running = running.expand_as(words)
+        else:
+            words, values = torch.full_like(words, rules.eos), torch.zeros_like(uniform[..., t])
+            end = values.clone()
+            words[running], values[running] = (each[:, 0] for each in drawn)
+            end[running] = of_running
         stuck = values == NEVER  # as in beam search
         can_end = end > NEVER
         values = torch.where(stuck, end.masked_fill(~can_end, 0.0), values)
@@ -80,16 +88,16 @@ def draw(log_probs: Tensor, uniform: Tensor, options: DecodingOptions) -> tuple[
     """Draw by inverting the cumulative distribution.
 
     Args:
-        log_probs: (B, K, V), -inf for words that may not be drawn.
-        uniform: (B, N) in [0, 1), N a multiple of K: N / K draws from each distribution.
+        log_probs: (R, V), -inf for words that may not be drawn.
+        uniform: (R, N) in [0, 1): N draws from each distribution.
         options: temperature, top_k, top_p.
 
     Returns:
-        words (B, N) and their entries of `log_probs` (B, N); -inf where no word can be drawn.
+        words (R, N) and their entries of `log_probs` (R, N); -inf where no word can be drawn.
     """
     vocabulary = log_probs.shape[-1]
     if options.top_k > 0:
-        values, words = top(log_probs, min(options.top_k, vocabulary))  # (B, K, M)
+        values, words = top(log_probs, min(options.top_k, vocabulary))  # (R, M)
     elif options.top_p < 1.0:
         values, words = log_probs.sort(dim=-1, descending=True, stable=True)
     else:
@@ -103,10 +111,9 @@ def draw(log_probs: Tensor, uniform: Tensor, options: DecodingOptions) -> tuple[
         weights = weights.masked_fill(before >= options.top_p * mass[..., -1:], 0.0)
     mass = weights.cumsum(dim=-1)
     # Below the whole even when rounded, since uniform <= 1 - 2**-24: there is a word beyond it.
-    target = uniform.reshape(*log_probs.shape[:2], -1) * mass[..., -1:]
+    target = uniform * mass[..., -1:]
     places = torch.searchsorted(mass, target, right=True).clamp(max=mass.shape[-1] - 1)
-    words = words.expand_as(values).gather(-1, places)
-    return words.reshape(uniform.shape), values.gather(-1, places).reshape(uniform.shape)
+    return words.expand_as(values).gather(-1, places), values.gather(-1, places)
 
 
 def uniform_numbers(streams: Sequence[int], options: DecodingOptions) -> Tensor:

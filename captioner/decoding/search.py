@@ -2,8 +2,8 @@
 
 Nothing here knows a model. `decode` drives a step function that scores the next word of B images
 times K beams at once, and keeps all bookkeeping in tensors, so that a step costs a fixed number of
-kernels however many images there are. Images whose search is over leave the batch,
-unless its shape is to stay fixed.
+kernels however many images there are. Captions that nobody continues are not asked for, and images
+whose search is over leave the batch, unless its shape is to stay fixed.
 
 Shapes: B images, K beams (or samples), N captions asked for, T words, V vocabulary, M candidates.
 """
@@ -21,6 +21,7 @@ from captioner.decoding.hypotheses import Hypotheses, Hypothesis, append
 from captioner.decoding.options import DecodingOptions
 from captioner.decoding.rules import (
     NEVER,
+    OpenStep,
     Rules,
     S,
     StepFunction,
@@ -33,7 +34,7 @@ from captioner.errors import CaptionerError
 
 @torch.no_grad()
 def decode(
-    step: StepFunction[S],
+    step: StepFunction[S] | OpenStep[S],
     state: S,
     batch_size: int,
     options: DecodingOptions,
@@ -54,7 +55,8 @@ def decode(
     The end of sentence is never the first word and always allowed later, so every search ends.
 
     Args:
-        step: scores the next word of every beam. First called with one beam per image (K=1).
+        step: scores the next word of every beam, or of every open beam. First called with one beam
+            per image (K=1).
         state: its first state, K=1.
         batch_size: B.
         options: see `DecodingOptions`.
@@ -67,8 +69,8 @@ def decode(
             place in the data set makes samples independent of the batch size.
         fixed_shape: keep images whose search is over in the batch, so that every step has the
             same shape whatever the images: an image then gets the same numbers, to the last bit,
-            in the same row of any batch of one size. Costs what the steps for finished images
-            cost.
+            in the same row of any batch of one size. With an `OpenStep`, an image that is over
+            costs little.
         prompt: ids that every caption begins with, at most `max_length`.
         required: further ids that every caption contains, each once or more; with those of the
             prompt at most `max_length`. See `captioner.decoding.beam`.
@@ -88,6 +90,7 @@ def decode(
     check_constraints(prompt, required, {eos, *forbidden}, options)
     if batch_size == 0:
         return []
+    step = step if isinstance(step, OpenStep) else OpenStep.of(step)
     never, where = sorted(set(forbidden)), torch.device(device)
     rules = Rules(eos, never, options.no_repeat_ngram, where, required, joining)
     words = torch.full((batch_size, 1), bos, dtype=torch.int64, device=device)
@@ -112,14 +115,14 @@ def decode(
 
 
 def _read_prompt(
-    step: StepFunction[S], state: S, words: Tensor, begun: Hypotheses, prompt: Sequence[int]
+    step: OpenStep[S], state: S, words: Tensor, begun: Hypotheses, prompt: Sequence[int]
 ) -> tuple[Tensor, S]:
     """Say the prompt: `begun` holds it then, with its probabilities; words (B, 1) and state."""
     for t, word in enumerate(prompt):
-        logits, state = step(words, state)
+        logits, state = step.step(words, state, torch.ones_like(words, dtype=torch.bool))
         if not 0 <= word < logits.shape[-1]:
             raise ValueError(f"prompt has the id {word}, the vocabulary ends at {logits.shape[-1]}")
-        log_probs = F.log_softmax(logits.float(), dim=-1)[..., word]  # (B, 1)
+        log_probs = F.log_softmax(logits.float(), dim=-1)[:, word, None]  # (B, 1)
         check_numbers(log_probs.isnan(), t)
         if (log_probs == NEVER).any():
             raise CaptionerError(

@@ -14,7 +14,7 @@ from captioner.decoding.blanks import FillResult, fill_each
 from captioner.decoding.constraints import find_constraints, known_ids
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions, FillOptions
-from captioner.decoding.rules import S, StepFunction
+from captioner.decoding.rules import OpenStep, S
 from captioner.decoding.search import decode
 from captioner.decoding.sentences import parse_blanks
 from captioner.errors import CaptionerError
@@ -40,9 +40,9 @@ from captioner.model.tag_head import TagHead
 from captioner.model.tags import TagCalibration, with_evidence
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import Decoder
-from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastEncoder
+from captioner.networks.fast_steps import FastSteps
 from captioner.networks.features import ImageFeatures
 from captioner.networks.int8 import Int8
 from captioner.networks.weights import evaluating
@@ -99,7 +99,7 @@ class CaptionModel(nn.Module):
         self.others: tuple[CaptionModel, ...] = ()
         """Captioners in other languages with the same CNN, whose captions are wanted as well."""
         self._fast: FastEncoder | None = None
-        self._steps: DecoderSteps | None = None
+        self._steps: FastSteps | None = None
         self._guided: GuidedSteps | None = None
 
     @classmethod
@@ -334,7 +334,7 @@ class CaptionModel(nn.Module):
         features = ImageFeatures(*(part.to(self.device, torch.float32) for part in features))
         styles = self.decoder.style_numbers(options.style, len(features.grid))
 
-        def search(step: StepFunction[S], state: S) -> list[list[Hypothesis]]:
+        def search(step: OpenStep[S], state: S) -> list[list[Hypothesis]]:
             return decode(
                 step,
                 state,
@@ -354,9 +354,9 @@ class CaptionModel(nn.Module):
         steps, guided = self.decoder_steps(), self._guided_steps(options)
         with evaluating(self):
             if guided is None:
-                found = search(steps.step, steps.start(features, styles))
+                found = search(OpenStep(steps.step_open), steps.start(features, styles))
             else:
-                found = search(guided.step, guided.start(features, styles))
+                found = search(OpenStep(guided.step_open), guided.start(features, styles))
         results = results_of(self, found, features.pooled, wanted)
         if not self.others:
             return results
@@ -374,10 +374,10 @@ class CaptionModel(nn.Module):
             self._guided = GuidedSteps(*parts)
         return self._guided
 
-    def decoder_steps(self) -> DecoderSteps:
+    def decoder_steps(self) -> FastSteps:
         """The decoder word by word, with the weights that it has now."""
         if self._steps is None or not self._steps.is_current(self.decoder):
-            self._steps = DecoderSteps(self.decoder)
+            self._steps = FastSteps(self.decoder)
         return self._steps
 
     def description(self) -> dict[str, Any]:

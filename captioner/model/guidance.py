@@ -12,12 +12,14 @@ from typing import NamedTuple, Self
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from captioner.model.tag_head import TagHead
-from captioner.networks.decoder_steps import DecoderState, DecoderSteps
+from captioner.networks.decoder_steps import DecoderState
+from captioner.networks.fast_steps import Evidence, FastSteps
 from captioner.networks.features import ImageFeatures
 from captioner.text.lexicon import Lexicon
-from captioner.text.tokenizer import SPECIAL_WORDS
+from captioner.text.tokenizer import PAD_ID, SPECIAL_WORDS
 
 SUREST = 1e-4, 1 - 1e-3
 """Probabilities beyond these count as these: the classifier alone rules no lemma out, or in."""
@@ -28,21 +30,23 @@ class GuidedState(NamedTuple):
 
     Attributes:
         decoder: of B images with K captions each.
-        evidence: (B, K, L + 1), added to the logits of a lemma's words until one of them is said;
-            the last column is that of the words without a lemma, and 0.
+        evidence: for each image that of all words, and for each caption the words of the lemmas
+            that it has said.
     """
 
     decoder: DecoderState
-    evidence: Tensor
+    evidence: Evidence
 
     def select_beams(self, beams: Tensor) -> Self:
         """Reorder: new beam j of image b continues beams[b, j]."""
-        rows = torch.arange(len(beams), device=beams.device)[:, None]
-        return type(self)(self.decoder.select_beams(beams), self.evidence[rows, beams])
+        spent = self.evidence.spent
+        spent = spent.gather(1, beams[..., None].expand(-1, -1, spent.shape[-1]))
+        return type(self)(self.decoder.select_beams(beams), self.evidence._replace(spent=spent))
 
     def select_images(self, images: Tensor) -> Self:
         """Keep the images (B',) in this order."""
-        return type(self)(self.decoder.select_images(images), self.evidence[images])
+        kept = Evidence(*(part.index_select(0, images) for part in self.evidence))
+        return type(self)(self.decoder.select_images(images), kept)
 
 
 class GuidedSteps:
@@ -55,29 +59,31 @@ class GuidedSteps:
         weight: times the evidence is added to the logits, above 0.
     """
 
-    def __init__(self, steps: DecoderSteps, head: TagHead, lexicon: Lexicon, weight: float) -> None:
+    def __init__(self, steps: FastSteps, head: TagHead, lexicon: Lexicon, weight: float) -> None:
         self.parts = steps, head, lexicon, weight
         self._steps, self._head, self._weight = steps, head, weight
         device = head.linear.weight.device
         lemmas = lexicon.lemmas[: len(head)]
         self._frequencies = torch.tensor([lemma.frequency for lemma in lemmas], device=device)
         self._lemma_of = lemma_of_words(lexicon, len(head)).to(device)
+        self._like = words_of_same_lemma(self._lemma_of, len(head))
 
     def start(self, features: ImageFeatures, styles: Tensor | None = None) -> GuidedState:
         """The state before the first word, with one caption (K = 1) for each image."""
         known = log_evidence(self._head(features.pooled), self._frequencies) * self._weight
-        none = known.new_zeros(len(known), 1)
-        return GuidedState(
-            self._steps.start(features, styles), torch.cat([known, none], dim=1)[:, None]
-        )
+        of_words = pad(known, (0, 1)).index_select(1, self._lemma_of)  # (B, V)
+        nothing = self._lemma_of.new_zeros(len(known), 1, 0)
+        return GuidedState(self._steps.start(features, styles), Evidence(of_words, nothing))
 
-    def step(self, words: Tensor, state: GuidedState) -> tuple[Tensor, GuidedState]:
-        """Read one more word (B, K) of every caption: logits (B, K, V), and the new state."""
-        said = self._lemma_of[words][..., None]
+    def step_open(
+        self, words: Tensor, state: GuidedState, open_: Tensor
+    ) -> tuple[Tensor, GuidedState]:
+        """Read one more word of the open captions; see `FastSteps.step_open`."""
         # What has been said needs no more support: without this, it would be said again.
-        evidence = state.evidence.scatter(2, said, 0.0)
-        logits, decoder = self._steps.step(words, state.decoder)
-        return logits + evidence[..., self._lemma_of], GuidedState(decoder, evidence)
+        spent = torch.cat([state.evidence.spent, self._like[words]], dim=-1)
+        evidence = state.evidence._replace(spent=spent)
+        logits, decoder = self._steps.step_open(words, state.decoder, open_, evidence)
+        return logits, GuidedState(decoder, evidence)
 
 
 def lemma_of_words(lexicon: Lexicon, count: int) -> Tensor:
@@ -89,6 +95,22 @@ def lemma_of_words(lexicon: Lexicon, count: int) -> Tensor:
     """
     places = [place if 0 <= place < count else count for place in lexicon.places]
     return torch.tensor([count] * len(SPECIAL_WORDS) + places)
+
+
+def words_of_same_lemma(lemma_of: Tensor, count: int) -> Tensor:
+    """For each word all words of its lemma: ids (V, W), filled up with those of words without one.
+
+    Args:
+        lemma_of: of the words, (V,), as :func:`lemma_of_words` gives them.
+        count: how many lemmas are distinguished.
+    """
+    words: list[list[int]] = [[] for _ in range(count)]
+    for word, lemma in enumerate(lemma_of.tolist()):
+        if lemma < count:
+            words[lemma].append(word)
+    longest = max(map(len, words), default=0)
+    table = [row + [PAD_ID] * (longest - len(row)) for row in [*words, []]]
+    return torch.tensor(table, device=lemma_of.device)[lemma_of]
 
 
 def log_evidence(probabilities: Tensor, frequencies: Tensor) -> Tensor:

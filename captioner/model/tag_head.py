@@ -7,7 +7,7 @@ of an image at once what people name (Fang et al. 2015, section 3, and Wu et al.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -23,6 +23,46 @@ RIDGE = 0.05
 validation images, whose mean average precision is the same within 1% from 0.03 to 0.1."""
 STEPS, TOLERANCE = 100, 1e-5  # of the search; of the largest slope, in its own steps
 ROWS = 4096  # images at once
+
+
+class Seen(Mapping[Lemma, float]):
+    """The probabilities of lemmas in one image. The images share the table of the lemmas.
+
+    Args:
+        places: of the L lemmas, from 0 on.
+        probabilities: L numbers, each at the place of its lemma.
+    """
+
+    def __init__(self, places: Mapping[Lemma, int], probabilities: Sequence[float]) -> None:
+        self._places, self._probabilities = places, probabilities
+
+    def __getitem__(self, lemma: Lemma) -> float:
+        return self._probabilities[self._places[lemma]]
+
+    def __iter__(self) -> Iterator[Lemma]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
+
+    def items(self) -> ItemsView[Lemma, float]:
+        """Every lemma with its probability."""
+        return _Items(self)
+
+    def pairs(self) -> Iterator[tuple[Lemma, float]]:
+        """The same, one by one."""
+        return zip(self._places, self._probabilities, strict=True)
+
+
+class _Items(ItemsView[Lemma, float]):
+    """Without looking every lemma up, which takes longer than the rest of the search for tags."""
+
+    def __init__(self, seen: Seen) -> None:
+        super().__init__(seen)
+        self._seen = seen
+
+    def __iter__(self) -> Iterator[tuple[Lemma, float]]:
+        return self._seen.pairs()
 
 
 class TagHead(nn.Module):
@@ -66,8 +106,8 @@ class TagHead(nn.Module):
 
     def seen(self, pooled: Tensor, lexicon: Lexicon) -> list[Mapping[Lemma, float]]:
         """The probability of every lemma that it knows, for each of B pooled features (B, D)."""
-        lemmas = lexicon.lemmas[: len(self)]
-        return [dict(zip(lemmas, row, strict=True)) for row in self(pooled).tolist()]
+        places = {lemma: place for place, lemma in enumerate(lexicon.lemmas[: len(self)])}
+        return [Seen(places, row) for row in self(pooled).tolist()]
 
     @classmethod
     def from_state(cls, state: Mapping[str, Tensor]) -> TagHead:

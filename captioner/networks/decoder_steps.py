@@ -1,7 +1,7 @@
-"""The decoder word by word, as search, sampling, blanks and maps of attention run it.
+"""The decoder word by word, with gradients where they are wanted.
 
-Of the products in a step of the first layer only that with the hidden state depends on what was
-said before. The image's is made once per image, the word's is looked up in a table (V, G * H).
+`captioner.networks.fast_steps` says the same faster, for search, sampling, blanks and maps of
+attention. Here as there, the image's part in the products of the first layer is computed once.
 """
 
 from __future__ import annotations
@@ -22,26 +22,38 @@ _PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
 class DecoderState(NamedTuple):
     """Where a decoder stands in K captions of each of B images.
 
-    ``hidden``: (layers, B, K, H), for an LSTM h and c. ``image``: (B, G * H), what the image and
-    the biases add to the G gates of the first layer.
+    ``hidden``: (layers, B, K', H), for an LSTM h and c, after the last word that was read.
+    ``beams``: (B, K) int64, which of these K' captions each continues. ``image``: (B, G * H), what
+    the image and the biases add to the G gates of the first layer.
     """
 
     hidden: tuple[Tensor, ...]
+    beams: Tensor
     image: Tensor
     memory: Memory
 
     def select_beams(self, beams: Tensor) -> DecoderState:
         """New beam j of image b continues old beam ``beams[b, j]``; ``beams``: (B, K')."""
-        rows = torch.arange(len(beams), device=beams.device)[:, None]
-        return self._replace(hidden=tuple(part[:, rows, beams] for part in self.hidden))
+        return self._replace(beams=self.beams.gather(1, beams))
 
     def select_images(self, images: Tensor) -> DecoderState:
         """Keep these images (B',), in this order."""
         return DecoderState(
             tuple(part.index_select(1, images) for part in self.hidden),
+            self.beams.index_select(0, images),
             self.image.index_select(0, images),
             self.memory.select_images(images),
         )
+
+    def places(self) -> Tensor:
+        """Which of the B * K' captions in ``hidden`` each continues, (B, K)."""
+        images, beams = self.hidden[0].shape[1:3]
+        return self.beams + beams * torch.arange(images, device=self.beams.device)[:, None]
+
+    def following(self, hidden: tuple[Tensor, ...]) -> DecoderState:
+        """The state after one more word of every caption; ``hidden``: (layers, B, K, H)."""
+        beams = torch.arange(self.beams.shape[1], device=self.beams.device)
+        return self._replace(hidden=hidden, beams=beams.expand_as(self.beams))
 
 
 class DecoderSteps:
@@ -49,11 +61,9 @@ class DecoderSteps:
 
     Args:
         decoder: whose weights are used as they are now; in eval mode.
-        tabulate: multiply every word of the vocabulary beforehand, which pays for itself after
-            some captions; without it, words are multiplied as they come.
     """
 
-    def __init__(self, decoder: Decoder, *, tabulate: bool = True) -> None:
+    def __init__(self, decoder: Decoder) -> None:
         self.source_version = versions(decoder)
         self._decoder = decoder
         self._cell = decoder.config.cell
@@ -66,11 +76,6 @@ class DecoderSteps:
         embed = decoder.config.embed_size
         weight_ih = self._layers[0][0]
         self._of_words, self._of_image = weight_ih[:, :embed], weight_ih[:, embed:]
-        self._table: Tensor | None = None
-        if tabulate:
-            with torch.no_grad():
-                words = decoder.embedding.weight
-                self._table = functional.linear(words, self._of_words)  # (V, G * H)
 
     def is_current(self, decoder: Decoder) -> bool:
         """Whether it still is made of this decoder's weights."""
@@ -83,7 +88,7 @@ class DecoderSteps:
             features: of B images.
             styles: (B,) int64, of the captions; None: the decoder's own.
         """
-        memory = self._decoder.memory(features, styles)
+        memory = self._memory(features, styles)
         hidden = self._decoder.image_step(memory)
         if hidden is None:
             shape = (self._decoder.config.layers, len(memory.pooled), self._size)
@@ -91,7 +96,9 @@ class DecoderSteps:
             hidden = (zeros, zeros) if self._cell == "lstm" else (zeros,)
         pooled = memory.pooled if self._of_image.shape[1] else memory.pooled[:, :0]
         image = functional.linear(pooled, self._of_image, self._bias(0))  # (B, G * H)
-        return DecoderState(tuple(part.unsqueeze(2) for part in hidden), image, memory)
+        hidden = tuple(part.unsqueeze(2) for part in hidden)
+        beams = torch.zeros(len(image), 1, dtype=torch.int64, device=image.device)
+        return DecoderState(hidden, beams, image, memory)
 
     def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read one more word of every caption.
@@ -103,9 +110,12 @@ class DecoderSteps:
         Returns:
             logits (B, K, V) of the next word, and the new state.
         """
-        hidden = self._recur(self._inputs(words, state), state.hidden)
+        embedded = self._decoder.embedding(words)
+        inputs = functional.linear(embedded, self._of_words) + state.image[:, None]
+        before = tuple(part.flatten(1, 2)[:, state.places()] for part in state.hidden)
+        hidden = self._recur(inputs, before)  # (layers, B, K, H)
         readout = self._decoder.read_out(hidden[0][-1], state.memory)
-        return self._decoder.logits(readout), state._replace(hidden=hidden)
+        return self._decoder.logits(readout), state.following(hidden)
 
     def step_with_attention(
         self, words: Tensor, state: DecoderState
@@ -120,12 +130,8 @@ class DecoderSteps:
         logits, after = self.step(words, state)
         return logits, after, self._decoder.attention(after.hidden[0][-1], after.memory)
 
-    def _inputs(self, words: Tensor, state: DecoderState) -> Tensor:
-        """What the words and the image add to the gates of the first layer, (B, K, G * H)."""
-        if self._table is not None:
-            return functional.embedding(words, self._table) + state.image[:, None]
-        embedded = self._decoder.embedding(words)
-        return functional.linear(embedded, self._of_words) + state.image[:, None]
+    def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
+        return self._decoder.memory(features, styles)
 
     def _bias(self, layer: int) -> Tensor:
         """What is added to a layer's inputs: a GRU needs the hidden state's bias by itself."""
@@ -133,26 +139,37 @@ class DecoderSteps:
         return bias_ih if self._cell == "gru" else bias_ih + bias_hh
 
     def _recur(self, inputs: Tensor, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One step of all layers: new states (layers, B, K, H)."""
-        after = [self._cell_step(0, inputs, tuple(part[0] for part in hidden))]
+        """One step of all layers: gates (..., G * H), states (layers, ..., H) -> new states."""
+        recurrent = [self._of_hidden(layer, before) for layer, before in enumerate(hidden[0])]
+        return self._advance(inputs, recurrent, hidden)
+
+    def _of_hidden(self, layer: int, before: Tensor) -> Tensor:
+        """What a layer's state (..., H) before a word adds to the gates, (..., G * H)."""
+        _, weight_hh, _, bias_hh = self._layers[layer]
+        return functional.linear(before, weight_hh, bias_hh if self._cell == "gru" else None)
+
+    def _advance(
+        self, inputs: Tensor, recurrent: list[Tensor], hidden: tuple[Tensor, ...]
+    ) -> tuple[Tensor, ...]:
+        """As :meth:`_recur`, with what :meth:`_of_hidden` gives for each layer."""
+        after = [self._cell_step(inputs, recurrent[0], tuple(part[0] for part in hidden))]
         for layer in range(1, len(self._layers)):
             weight_ih = self._layers[layer][0]
             inputs = functional.linear(after[-1][0], weight_ih, self._bias(layer))
-            after.append(self._cell_step(layer, inputs, tuple(part[layer] for part in hidden)))
+            before = tuple(part[layer] for part in hidden)
+            after.append(self._cell_step(inputs, recurrent[layer], before))
         return tuple(torch.stack(parts) for parts in zip(*after, strict=True))
 
     def _cell_step(
-        self, layer: int, inputs: Tensor, hidden: tuple[Tensor, ...]
+        self, inputs: Tensor, recurrent: Tensor, hidden: tuple[Tensor, ...]
     ) -> tuple[Tensor, ...]:
-        """One step of a cell, (B, K, H) each, in the order of the gates that torch.nn documents."""
-        before, size = hidden[0], self._size
-        _, weight_hh, _, bias_hh = self._layers[layer]
+        """One step of a cell, (..., H) each, in the order of the gates that torch.nn documents."""
+        size = self._size
         if self._cell == "gru":
-            recurrent = functional.linear(before, weight_hh, bias_hh)
             reset, update = (inputs + recurrent)[..., : 2 * size].sigmoid().chunk(2, dim=-1)
             new = torch.tanh(inputs[..., 2 * size :] + reset * recurrent[..., 2 * size :])
-            return (torch.lerp(new, before, update),)
-        gates = inputs + functional.linear(before, weight_hh)
+            return (torch.lerp(new, hidden[0], update),)
+        gates = inputs + recurrent
         if self._cell == "rnn":
             return (gates.tanh(),)
         in_, forget, new, out = gates.chunk(4, dim=-1)

@@ -101,7 +101,7 @@ def draw_samples(
         C samples for each image.
     """
     with torch.no_grad(), evaluating(decoder):
-        steps = DecoderSteps(decoder, tabulate=False)
+        steps = DecoderSteps(decoder)
         return decode(
             steps.step,
             steps.start(features, styles),

@@ -14,7 +14,7 @@ from captioner.model.guidance import GuidedSteps, lemma_of_words, log_evidence
 from captioner.model.tag_head import TagHead
 from captioner.networks.configs import DecoderConfig
 from captioner.networks.decoder import Decoder
-from captioner.networks.decoder_steps import DecoderSteps
+from captioner.networks.fast_steps import FastSteps
 from captioner.networks.features import ImageFeatures
 from captioner.text.lexicon import NO_LEMMA, Lemma, Lexicon
 
@@ -45,7 +45,7 @@ def test_a_lemma_is_supported_until_one_of_its_words_is_said() -> None:
     torch.manual_seed(0)
     decoder = Decoder(DecoderConfig(hidden_size=8, embed_size=8, heads=2), 9, 8).eval()
     features = ImageFeatures.from_grid(torch.randn(1, 4, 8))
-    plain = DecoderSteps(decoder)
+    plain = FastSteps(decoder)
     guided = GuidedSteps(plain, a_head([2.0, -1.0]), LEXICON, weight=0.5)
     dog, run = 0.5 * 2.0, 0.5 * (-1.0 - math.log(0.2 / 0.8))
     state, other = guided.start(features), plain.start(features)
@@ -55,15 +55,17 @@ def test_a_lemma_is_supported_until_one_of_its_words_is_said() -> None:
         ([[DOGS, A]], [[(DOG, 0), (DOGS, 0), (RUNS, run)], [(DOG, dog), (RUNS, run)]]),
         ([[RUNS, A]], [[(DOG, dog), (RUNS, 0)], [(DOG, 0), (RUNS, run)]]),
     ):
-        logits, state = guided.step(torch.tensor(words), state)
+        open_ = torch.ones(1, len(words[0]), dtype=torch.bool)
+        logits, state = guided.step_open(torch.tensor(words), state, open_)
         known, other = plain.step(torch.tensor(words), other)
         for beam, changes in enumerate(expected):
             for word, change in changes:
-                found = float(logits[0, beam, word] - known[0, beam, word])
+                found = float(logits[beam, word] - known[0, beam, word])
                 assert found == pytest.approx(change, abs=1e-5), (words, beam, word)
         beams = torch.tensor([[1, 0]]) if len(words[0]) == 2 else torch.tensor([[0, 0]])
         state, other = state.select_beams(beams), other.select_beams(beams)
-    assert state.select_images(torch.tensor([0, 0])).evidence.shape == (2, 2, 3)
+    twice = state.select_images(torch.tensor([0, 0])).evidence
+    assert (twice.scores.shape, twice.spent.shape) == ((2, 9), (2, 2, 6))
 
 
 def test_a_weight_without_a_classifier_is_refused() -> None:

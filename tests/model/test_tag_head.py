@@ -122,7 +122,9 @@ def test_a_model_file_keeps_it_and_says_what_it_sees(
     assert tagging_model.lexicon is not None
     probabilities = tagging_model.tag_head(features.pooled).tolist()
     for row, result in zip(probabilities, loaded.caption_features(features), strict=True):
-        assert result.seen == dict(zip(tagging_model.lexicon.lemmas, row, strict=False))
+        expected = dict(zip(tagging_model.lexicon.lemmas, row, strict=False))
+        assert result.seen == expected
+        assert list(result.seen.items()) == list(expected.items())
 
 
 def test_a_classifier_of_other_features_is_refused(

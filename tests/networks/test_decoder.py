@@ -12,7 +12,8 @@ from torch import Tensor
 from captioner.errors import CaptionerError
 from captioner.networks.configs import DecoderConfig
 from captioner.networks.decoder import Decoder, shift
-from captioner.networks.decoder_steps import DecoderState, DecoderSteps
+from captioner.networks.decoder_steps import DecoderState
+from captioner.networks.fast_steps import FastSteps
 from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import PAD_ID
 
@@ -53,7 +54,7 @@ def widen(state: DecoderState, beams: int) -> DecoderState:
 
 def read(decoder: Decoder, features: ImageFeatures, words: Tensor) -> tuple[Tensor, DecoderState]:
     """Logits (B, C, T, V) of captions (B, C, T), word by word, and the state after them."""
-    steps = DecoderSteps(decoder)
+    steps = FastSteps(decoder)
     state = widen(steps.start(features), words.shape[1])
     scores = []
     for t in range(words.shape[2]):
@@ -142,7 +143,7 @@ def test_selected_beams_continue_the_chosen_captions(cell: str, attention: str) 
     _, state = read(decoder, features, words)
     beams = torch.tensor([[1, 0, 0], [0, 0, 1], [1, 1, 1]])
     last = torch.tensor([[3, 4, 5], [6, 7, 8], [9, 10, 11]])
-    logits, _ = DecoderSteps(decoder).step(last, state.select_beams(beams))
+    logits, _ = FastSteps(decoder).step(last, state.select_beams(beams))
     histories = torch.stack([words[b][beams[b]] for b in range(B)])  # (B, 3, T)
     expected, _ = read(decoder, features, torch.cat([histories, last[:, :, None]], dim=2))
     assert torch.allclose(logits, expected[:, :, -1], atol=1e-5)
@@ -156,14 +157,14 @@ def test_selected_images_keep_their_captions(cell: str, attention: str) -> None:
     features, words = make_features(), make_words()
     _, state = read(decoder, features, words[..., :-1])
     kept = torch.tensor([2, 0])
-    logits, _ = DecoderSteps(decoder).step(words[kept][..., -1], state.select_images(kept))
+    logits, _ = FastSteps(decoder).step(words[kept][..., -1], state.select_images(kept))
     expected, _ = read(decoder, features, words)
     assert torch.allclose(logits, expected[kept][:, :, -1], atol=1e-5)
 
 
 @torch.inference_mode()
 def test_a_state_is_not_changed_by_its_use() -> None:
-    steps, words = DecoderSteps(make_decoder()), make_words()
+    steps, words = FastSteps(make_decoder()), make_words()
     start = steps.start(make_features())
     first, _ = steps.step(words[:, :1, 0], start)
     steps.step(words[:, :1, 1], start)
@@ -175,7 +176,7 @@ def test_a_state_is_not_changed_by_its_use() -> None:
 @torch.inference_mode()
 def test_attention_weights_reproduce_what_was_seen() -> None:
     decoder = make_decoder(heads=1)
-    steps = DecoderSteps(decoder)
+    steps = FastSteps(decoder)
     state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
     logits, after, weights = steps.step_with_attention(words, state)
@@ -192,7 +193,7 @@ def test_attention_weights_reproduce_what_was_seen() -> None:
 @torch.inference_mode()
 def test_a_step_with_attention_is_a_step(cell: str) -> None:
     decoder = make_decoder(cell, layers=2)
-    steps = DecoderSteps(decoder)
+    steps = FastSteps(decoder)
     state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
     logits, after, weights = steps.step_with_attention(words, state)
@@ -204,7 +205,7 @@ def test_a_step_with_attention_is_a_step(cell: str) -> None:
 
 
 def test_without_attention_there_are_no_weights() -> None:
-    steps = DecoderSteps(make_decoder(attention="none"))
+    steps = FastSteps(make_decoder(attention="none"))
     with pytest.raises(CaptionerError, match="attention=none"):
         steps.step_with_attention(torch.zeros(B, 1).long(), steps.start(make_features()))
 
@@ -221,10 +222,10 @@ def test_what_is_kept_of_the_images() -> None:
 @torch.inference_mode()
 def test_the_start_has_one_caption_for_each_image(cell: str, states: int) -> None:
     decoder = make_decoder(cell, layers=2)
-    start = DecoderSteps(decoder).start(make_features())
+    start = FastSteps(decoder).start(make_features())
     assert [tuple(state.shape) for state in start.hidden] == [(2, B, 1, H)] * states
     assert all(state.eq(0).all() for state in start.hidden)
-    plain = DecoderSteps(make_decoder(cell, "none", layers=2)).start(make_features())
+    plain = FastSteps(make_decoder(cell, "none", layers=2)).start(make_features())
     assert [tuple(state.shape) for state in plain.hidden] == [(2, B, 1, H)] * states
     assert all(state.abs().max() > 0 for state in plain.hidden), "the image was not read"
 
@@ -289,7 +290,7 @@ def test_a_style_is_learnt_by_itself_and_the_first_one_is_the_default(attention:
     readout = decoder(features, words, mixed)
     assert torch.allclose(readout[1], web[1], atol=1e-6)
     assert torch.allclose(readout[2], people[2], atol=1e-6)
-    steps = DecoderSteps(decoder)
+    steps = FastSteps(decoder)
     state = widen(steps.start(features, mixed), C)
     for t in range(T):
         logits, state = steps.step(words[:, :, t], state)

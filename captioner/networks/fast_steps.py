@@ -1,0 +1,237 @@
+"""The decoder word by word, as it captions: the same sentences as of `DecoderSteps`, sooner.
+
+Every word is multiplied beforehand, zeros in the features are left out, products of the same input
+are one, and places without a caption take no part.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import linear, pad
+
+from captioner.networks.decoder import Decoder, Memory
+from captioner.networks.decoder_steps import DecoderState, DecoderSteps
+from captioner.networks.features import ImageFeatures
+from captioner.networks.sparse_products import SparseProduct
+
+ROWS = 8
+"""Captions are multiplied in multiples of so many: each size has to be tried once."""
+
+
+class Evidence(NamedTuple):
+    """What speaks for words besides the decoder.
+
+    Attributes:
+        scores: (B, V), added to the logits of an image's captions.
+        spent: (B, K, S) int64, words to whose logits nothing is added in a caption.
+    """
+
+    scores: Tensor
+    spent: Tensor
+
+
+class FastSteps(DecoderSteps):
+    """A decoder that reads captions word by word; says what the decoder does, up to rounding.
+
+    Without gradients. What it prepares pays for itself after some captions.
+
+    Args:
+        decoder: whose weights are used as they are now; in eval mode.
+    """
+
+    @torch.no_grad()
+    def __init__(self, decoder: Decoder) -> None:
+        super().__init__(decoder)
+        size = decoder.config.hidden_size
+        self._spatial = decoder.config.attention == "spatial"
+        self._table = linear(decoder.embedding.weight, self._of_words)  # (V, G * H)
+        weight, bias = decoder.readout.weight, decoder.readout.bias
+        self._of_state, self._bias_of_state = weight[:, :size], bias.detach()
+        if self._spatial:
+            self._of_seen = weight[:, size:]  # (E, H)
+            # Query and readout both read the state.
+            self._of_state = torch.cat([decoder.query.weight, self._of_state])  # (H + E, H)
+            self._bias_of_state = pad(self._bias_of_state, (size, 0))
+            self._of_grid = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
+            both = torch.cat([decoder.key.weight, decoder.value.weight])
+            self._of_cells = SparseProduct(both.T)  # (H, 2H)
+        # A copy of it the other way round is multiplied faster, by a tenth.
+        self._of_readout = decoder.output.weight.T.contiguous()  # (E, V)
+        self._trials: dict[tuple[int, int], Tensor | None] = {}
+
+    def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
+        """Read one more word of every caption, as of `DecoderSteps`."""
+        logits, after = self.step_open(words, state, torch.ones_like(words, dtype=torch.bool))
+        return logits.view(*words.shape, -1), after
+
+    @torch.no_grad()
+    def step_open(
+        self, words: Tensor, state: DecoderState, open_: Tensor, evidence: Evidence | None = None
+    ) -> tuple[Tensor, DecoderState]:
+        """Read one more word of the open captions; what a place gives depends on no other place.
+
+        Where some are not open, products of fewer rows are computed, if trial shows that these give
+        a row the same numbers as those of all rows, to the last bit.
+
+        Args:
+            words: (B, K) int64.
+            state: as :meth:`start` or the step before returned it.
+            open_: (B, K) bool, which captions are to be continued.
+            evidence: what speaks for words besides.
+
+        Returns:
+            logits (N, V) of the next words of the N open captions, image by image, and the new
+            state, which means nothing where captions are not open.
+        """
+        beams, count = words.shape[1], words.numel()
+        there = open_.flatten().nonzero()[:, 0]
+        places = _Places(there, self._rows_for(len(there), count), count)
+        images = places.rows // beams  # (N',)
+        inputs = self._table.index_select(0, places.take(words.flatten()))
+        inputs += state.image.index_select(0, images)
+        hidden = self._continue(inputs, state.hidden, places.take(state.places().flatten()))
+        query, readout = self._read_state(hidden[0][-1])
+        if self._spatial:
+            queries = places.put_back(query).reshape(*words.shape, -1)
+            readout = self._add_seen(readout, places.take(self._look(queries, state.memory)))
+        scores = None
+        if evidence is not None:
+            spent = places.take(evidence.spent.flatten(0, 1))
+            scores = evidence.scores.index_select(0, images).scatter_(1, spent, 0.0)
+        logits = places.of_captions(self._score(readout, scores))
+        after = tuple(places.put_back(p, 1).view(len(p), *words.shape, -1) for p in hidden)
+        return logits, state.following(after)
+
+    def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
+        """What the decoder keeps of the images; on a CPU, computed for one after the other."""
+        if not self._spatial:
+            return super()._memory(features, styles)
+        if features.grid.device.type != "cpu":
+            return Memory(*(part.contiguous() for part in super()._memory(features, styles)))
+        # The whole image's part is the decoder's own.
+        pooled = super()._memory(features._replace(grid=features.grid[:, :0]), styles).pooled
+        images, cells, _ = features.grid.shape
+        heads, size = self._decoder.config.heads, self._size
+        keys, values = pooled.new_empty(2, images, heads, cells, size // heads)
+        for image, grid in enumerate(features.grid):
+            projected = self._of_grid(grid).add_(self._decoder.grid_projection.bias)
+            both = self._of_cells(projected.relu_())  # (R, 2H)
+            both = both.view(cells, 2, heads, -1).permute(1, 2, 0, 3)
+            keys[image], values[image] = both[0], both[1]
+        return Memory(pooled, keys, values)
+
+    def _continue(
+        self, inputs: Tensor, hidden: tuple[Tensor, ...], before: Tensor
+    ) -> tuple[Tensor, ...]:
+        """New states (layers, N, H) of captions that continue old ones, which can be the same.
+
+        Args:
+            inputs: gates (N, G * H).
+            hidden: of the old captions, (layers, B, K, H).
+            before: which of the B * K each continues (N,).
+        """
+        flat = tuple(part.flatten(1, 2) for part in hidden)  # (layers, B * K, H)
+        different, which = torch.unique(before, return_inverse=True)
+        whole = flat[0].shape[1]
+        places = _Places(different, self._rows_for(len(different), whole), whole)
+        recurrent = [
+            self._of_hidden(layer, places.take(state)).index_select(0, places.find(before, which))
+            for layer, state in enumerate(flat[0])
+        ]
+        return self._advance(inputs, recurrent, tuple(p.index_select(1, before) for p in flat))
+
+    def _read_state(self, states: Tensor) -> tuple[Tensor, Tensor]:
+        """Query (N, H), or (N, 0) without attention, and the states' part of the readout (N, E)."""
+        both = linear(states, self._of_state, self._bias_of_state)
+        of_query = self._size if self._spatial else 0
+        return both[:, :of_query], both[:, of_query:]
+
+    def _look(self, queries: Tensor, memory: Memory) -> Tensor:
+        """What queries (B, K, H) see in the images, (B * K, H)."""
+        images, beams, _ = queries.shape
+        split = queries.view(images, beams, self._decoder.config.heads, -1).transpose(1, 2)
+        # For so few queries, faster than scaled_dot_product_attention.
+        scores = (split * split.shape[-1] ** -0.5) @ memory.keys.transpose(2, 3)
+        seen: Tensor = scores.softmax(dim=-1) @ memory.values
+        return seen.transpose(1, 2).flatten(2).flatten(0, 1)
+
+    def _add_seen(self, readout: Tensor, seen: Tensor) -> Tensor:
+        """The whole readout (N, E), of the states' part and of what is seen (N, H)."""
+        return torch.addmm(readout, seen, self._of_seen.T)
+
+    def _score(self, readout: Tensor, scores: Tensor | None) -> Tensor:
+        """Logits (N, V) of what was read (N, E), added to other scores (N, V)."""
+        bias = self._decoder.output.bias
+        begun = bias.repeat(len(readout), 1) if scores is None else scores.add_(bias)
+        return begun.addmm_(readout.tanh(), self._of_readout)
+
+    def _rows_for(self, needed: int, whole: int) -> int:
+        """How many rows are multiplied for captions in `needed` of `whole` places."""
+        count = -(-max(needed, 1) // ROWS) * ROWS
+        if count >= whole:
+            return whole
+        fewer, all_ = self._trial(count), self._trial(whole)
+        return count if fewer is not None and all_ is not None and fewer.equal(all_) else whole
+
+    def _trial(self, count: int) -> Tensor | None:
+        """What one caption gives in every row of products of `count` rows; None if it differs.
+
+        How a matrix library adds up depends on the size of the product and of the rows' place in
+        it, if at all, and not on the numbers: so one row of them is enough.
+        """
+        key = count, torch.get_num_threads()
+        if key not in self._trials:
+            random = torch.Generator().manual_seed(0)
+            row = torch.rand(1, self._size, generator=random) - 0.5
+            states = row.to(self._table).repeat(count, 1)
+            parts = 2 if self._cell == "lstm" else 1
+            before = (states.expand(len(self._layers), -1, -1),) * parts
+            hidden = self._recur(self._table[:1].repeat(count, 1), before)
+            query, readout = self._read_state(hidden[0][-1])
+            if self._spatial:
+                readout = self._add_seen(readout, states)
+            after = (part.transpose(0, 1).flatten(1) for part in hidden)
+            found = torch.cat([*after, query, self._score(readout, None)], dim=1)
+            self._trials[key] = found[0].clone() if bool((found == found[0]).all()) else None
+        return self._trials[key]
+
+
+class _Places:
+    """The places of a batch that are computed: ``rows`` (N',).
+
+    Args:
+        there: places that hold a caption (N,), in their order.
+        count: how many are computed: all, or these and some that fill up.
+        whole: how many there are.
+    """
+
+    def __init__(self, there: Tensor, count: int, whole: int) -> None:
+        self._there, self._whole = there, whole
+        self._all = count == whole
+        fill = (0, count - len(there))
+        self.rows = torch.arange(whole, device=there.device) if self._all else pad(there, fill)
+
+    def take(self, of_places: Tensor, dim: int = 0) -> Tensor:
+        """Of what is there for every place, that of the rows."""
+        return of_places if self._all else of_places.index_select(dim, self.rows)
+
+    def find(self, places: Tensor, among: Tensor) -> Tensor:
+        """The rows of some places, given where these are among those that hold a caption."""
+        return places if self._all else among
+
+    def put_back(self, of_rows: Tensor, dim: int = 0) -> Tensor:
+        """Of what is there for every row, that of the places; 0 where there is no caption."""
+        if self._all:
+            return of_rows
+        shape = (*of_rows.shape[:dim], self._whole, *of_rows.shape[dim + 1 :])
+        known = of_rows.narrow(dim, 0, len(self._there))
+        return of_rows.new_zeros(shape).index_copy_(dim, self._there, known)
+
+    def of_captions(self, of_rows: Tensor) -> Tensor:
+        """Of what is there for every row, that of the captions."""
+        if not self._all:
+            return of_rows[: len(self._there)]
+        return of_rows if len(self._there) == self._whole else of_rows[self._there]
