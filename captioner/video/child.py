@@ -108,7 +108,7 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
         if isinstance(found, Cut):
             out.send("cut", asdict(found))
             continue
-        image = transform.fit(Image.fromarray(found.rgb()))
+        image = found.fitted(transform)
         signature = _signature(image)
         repeats = last is not None and int(np.abs(signature - last).max()) <= REPEAT_DIFFERENCE
         if not repeats:
