@@ -41,7 +41,17 @@ from captioner.video.frames import (
 )
 
 
-class _PyAvFrame(Frame):
+class PyAvFrame(Frame):
+    """A frame that PyAV decodes.
+
+    Args:
+        index: see `Frame`.
+        time_s: likewise.
+        duration_s: likewise.
+        frame: PyAV's; None for one that is not decoded yet.
+        video: which it is of.
+    """
+
     def __init__(
         self, index: int, time_s: float, duration_s: float | None, frame: Any, video: PyAvVideo
     ) -> None:
@@ -51,6 +61,7 @@ class _PyAvFrame(Frame):
         self._pixel_aspect = video.pixel_aspect  # of this frame: it can change
 
     def rgb(self) -> Pixels:
+        """See `Frame.rgb`."""
         frame = self._frame
         width = shown_width(frame.width, self._pixel_aspect)
         image = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
@@ -68,6 +79,7 @@ class _PyAvFrame(Frame):
         return np.ascontiguousarray(np.rot90(image, -turns))  # NumPy counts counterclockwise
 
     def fitted(self, transform: ImageTransform) -> Image.Image:
+        """See `Frame.fitted`."""
         width, height = transform.size[:: -1 if self._video.orientation[1] % 2 else 1]
         if not self._shrinks_at_once(transform, width, height):
             return super().fitted(transform)
@@ -86,6 +98,7 @@ class _PyAvFrame(Frame):
         return is_squashed and is_less and video.full.is_opaque_sdr(frame)
 
     def thumbnail(self, width: int, height: int) -> Pixels:
+        """See `Frame.thumbnail`."""
         import cv2
 
         # FFmpeg has a faster way to BGR, which rounds otherwise.
@@ -211,7 +224,8 @@ class PyAvVideo(Video):
                 raise no_frames(path)
             self.orientation = _orientation(self._first)
             self.pixel_aspect = self._stream.sample_aspect_ratio
-            self._stated_aspect = self._decoder.sample_aspect_ratio
+            self.stated_aspect = self._decoder.sample_aspect_ratio
+            self.is_interlaced = self._first.interlaced_frame
             self.crop = find_crop(path, self._first.width, self._first.height)
             self.info = self._describe(self._first)
         except BaseException:
@@ -300,7 +314,7 @@ class PyAvVideo(Video):
             count = frame.dts if is_avi else frame.pts
             stamp = None if count is None else seconds_of(count, frame.time_base)
             lasts_s = plausible(float(seconds_of(frame.duration, frame.time_base)))
-            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
+            yield PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
             index, frame = index + 1, next(self._frames, None)
 
     def _follow_aspect(self) -> None:
@@ -309,8 +323,8 @@ class PyAvVideo(Video):
         Where the container says another shape than the frames, as MP4 and Matroska may, it counts.
         """
         stated = self._decoder.sample_aspect_ratio
-        if self._stated_aspect == self.pixel_aspect and stated:
-            self._stated_aspect = self.pixel_aspect = stated
+        if self.stated_aspect == self.pixel_aspect and stated:
+            self.stated_aspect = self.pixel_aspect = stated
 
     def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
         """See `Video.lengths`."""
