@@ -8,6 +8,7 @@ from bisect import bisect_right
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from fractions import Fraction
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,9 @@ CONTAINERS = ("mov", "matroska", "mpegts")
 
 MAX_PACKETS = 2_000_000
 """Of a listing, of some 20 bytes each: 18 hours at 30 frames per second."""
+
+MAX_UNITS = 1000
+"""Of a packet: a frame has one for each slice, and a few more."""
 
 # Units of ITU-T H.264, table 7-1.
 _SLICE, _IDR_SLICE = 1, 5
@@ -65,7 +69,7 @@ class Listing:
         following = bisect_right(self.begins, position)
         return self.stamps[self.begins[following]] if following < len(self.begins) else math.inf
 
-    def is_trustworthy(self, clock: Clock) -> bool:
+    def is_trustworthy(self, clock: Clock, alive: Callable[[], object]) -> bool:
         """Whether all follows from the stamps: each beginning and each time is as they say."""
         if not self.begins or self.begins[0] != 0:
             return False
@@ -75,6 +79,7 @@ class Listing:
             if stamp <= last or clock.time(stamp * self.time_base) != since_s:
                 return False
             last = stamp
+            alive()
         return all(min(self.stamps[part]) == self.stamps[part.start] for part in self._parts())
 
 
@@ -87,7 +92,7 @@ def list_frames(
         path: a video.
         announced_s: its length as the container says, in seconds.
         end_s: from where on frames are of no interest, in seconds since the first.
-        alive: called after each packet.
+        alive: called now and then.
 
     Returns:
         None if not all that is to be known of the frames can be taken from the packets.
@@ -112,7 +117,7 @@ def list_frames(
                 beginning = listing.stamps[listing.begins[-2]]
                 if beginning - listing.stamps[0] > last:
                     break
-        return listing if listing.is_trustworthy(clock) else None
+        return listing if listing.is_trustworthy(clock, alive) else None
 
 
 def undamaged_packets(container: Any, stream: Any) -> Iterator[Any]:
@@ -139,9 +144,13 @@ def _add(listing: Listing, packet: Any, length_bytes: int) -> bool:
         return False
     if packet.has_sidedata(ENCRYPTION) or len(listing.stamps) == MAX_PACKETS:
         return False
-    heads = list(_unit_heads(bytes(packet), length_bytes))
+    heads = list(islice(_unit_heads(bytes(packet), length_bytes), MAX_UNITS + 1))
     kinds = {head & 0x1F for head in heads}
-    if not kinds & {_SLICE, _IDR_SLICE} or kinds.intersection(_OTHER_PICTURES):
+    if (
+        len(heads) > MAX_UNITS
+        or not kinds & {_SLICE, _IDR_SLICE}
+        or kinds.intersection(_OTHER_PICTURES)
+    ):
         return False
     if _IDR_SLICE in kinds:
         listing.begins.append(len(listing.stamps))

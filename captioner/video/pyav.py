@@ -101,7 +101,7 @@ class PyAvFrame(Frame):
         """See `Frame.thumbnail`."""
         import cv2
 
-        # FFmpeg has a faster way to BGR, which rounds otherwise.
+        # FFmpeg's own way to BGR is faster, and rounds differently.
         image = self._converted(lambda: self._video.small.rgb(self._frame, width, height))
         return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
 
