@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -68,14 +68,18 @@ class FrameCaptioner:
         self._images = []
 
     @torch.inference_mode()
-    def flush(self) -> None:
-        """Caption all images that wait."""
+    def flush(self, *, is_last: bool = False) -> None:
+        """Caption all images that wait.
+
+        Args:
+            is_last: whether no more come; nothing is decoded meanwhile then.
+        """
         if self._images:
             self._encode()
         if not self._waiting:
             return
         features = ImageFeatures(*map(torch.cat, zip(*self._features, strict=True)))
-        with _half_of_the_threads():
+        with nullcontext() if is_last else _half_of_the_threads():
             results = self.model.caption_features(features, self._decoding, fixed_shape=True)
         for take_result, result, look in zip(self._waiting, results, _unit(features), strict=False):
             take_result(result, look)

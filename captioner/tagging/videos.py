@@ -248,7 +248,7 @@ def _tag_videos(
                     on_progress(file, event.time_s, expected_s)
             while open_videos and open_videos[0].is_done:
                 yield open_videos.popleft().finish(tagging)
-        captioner.flush()
+        captioner.flush(is_last=True)
     while open_videos:
         yield open_videos.popleft().finish(tagging)
 

@@ -68,7 +68,7 @@ def test_each_image_gets_its_caption(
     assert [np.linalg.norm(look) for _, look in found] == pytest.approx([1.0] * 9, abs=1e-6)
 
 
-def test_the_search_has_half_of_the_threads(
+def test_the_search_has_half_of_the_threads_until_the_last(
     tagging_model: CaptionModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     threads: list[int] = []
@@ -86,6 +86,10 @@ def test_the_search_has_half_of_the_threads(
             captioner = FrameCaptioner(tagging_model, tagging_model.decoding, 1)
             captioner.add(pixels_of("cat", tagging_model.transform), lambda *result: None)
             assert torch.get_num_threads() == count
+        torch.set_num_threads(4)
+        captioner = FrameCaptioner(tagging_model, tagging_model.decoding, 2)
+        captioner.add(pixels_of("cat", tagging_model.transform), lambda *result: None)
+        captioner.flush(is_last=True)
     finally:
         torch.set_num_threads(before)
-    assert threads == [2, 1, 1]
+    assert threads == [2, 1, 1, 4]
