@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from bisect import bisect_left
 from collections import deque
+from collections.abc import Sequence
 from itertools import islice
 from typing import Any, NamedTuple
 
@@ -94,7 +95,7 @@ class Fades:
         old, new = self._kept[start], self._kept[-1]
         if len(self._kept) - start - 2 < MIN_MIXED or old.is_blank or not _are_unlike(old, new):
             return False
-        images = np.stack([kept.image for kept in islice(self._kept, start, None)])
+        images = [kept.image for kept in islice(self._kept, start, None)]
         return _is_mixing(images) and not old.look.is_like(new.look)
 
 
@@ -111,16 +112,29 @@ def _are_unlike(old: _Kept, new: _Kept) -> bool:
     return product < UNLIKE * math.sqrt(old.energy * new.energy)
 
 
-def _is_mixing(images: Images) -> bool:
-    """Whether the first of the images (N, P) turns into the last one by mixing the two."""
-    ends, between = images[[0, -1]], images[1:-1]
-    shares = np.linalg.solve(ends @ ends.T, ends @ between.T)  # (2, N - 2), by least squares
-    unexplained = ((between - shares.T @ ends) ** 2).sum(axis=1)
-    whole = np.maximum((between**2).sum(axis=1), images.shape[1] * BLANK**2)
-    if (unexplained > MAX_UNEXPLAINED * whole).any():
+def _is_mixing(images: Sequence[Images]) -> bool:
+    """Whether the first of some images (P,) turns into the last one by mixing the two."""
+    first, *between, last = images
+    ends = np.stack([first, last])
+    if _shares(ends, between[len(between) // 2][np.newaxis]) is None:
+        return False  # One decides about most motion.
+    shares = _shares(ends, np.stack(between))
+    if shares is None:
         return False
     of_old, of_new = shares
     if (np.diff(of_old) > _STUMBLE).any() or (np.diff(of_new) < -_STUMBLE).any():
         return False
     is_mixed = (of_old > _MIXED[0]) & (of_old < _MIXED[1])
     return int(is_mixed.sum()) >= MIN_MIXED
+
+
+def _shares(ends: Images, images: Images) -> Images | None:
+    """How much of two images (2, P) each of others (N, P) is the sum of, by least squares.
+
+    Returns:
+        The shares (2, N); None if one of the images is not such a sum.
+    """
+    shares: Images = np.linalg.solve(ends @ ends.T, ends @ images.T)
+    unexplained = ((images - shares.T @ ends) ** 2).sum(axis=1)
+    whole = np.maximum((images**2).sum(axis=1), images.shape[1] * BLANK**2)
+    return None if (unexplained > MAX_UNEXPLAINED * whole).any() else shares
