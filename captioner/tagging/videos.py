@@ -1,8 +1,8 @@
 """Tag videos: frames to captions, captions to segments and tags.
 
-A child process decodes (`video_process`), the frames of all videos flow through the captioner in
-shared batches here, and `timeline` puts each video's captions together. A thousand short clips
-cost what one long one costs, and memory does not grow with the length of a video's frames.
+A child process decodes (`captioner.video.process`), the frames of all videos flow through the
+captioner in shared batches, and `timeline` puts each video's captions together. A thousand short
+clips cost what one long one costs, and memory does not grow with the length of a video's frames.
 """
 
 from __future__ import annotations
@@ -16,9 +16,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
@@ -32,7 +29,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.model.results import CaptionResult
 from captioner.model.shipped import load_model
 from captioner.model.tags import Tag, tags_of
-from captioner.networks.features import ImageFeatures
+from captioner.tagging.batches import FrameCaptioner
 from captioner.tagging.options import FrameBatchOptions, TagOptions
 from captioner.tagging.primitives import frame_dict, interval, segment_dict, video_tag_dict
 from captioner.tagging.timeline import (
@@ -198,8 +195,8 @@ def tag_videos(
     """Tag videos lazily, in their order; one that cannot be read becomes a record with an error.
 
     What a video gets depends on nothing but the video, the model and the options, up to rounding:
-    batches keep one shape, but a frame's row in them depends on what else is tagged, and so may the
-    last bits of its numbers, which the digits that are written leave out.
+    a frame's row in a batch depends on what else is tagged, and so may the last bits of its
+    numbers, which the digits that are written leave out.
 
     Args:
         model: the captioner. Without a lexicon (`captioner calibrate`) it gives no tags.
@@ -219,7 +216,7 @@ def tag_videos(
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size}: at least 1 frame is captioned at once")
     return _tag_videos(
-        _Captioner(model, decoding or model.decoding, batch_size),
+        FrameCaptioner(model, decoding or model.decoding, batch_size),
         files_of(files, find_videos),
         sampling or SamplingOptions(),
         tagging or TagOptions(),
@@ -229,7 +226,7 @@ def tag_videos(
 
 
 def _tag_videos(
-    captioner: _Captioner,
+    captioner: FrameCaptioner,
     files: Iterable[SourceFile],
     sampling: SamplingOptions,
     tagging: TagOptions,
@@ -245,53 +242,15 @@ def _tag_videos(
             video.take(event)
             if isinstance(event, ChosenFrame):
                 if event.pixels is not None:
-                    captioner.add(video, event.pixels)
+                    captioner.add(event.pixels, video.take_result)
                 if on_progress is not None:
                     expected_s = None if video.info is None else video.info.expected_s
                     on_progress(file, event.time_s, expected_s)
             while open_videos and open_videos[0].is_done:
                 yield open_videos.popleft().finish(tagging)
-        captioner.flush()
+        captioner.flush(is_last=True)
     while open_videos:
         yield open_videos.popleft().finish(tagging)
-
-
-class _Captioner:
-    """Collects images of whatever video and captions them when a batch is full."""
-
-    def __init__(self, model: CaptionModel, decoding: DecodingOptions, batch_size: int) -> None:
-        self.model = model
-        self._decoding = decoding
-        self._batch_size = batch_size
-        self._batch: list[tuple[_OpenVideo, Tensor]] = []
-
-    def add(self, video: _OpenVideo, pixels: bytes) -> None:
-        transform = self.model.transform
-        width, height = transform.size
-        image = np.frombuffer(pixels, np.uint8).reshape(height, width, 3)
-        self._batch.append((video, transform.pixels_of(image)))
-        if len(self._batch) == self._batch_size:
-            self.flush()
-
-    @torch.inference_mode()
-    def flush(self) -> None:
-        if not self._batch:
-            return
-        images = torch.stack([image for _, image in self._batch])
-        missing = self._batch_size - len(images)
-        images = functional.pad(images, (0, 0, 0, 0, 0, 0, 0, missing))  # one shape for all
-        features = self.model.encode(images)
-        results = self.model.caption_features(features, self._decoding, fixed_shape=True)
-        looks = _unit(features)
-        for (video, _), result, look in zip(self._batch, results, looks, strict=False):
-            video.take_result(result, look)
-        self._batch = []
-
-
-def _unit(features: ImageFeatures) -> np.ndarray[Any, Any]:
-    """The pooled features as unit vectors (B, D)."""
-    unit: np.ndarray[Any, Any] = functional.normalize(features.pooled, dim=1).cpu().numpy()
-    return unit
 
 
 def _others(result: CaptionResult) -> dict[str, OtherCaption]:

@@ -24,7 +24,9 @@ from captioner.video.events import Ended
 from captioner.video.frames import Frame, Video, VideoError
 from captioner.video.opening import open_video
 from captioner.video.options import SamplingOptions
+from captioner.video.pyav import PyAvVideo
 from captioner.video.sampling import Cut, sample
+from captioner.video.skipping import Watch, sample_skipping
 
 SIGN_OF_LIFE_S = 0.5
 
@@ -103,12 +105,18 @@ class Out:
 def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out: Out) -> None:
     out.send("opened", asdict(video.info))
     measure = _Measure()
+
+    def watch(frames: Iterable[Frame]) -> Iterator[Frame]:
+        nonlocal measure
+        measure = _Measure()  # Another one, if all are watched once more.
+        return measure.watch(frames, out)
+
     last: np.ndarray[Any, Any] | None = None
-    for found in sample(video, measure.watch(video, out), options, out.sign_of_life):
+    for found in _sample(video, watch, options, out.sign_of_life):
         if isinstance(found, Cut):
             out.send("cut", asdict(found))
             continue
-        image = transform.fit(Image.fromarray(found.rgb()))
+        image = found.fitted(transform)
         signature = _signature(image)
         repeats = last is not None and int(np.abs(signature - last).max()) <= REPEAT_DIFFERENCE
         if not repeats:
@@ -123,6 +131,14 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
         reason = f"it ends at {ended.duration_s:.2f} s, before the start, {options.start_s:.2f} s"
         raise VideoError("out_of_range", ended.partial or reason, video.path)
     out.send("ended", asdict(ended))
+
+
+def _sample(
+    video: Video, watch: Watch, options: SamplingOptions, alive: Callable[[], object]
+) -> Iterator[Frame | Cut]:
+    if isinstance(video, PyAvVideo) and not options.shots:
+        return sample_skipping(video, watch, options, alive)
+    return sample(video, watch(video), options, alive)
 
 
 def _signature(image: Image.Image) -> np.ndarray[Any, Any]:

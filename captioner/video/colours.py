@@ -90,7 +90,7 @@ class FrameConverter:
         declared: colours that the container states, for frames that say nothing themselves.
         reformat: of a `VideoReformatter`. Each size has its own, because setting up the scaling
             costs several times what scaling costs.
-        interpolation: PyAV's name of the way to scale.
+        interpolation: PyAV's name of the way to scale, or its number.
         may_be_unset: whether alpha that is 0 everywhere was just never written, as in AVI files
             of 32 bits a pixel.
     """
@@ -100,7 +100,7 @@ class FrameConverter:
         declared: Colours,
         reformat: Callable[..., Any],
         *,
-        interpolation: str = "BILINEAR",
+        interpolation: str | int = "BILINEAR",
         may_be_unset: bool = False,
     ) -> None:
         self._declared = declared
@@ -108,14 +108,21 @@ class FrameConverter:
         self._interpolation = interpolation
         self._may_be_unset = may_be_unset
 
+    def is_opaque_sdr(self, frame: Any) -> bool:
+        """Whether each pixel is shown as it is: none is clear, and the colours are those of SDR."""
+        return not _has_alpha(frame.format) and _table_for(self._colours(frame)) is None
+
+    def _colours(self, frame: Any) -> Colours:
+        said = Colours.of(frame).or_else(self._declared)
+        return guessed_colours(said, frame.width, frame.height)
+
     def rgb(self, frame: Any, width: int, height: int) -> Pixels:
         """The frame as sRGB (height, width, 3) in the order RGB, transparency over white.
 
         Raises:
             av.error.FFmpegError: its format cannot be converted.
         """
-        said = Colours.of(frame).or_else(self._declared)
-        colours = guessed_colours(said, frame.width, frame.height)
+        colours = self._colours(frame)
         if not frame.format.is_rgb:
             frame.colorspace = colours.matrix
         is_clear = _has_alpha(frame.format)
@@ -125,6 +132,7 @@ class FrameConverter:
             height=height,
             format="rgba" if is_clear else "rgb24",
             interpolation=self._interpolation,
+            threads=1,  # With more, they take longer to meet than to scale.
         )
         pixels: Pixels = scaled.to_ndarray()
         if is_clear and self._may_be_unset and not pixels[:, :, 3].any():

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_left
 from collections import deque
-from typing import Any
+from collections.abc import Sequence
+from itertools import islice
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -32,11 +36,29 @@ _STUMBLE = 0.05  # by which a share may change in the wrong direction
 Images = np.ndarray[Any, np.dtype[np.float32]]
 
 
+class _Kept(NamedTuple):
+    """A frame that is remembered.
+
+    Attributes:
+        time_s: when it is shown, less the time in which nothing was.
+        look: what it looks like.
+        image: see `_image`.
+        energy: the sum of the image's squares.
+        is_blank: whether it shows nothing.
+    """
+
+    time_s: float
+    look: Look
+    image: Images
+    energy: float
+    is_blank: bool
+
+
 class Fades:
     """Looks at one frame after another, and remembers those of the longest of `SPANS_S`."""
 
     def __init__(self) -> None:
-        self._kept: deque[tuple[float, Look, Images]] = deque()
+        self._kept: deque[_Kept] = deque()
         self._blank_s = 0.0  # How long nothing was shown: for that long no time passes.
 
     def clear(self) -> None:
@@ -50,28 +72,31 @@ class Fades:
         the new one rises. Motion is not such a sum.
         """
         image = _image(look)
-        is_blank = bool(image.std() < BLANK)
-        if is_blank and self._kept and self._kept[-1][2].std() < BLANK:
-            self._blank_s = look.time_s - self._kept[-1][0]
+        energy = float(image @ image)
+        is_blank = energy < image.size * BLANK**2
+        if is_blank and self._kept and self._kept[-1].is_blank:
+            self._blank_s = look.time_s - self._kept[-1].time_s
             return False
         time_s = look.time_s - self._blank_s
-        if self._kept and time_s - self._kept[-1][0] < _MIN_DISTANCE_S:
+        if self._kept and time_s - self._kept[-1].time_s < _MIN_DISTANCE_S:
             return False
-        self._kept.append((time_s, look, image))
-        while self._kept[0][0] < time_s - SPANS_S[-1] - _MIN_DISTANCE_S:
+        self._kept.append(_Kept(time_s, look, image, energy, is_blank))
+        while self._kept[0].time_s < time_s - SPANS_S[-1] - _MIN_DISTANCE_S:
             self._kept.popleft()
         return not is_blank and any(map(self._has_turned_since, self._starts(time_s)))
 
     def _starts(self, time_s: float) -> list[int]:
         """Which of the images were shown just within each of the spans, the latest first."""
-        times_s = [kept_s for kept_s, _, _ in self._kept]
-        starts = np.searchsorted(times_s, [time_s - span_s for span_s in SPANS_S])
-        return sorted(set(starts.tolist()), reverse=True)
+        times_s = [kept.time_s for kept in self._kept]
+        starts = {bisect_left(times_s, time_s - span_s) for span_s in SPANS_S}
+        return sorted(starts, reverse=True)
 
     def _has_turned_since(self, start: int) -> bool:
-        looks = [look for _, look, _ in self._kept]
-        images = np.stack([image for _, _, image in list(self._kept)[start:]])
-        return _is_mixing(images) and not looks[start].is_like(looks[-1])
+        old, new = self._kept[start], self._kept[-1]
+        if len(self._kept) - start - 2 < MIN_MIXED or old.is_blank or not _are_unlike(old, new):
+            return False
+        images = [kept.image for kept in islice(self._kept, start, None)]
+        return _is_mixing(images) and not old.look.is_like(new.look)
 
 
 def _image(look: Look) -> Images:
@@ -82,21 +107,34 @@ def _image(look: Look) -> Images:
     return np.asarray(small - small.mean(), dtype=np.float32).ravel()
 
 
-def _is_mixing(images: Images) -> bool:
-    """Whether the first of the images (N, P) turns into the last one by mixing the two."""
-    ends, between = images[[0, -1]], images[1:-1]
-    if len(between) < MIN_MIXED or ends[0].std() < BLANK:
-        return False
-    products = ends @ ends.T
-    if products[0, 1] >= UNLIKE * np.sqrt(products[0, 0] * products[1, 1]):
-        return False
-    shares = np.linalg.solve(products, ends @ between.T)  # (2, N - 2), by least squares
-    unexplained = ((between - shares.T @ ends) ** 2).sum(axis=1)
-    whole = np.maximum((between**2).sum(axis=1), images.shape[1] * BLANK**2)
-    if (unexplained > MAX_UNEXPLAINED * whole).any():
+def _are_unlike(old: _Kept, new: _Kept) -> bool:
+    product = float(old.image @ new.image)
+    return product < UNLIKE * math.sqrt(old.energy * new.energy)
+
+
+def _is_mixing(images: Sequence[Images]) -> bool:
+    """Whether the first of some images (P,) turns into the last one by mixing the two."""
+    first, *between, last = images
+    ends = np.stack([first, last])
+    if _shares(ends, between[len(between) // 2][np.newaxis]) is None:
+        return False  # One decides about most motion.
+    shares = _shares(ends, np.stack(between))
+    if shares is None:
         return False
     of_old, of_new = shares
     if (np.diff(of_old) > _STUMBLE).any() or (np.diff(of_new) < -_STUMBLE).any():
         return False
     is_mixed = (of_old > _MIXED[0]) & (of_old < _MIXED[1])
     return int(is_mixed.sum()) >= MIN_MIXED
+
+
+def _shares(ends: Images, images: Images) -> Images | None:
+    """How much of two images (2, P) each of others (N, P) is the sum of, by least squares.
+
+    Returns:
+        The shares (2, N); None if one of the images is not such a sum.
+    """
+    shares: Images = np.linalg.solve(ends @ ends.T, ends @ images.T)
+    unexplained = ((images - shares.T @ ends) ** 2).sum(axis=1)
+    whole = np.maximum((images**2).sum(axis=1), images.shape[1] * BLANK**2)
+    return None if (unexplained > MAX_UNEXPLAINED * whole).any() else shares

@@ -14,12 +14,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from PIL import Image
 
 from captioner.errors import CaptionerError
 from captioner.files.finding import printable
+from captioner.images.transform import ImageTransform
 from captioner.video.options import LONGEST_VIDEO_S
 
-READING = 5
+READING = 6
 """Rises when the same files give other images, times or cuts than before: results do not mix."""
 
 LONGEST_GAP_S = 3600.0
@@ -116,6 +118,10 @@ class Frame(ABC):
     @abstractmethod
     def rgb(self) -> Pixels:
         """The image as it is shown, upright: (height, width, 3) in the order RGB."""
+
+    def fitted(self, transform: ImageTransform) -> Image.Image:
+        """The image as it is shown, RGB, in the size and way of a model's transform."""
+        return transform.fit(Image.fromarray(self.rgb()))
 
     @abstractmethod
     def thumbnail(self, width: int, height: int) -> Pixels:

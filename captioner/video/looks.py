@@ -52,7 +52,8 @@ class Look:
         self._thumbnail: Pixels = frame.thumbnail(*THUMBNAIL_SIZE)
         if before is not None:
             before.until_s = self.time_s
-            self.change = float(np.mean(cv2.absdiff(self._thumbnail, before._thumbnail)))
+            total = cv2.norm(self._thumbnail, before._thumbnail, cv2.NORM_L1)
+            self.change = total / self._thumbnail.size
 
     @cached_property
     def shapes(self) -> Grey:

@@ -26,7 +26,7 @@ class SamplingOptions:
         reader: ``pyav`` or ``opencv``; see `captioner.video.opening`.
         time_limit_s: a video whose reader delivers nothing for this many seconds is given up.
         start_s: where the part of the video that is looked at begins, in seconds. What comes before
-            is decoded all the same.
+            is decoded all the same where cuts are searched for.
         end_s: where it is over, in seconds; None for the end of the video.
     """
 

@@ -11,7 +11,9 @@ from pathlib import Path
 from typing import Any, cast
 
 import numpy as np
+from PIL import Image
 
+from captioner.images.transform import ImageTransform
 from captioner.video.colours import BT601, BT709, Colours, FrameConverter
 from captioner.video.containers import (
     ENCRYPTION,
@@ -39,7 +41,17 @@ from captioner.video.frames import (
 )
 
 
-class _PyAvFrame(Frame):
+class PyAvFrame(Frame):
+    """A frame that PyAV decodes.
+
+    Args:
+        index: see `Frame`.
+        time_s: likewise.
+        duration_s: likewise.
+        frame: PyAV's; None for one that is not decoded yet.
+        video: which it is of.
+    """
+
     def __init__(
         self, index: int, time_s: float, duration_s: float | None, frame: Any, video: PyAvVideo
     ) -> None:
@@ -49,6 +61,7 @@ class _PyAvFrame(Frame):
         self._pixel_aspect = video.pixel_aspect  # of this frame: it can change
 
     def rgb(self) -> Pixels:
+        """See `Frame.rgb`."""
         frame = self._frame
         width = shown_width(frame.width, self._pixel_aspect)
         image = self._converted(lambda: self._video.full.rgb(frame, width, frame.height))
@@ -57,14 +70,40 @@ class _PyAvFrame(Frame):
             left, top, right, bottom = crop.edges
             wider = width / frame.width
             image = image[top:bottom, round(left * wider) : max(1, round(right * wider))]
+        return self._upright(image)
+
+    def _upright(self, image: Pixels) -> Pixels:
         is_mirrored, turns = self._video.orientation
         if is_mirrored:
             image = image[:, ::-1]
         return np.ascontiguousarray(np.rot90(image, -turns))  # NumPy counts counterclockwise
 
+    def fitted(self, transform: ImageTransform) -> Image.Image:
+        """See `Frame.fitted`."""
+        width, height = transform.size[:: -1 if self._video.orientation[1] % 2 else 1]
+        if not self._shrinks_at_once(transform, width, height):
+            return super().fitted(transform)
+        converter = self._video.shrinking(transform.interpolation)
+        image = self._converted(lambda: converter.rgb(self._frame, width, height))
+        return Image.fromarray(self._upright(image))
+
+    def _shrinks_at_once(self, transform: ImageTransform, width: int, height: int) -> bool:
+        """Whether FFmpeg's scaler makes of the stored image what the transform makes of the shown.
+
+        It takes a fifth of the time of both steps, and rounds once. Enlarging, the two differ.
+        """
+        frame, video = self._frame, self._video
+        is_squashed = transform.resize == "squash" and video.crop is None
+        is_less = width <= frame.width <= _MOST * width and height <= frame.height <= _MOST * height
+        return is_squashed and is_less and video.full.is_opaque_sdr(frame)
+
     def thumbnail(self, width: int, height: int) -> Pixels:
+        """See `Frame.thumbnail`."""
+        import cv2
+
+        # FFmpeg's own way to BGR is faster, and rounds differently.
         image = self._converted(lambda: self._video.small.rgb(self._frame, width, height))
-        return np.ascontiguousarray(image[:, :, ::-1])
+        return np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2BGR), np.uint8)
 
     def _converted(self, convert: Callable[[], Pixels]) -> Pixels:
         import av
@@ -80,6 +119,9 @@ class _PyAvFrame(Frame):
         except av.error.FFmpegError as error:
             reason = f"its frames of the pixel format {self._frame.format.name} cannot be converted"
             raise VideoError("no_decoder", reason, self._video.path) from error
+
+
+_MOST = 64  # times the width or height: the filters of the scaler have a maximum length
 
 
 def _reformat() -> Callable[..., Any]:
@@ -170,22 +212,37 @@ class PyAvVideo(Video):
             # What the container states; a decoder writes over it what the frames state.
             declared = Colours.of(self._stream.codec_context)
             may_be_unset = self._stream.codec_context.name == "rawvideo"
+            self._declared = declared
             self.full = FrameConverter(declared, _reformat(), may_be_unset=may_be_unset)
             self.small = FrameConverter(
                 declared, _reformat(), interpolation="AREA", may_be_unset=may_be_unset
             )
+            self._shrinking: dict[str, FrameConverter] = {}
             self._frames = self._decode()
             self._first = next(self._frames, None)
             if self._first is None:
                 raise no_frames(path)
             self.orientation = _orientation(self._first)
             self.pixel_aspect = self._stream.sample_aspect_ratio
-            self._stated_aspect = self._decoder.sample_aspect_ratio
+            self.stated_aspect = self._decoder.sample_aspect_ratio
+            self.is_interlaced = self._first.interlaced_frame
             self.crop = find_crop(path, self._first.width, self._first.height)
             self.info = self._describe(self._first)
         except BaseException:
             self.close()
             raise
+
+    def shrinking(self, interpolation: str) -> FrameConverter:
+        """What scales images down, in a way of `captioner.images.transform`."""
+        from av.video.reformatter import Interpolation
+
+        if interpolation not in self._shrinking:
+            # Without the flag two pixels share a colour, and the image is darker, by 2 of 255.
+            way = Interpolation[interpolation.upper()] | Interpolation.FULL_CHR_H_INT
+            self._shrinking[interpolation] = FrameConverter(
+                self._declared, _reformat(), interpolation=way
+            )
+        return self._shrinking[interpolation]
 
     def _describe(self, frame: Any) -> VideoInfo:
         _, turns = self.orientation
@@ -257,7 +314,7 @@ class PyAvVideo(Video):
             count = frame.dts if is_avi else frame.pts
             stamp = None if count is None else seconds_of(count, frame.time_base)
             lasts_s = plausible(float(seconds_of(frame.duration, frame.time_base)))
-            yield _PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
+            yield PyAvFrame(index, float(clock.time(stamp)), lasts_s, frame, self)
             index, frame = index + 1, next(self._frames, None)
 
     def _follow_aspect(self) -> None:
@@ -266,8 +323,8 @@ class PyAvVideo(Video):
         Where the container says another shape than the frames, as MP4 and Matroska may, it counts.
         """
         stated = self._decoder.sample_aspect_ratio
-        if self._stated_aspect == self.pixel_aspect and stated:
-            self._stated_aspect = self.pixel_aspect = stated
+        if self.stated_aspect == self.pixel_aspect and stated:
+            self.stated_aspect = self.pixel_aspect = stated
 
     def lengths(self, alive: Callable[[], object] = lambda: None) -> Lengths:
         """See `Video.lengths`."""

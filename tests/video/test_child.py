@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from captioner.images.transform import ImageTransform
+from captioner.images.transform import RESIZE_MODES, ImageTransform
 from captioner.video.child import MAX_REASON, Out, serve
 from captioner.video.events import ChosenFrame, Ended, Opened, receive
 from captioner.video.frames import VideoInfo
 from captioner.video.opening import open_video
 from captioner.video.options import READERS, SamplingOptions
+from captioner.video.pyav import PyAvFrame
 from captioner.video.sampling import Cut
 from helpers.video_events import SMALL, end_of, events, kinds
 from helpers.videos import (
@@ -58,8 +60,10 @@ def test_the_order_of_events(tmp_path: Path, reader: str) -> None:
     ]
 
 
-@readers
-@pytest.mark.parametrize("resize", ["squash", "crop", "pad"])
+@pytest.mark.parametrize(
+    ("reader", "resize"),
+    [("pyav", "crop"), ("pyav", "pad"), *product(["opencv"], RESIZE_MODES)],
+)
 def test_pixels_are_those_of_the_transform(tmp_path: Path, reader: str, resize: str) -> None:
     path = numbered_video(tmp_path / "a.mp4", 20, rotation=90)
     transform = ImageTransform(size=(40, 56), resize=resize)
@@ -228,7 +232,7 @@ def test_an_error_that_nobody_has_foreseen_costs_one_video(
 
     path = numbered_video(tmp_path / "a.mp4", 50)
     if late:
-        monkeypatch.setattr(ImageTransform, "fit", fail)
+        monkeypatch.setattr(PyAvFrame, "fitted", fail)
     else:
         monkeypatch.setattr("captioner.video.child.open_video", fail)
     sent = io.BytesIO()

@@ -9,8 +9,10 @@ from typing import Any
 import av
 import numpy as np
 import pytest
+from PIL import Image
 
-from captioner.video.colours import FrameConverter
+from captioner.images.transform import INTERPOLATIONS, ImageTransform
+from captioner.video.colours import BT2020, PQ, FrameConverter
 from captioner.video.frames import Pixels, VideoError, VideoInfo
 from captioner.video.opening import open_video
 from captioner.video.options import READERS
@@ -25,6 +27,7 @@ from helpers.videos import (
     number_of,
     numbered,
     numbered_video,
+    photo,
     turn_by_matrix,
     write_photos,
     write_video,
@@ -218,3 +221,55 @@ def test_too_many_failures_end_a_video(tmp_path: Path) -> None:
         assert numbers == list(range(len(numbers)))
         assert video.decode_failures == 250
         assert video.ended_early == "250 damaged packets in a row"
+
+
+SHRUNK = (48, 40)  # (width, height)
+
+
+@pytest.mark.parametrize("interpolation", sorted(INTERPOLATIONS))
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"rotation": 90},
+        {"rotation": 180},
+        {"pixel_aspect": Fraction(4, 3)},
+        {"pixel_format": "yuv444p10le"},
+        {"codec": "libx264rgb", "pixel_format": "rgb24"},
+    ],
+    ids=str,
+)
+def test_images_that_shrink_at_once_are_what_the_transform_makes(
+    tmp_path: Path, options: dict[str, Any], interpolation: str
+) -> None:
+    path = write_video(tmp_path / "a.mp4", [photo("coffee", 320, 240)], [0], **options)
+    transform = ImageTransform(SHRUNK, interpolation=interpolation)
+    with open_video(path) as video:
+        frame = next(iter(video))
+        found = np.asarray(frame.fitted(transform), dtype=int)
+        expected = np.asarray(transform.fit(Image.fromarray(frame.rgb())), dtype=int)
+    assert found.shape == expected.shape == (*SHRUNK[::-1], 3)
+    assert np.abs(found - expected).mean() < 2
+    assert np.abs(found - expected).max() <= 25
+
+
+@pytest.mark.parametrize(
+    ("size", "resize", "options"),
+    [
+        (SHRUNK, "crop", {}),
+        (SHRUNK, "pad", {}),
+        ((640, 40), "squash", {}),  # wider than the image
+        ((1, 1), "squash", {}),
+        (SHRUNK, "squash", {"codec": "ffv1", "pixel_format": "bgra"}),
+        (SHRUNK, "squash", {"transfer": PQ, "primaries": BT2020}),
+    ],
+    ids=str,
+)
+def test_images_that_the_transform_shrinks(
+    tmp_path: Path, size: tuple[int, int], resize: str, options: dict[str, Any]
+) -> None:
+    path = write_video(tmp_path / "a.mkv", [photo("coffee", 320, 240)], [0], **options)
+    transform = ImageTransform(size, resize)
+    with open_video(path) as video:
+        frame = next(iter(video))
+        assert frame.fitted(transform) == transform.fit(Image.fromarray(frame.rgb()))
