@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from captioner.decoding.blanks import FillResult
+from captioner.decoding.constraints import read_sentence
 from captioner.decoding.options import FillOptions
 from captioner.files.finding import SourceFile
 from captioner.files.given import Files, files_of
@@ -80,7 +81,7 @@ def fill_images(
         CaptionerError: the sentence has no blank, or a word that is not in the vocabulary, or a
             path leads to no image; raised by the call itself.
     """
-    model.check_sentence(sentence)
+    read_sentence(sentence, model.tokenizer)
     return _fill(model, files_of(files, find_images), sentence, options)
 
 

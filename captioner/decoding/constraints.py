@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.sentences import parse_blanks
 from captioner.errors import CaptionerError
 from captioner.text.tokenizer import BOS_ID, PAD_ID, UNK_ID, Tokenizer
 
@@ -81,6 +82,20 @@ def known_ids(words: Sequence[str], tokenizer: Tokenizer, where: str) -> tuple[i
             f"{len(tokenizer.words):,} words{hint}"
         )
     return ids
+
+
+def read_sentence(
+    sentence: str, tokenizer: Tokenizer
+) -> tuple[tuple[str | None, ...], tuple[int | None, ...]]:
+    """The words of a sentence with blanks, and their ids; None for each blank.
+
+    Raises:
+        CaptionerError: the sentence has no blank, or a word that is not in the vocabulary.
+    """
+    words = parse_blanks(sentence, tokenizer.tokenize)
+    said = [word for word in words if word is not None]
+    ids = iter(known_ids(said, tokenizer, f"sentence {sentence!r}"))
+    return words, tuple(None if word is None else next(ids) for word in words)
 
 
 def notes_on_banned(options: DecodingOptions, tokenizer: Tokenizer) -> list[str]:

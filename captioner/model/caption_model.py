@@ -11,12 +11,11 @@ import torch
 from torch import Tensor, nn
 
 from captioner.decoding.blanks import FillResult, fill_each
-from captioner.decoding.constraints import find_constraints, known_ids
+from captioner.decoding.constraints import find_constraints, read_sentence
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions, FillOptions
 from captioner.decoding.rules import OpenStep, S
 from captioner.decoding.search import decode
-from captioner.decoding.sentences import parse_blanks
 from captioner.errors import CaptionerError
 from captioner.images.partial import PARTIAL
 from captioner.images.reading import read_image
@@ -222,7 +221,7 @@ class CaptionModel(nn.Module):
                 it is not in the vocabulary.
         """
         options = options or FillOptions()
-        words, ids = self.check_sentence(sentence)
+        words, ids = read_sentence(sentence, self.tokenizer)
         pixels = pixels_of(images, self.transform, self.read)
         if not len(pixels):
             return []
@@ -239,19 +238,6 @@ class CaptionModel(nn.Module):
                 steps.step, starts, words, ids, every_word, options, self.device, join
             )
         return found[0] if is_single(images) else found
-
-    def check_sentence(
-        self, sentence: str
-    ) -> tuple[tuple[str | None, ...], tuple[int | None, ...]]:
-        """The words of a sentence with blanks, and their ids; None for each blank.
-
-        Raises:
-            CaptionerError: the sentence has no blank, or a word that is not in the vocabulary.
-        """
-        words = parse_blanks(sentence, self.tokenizer.tokenize)
-        said = [word for word in words if word is not None]
-        ids = iter(known_ids(said, self.tokenizer, f"sentence {sentence!r}"))
-        return words, tuple(None if word is None else next(ids) for word in words)
 
     def check_options(self, options: DecodingOptions) -> None:
         """Look at options before a long job.
