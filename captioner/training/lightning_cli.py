@@ -102,6 +102,7 @@ class CaptionCLI(LightningCLI):
         resumes.
         """
         self._made: Path | None = None
+        self._command: str = kwargs["args"][0]
         self._others = OtherRanks(kwargs["args"])
         try:
             with self._others:
@@ -121,16 +122,16 @@ class CaptionCLI(LightningCLI):
     def _has_stepped(self) -> bool:
         return "trainer" in self.__dict__ and self.trainer.global_step > 0
 
-    @staticmethod
-    def subcommands() -> dict[str, set[str]]:
-        """The commands, and the arguments of the trainer's methods that are not options."""
+    def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
+        """The command, and the arguments of the trainer's method that are not options.
+
+        Of the other commands no options are made: they take as long as these.
+        """
         # weights_only=False would let a checkpoint run code: it is not offered.
         loaders = {"model", "datamodule", "weights_only"}
-        return {
-            "fit": loaders | {"train_dataloaders", "val_dataloaders"},
-            "validate": loaders | {"dataloaders"},
-            "test": loaders | {"dataloaders"},
-        }
+        is_fit = self._command == "fit"
+        own = {"train_dataloaders", "val_dataloaders"} if is_fit else {"dataloaders"}
+        return {self._command: loaders | own}
 
     def add_default_arguments_to_parser(self, parser: LightningArgumentParser) -> None:
         """The seed: a number, since two parts of the configuration are linked to it."""
@@ -181,9 +182,9 @@ class CaptionCLI(LightningCLI):
         Raises:
             CaptionerError: when an option has a value that cannot be used.
         """
-        for command in ("validate", "test"):
+        if self._command != "fit":
             # Lightning's table has scores of two scales; after_validate prints ours.
-            self._subcommand_parsers[command].set_defaults({"verbose": False})
+            self._subcommand_parsers[self._command].set_defaults({"verbose": False})
         self.config = parser.parse_args(args)
         options = self.config[self.config.subcommand]
         if options.data.root is None and not options.data.sources:
