@@ -33,6 +33,20 @@ from captioner.cli.training_help import short_help, with_long_help
 from captioner.errors import CaptionerError
 from captioner.version import __version__
 
+COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
+    "caption": ("describe photos", CAPTION_EXAMPLES, add_caption),
+    "fill": ("fill in a sentence about a photo", FILL_EXAMPLES, add_fill),
+    "tag": ("describe videos: segments, tags, subtitles", TAG_EXAMPLES, add_tag),
+    "report": ("a page to find and correct captions", REPORT_EXAMPLES, add_report),
+    "review": ("correct captions on a page", REVIEW_EXAMPLES, add_review),
+    "explain": ("show where a caption's words look", EXPLAIN_EXAMPLES, add_explain),
+    "evaluate": ("score a model on data", EVALUATE_EXAMPLES, add_evaluate),
+    "calibrate": ("measure how sure tags are", CALIBRATE_EXAMPLES, add_calibrate),
+    "export": ("turn a training checkpoint into a model", EXPORT_EXAMPLES, add_export),
+    "report-training": ("plot training runs", REPORT_TRAINING_EXAMPLES, add_report_training),
+}
+"""Name of a command -> its purpose, its examples, and what adds its arguments."""
+
 TRAINING_COMMANDS = {
     "fit": "train a captioner from a YAML configuration",
     "validate": "score a training checkpoint on the dev split",
@@ -56,7 +70,7 @@ def _run(arguments: list[str]) -> int:
     try:
         if arguments and arguments[0] in TRAINING_COMMANDS:
             return _train(arguments)
-        parser = make_parser()
+        parser = make_parser(arguments[0] if arguments else None)
         if not arguments:
             parser.print_help()
             return 0
@@ -89,8 +103,12 @@ def _run(arguments: list[str]) -> int:
         return 2
 
 
-def make_parser() -> argparse.ArgumentParser:
-    """The parser of all commands; it imports no torch."""
+def make_parser(named: str | None = None) -> argparse.ArgumentParser:
+    """The parser of all commands; it imports no torch.
+
+    Args:
+        named: the command that is to be parsed, if one is: the others then have no options.
+    """
     parser = Parser(
         prog="captioner",
         description="Describe photos and videos in words; train and score the models that do.",
@@ -103,28 +121,10 @@ def make_parser() -> argparse.ArgumentParser:
         help="show the version; with --verbose also what computes on this machine, and why",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    add_caption(_add_command(commands, "caption", "describe photos", CAPTION_EXAMPLES))
-    add_fill(_add_command(commands, "fill", "fill in a sentence about a photo", FILL_EXAMPLES))
-    add_tag(
-        _add_command(commands, "tag", "describe videos: segments, tags, subtitles", TAG_EXAMPLES)
-    )
-    add_report(
-        _add_command(commands, "report", "a page to find and correct captions", REPORT_EXAMPLES)
-    )
-    add_review(_add_command(commands, "review", "correct captions on a page", REVIEW_EXAMPLES))
-    add_explain(
-        _add_command(commands, "explain", "show where a caption's words look", EXPLAIN_EXAMPLES)
-    )
-    add_evaluate(_add_command(commands, "evaluate", "score a model on data", EVALUATE_EXAMPLES))
-    add_calibrate(
-        _add_command(commands, "calibrate", "measure how sure tags are", CALIBRATE_EXAMPLES)
-    )
-    add_export(
-        _add_command(commands, "export", "turn a training checkpoint into a model", EXPORT_EXAMPLES)
-    )
-    add_report_training(
-        _add_command(commands, "report-training", "plot training runs", REPORT_TRAINING_EXAMPLES)
-    )
+    for name, (purpose, examples, add_arguments) in COMMANDS.items():
+        command = _add_command(commands, name, purpose, examples)
+        if named not in COMMANDS or named == name:
+            add_arguments(command)
     for name, purpose in TRAINING_COMMANDS.items():
         # Only for the list in --help: main() hands these over before it parses.
         commands.add_parser(name, help=purpose, add_help=False)
