@@ -174,7 +174,7 @@ def test_rewards_teach_more_than_the_words_did(shapes: Path, tmp_path: Path) -> 
     options = ["--model.objective=self_critical", "--average.decay=0.8", start]
     # Higher rates lose what the words taught, and the scores of 30 images jump up and down.
     options += ["--model.lr_decoder=5e-4"]
-    options += ["--trainer.max_epochs=16", "--early_stopping.patience=16"]
+    options += ["--trainer.max_epochs=12", "--early_stopping.patience=12"]
     assert main(["fit", *LEARNS, place, f"--run_dir={second}", *options]) == 0
     assert max(metrics(second, "val/cider_d")) > max(metrics(first, "val/cider_d")) + 0.3
     rewards = metrics(second, "train/reward")
