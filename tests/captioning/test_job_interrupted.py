@@ -1,7 +1,7 @@
 """`captioner caption` into a file: killed, torn, full, in use; the next run resumes.
 
-Most runs are the real command in a forked process, which has torch already; one test kills a
-process that was started from a shell.
+What is killed is most often the real command in a forked process, which has torch already; one test
+kills a process that was started from a shell.
 """
 
 from __future__ import annotations
@@ -77,7 +77,7 @@ def test_killed_at_every_single_write_a_run_ends_as_an_undisturbed_one(
         if there.exists() and there.is_file():
             assert_valid(there)
         # A resumed run has fewer writes left, so the next moment might never come: start over.
-        assert ended(forked(lambda: cli.main(arguments))) == 1
+        assert run(*options, *into(str(there)))[0] == 1
         assert tree(there) == calm
         shutil.rmtree("killed")
     assert code == 1
@@ -112,7 +112,7 @@ def test_killed_while_some_images_are_done_again_a_run_ends_as_an_undisturbed_on
         moment += 1
         shutil.copytree("before", "killed")
         code = ended(forked(work))
-        assert ended(forked(lambda: cli.main(arguments))) == 1
+        assert run(*options, *into(str(there)))[0] == 1
         assert tree(there) == calm
         shutil.rmtree("killed")
     assert code == 1
@@ -152,7 +152,7 @@ def test_killed_again_and_again_a_run_still_arrives(
 
     codes = [ended(forked(lambda: work(dice.randint(3, 7)))) for _ in range(4)]
     assert codes == [-signal.SIGKILL] * 4
-    assert ended(forked(lambda: cli.main(arguments))) == 1
+    assert run(*options, *into(f"killed/{output}"))[0] == 1
     assert tree(Path("killed") / output) == tree(Path("calm") / output)
 
 
