@@ -12,8 +12,12 @@ from typing import TYPE_CHECKING, NamedTuple
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+from torch.nn.utils.rnn import PackedSequence
 
 from captioner.errors import CaptionerError
+from captioner.networks.dropout import Dropout
+from captioner.networks.layout import WordLayout
+from captioner.networks.recurrence import recur
 from captioner.text.tokenizer import PAD_ID
 
 if TYPE_CHECKING:
@@ -80,7 +84,7 @@ class Decoder(nn.Module):
             self.query = nn.Linear(hidden, hidden, bias=False)
         self.readout = nn.Linear(2 * hidden if spatial else hidden, embed)
         self.output = nn.Linear(embed, vocab_size)
-        self.dropout = nn.Dropout(config.dropout)
+        self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=embed**-0.5)
         nn.init.zeros_(self.output.bias)
         if config.tied:
@@ -118,22 +122,78 @@ class Decoder(nn.Module):
             styles: (B,) int64; see :meth:`memory`.
 
         Returns:
-            What the output layer turns into logits, (B, C, T, E): row t has read words 0..t.
+            What the output layer turns into logits, (B, C, T, E): row t has read words 0..t. Where
+            an image has fewer captions, 0.
         """
-        images, captions, length = words.shape
+        there = words[..., 0] != PAD_ID
+        layout = WordLayout.of(there * words.shape[2], words.shape[2])
+        return layout.spread(self.read(features, words, layout, styles))
+
+    def read(
+        self,
+        features: ImageFeatures,
+        words: Tensor,
+        layout: WordLayout,
+        styles: Tensor | None = None,
+    ) -> Tensor:
+        """As :meth:`forward`, but of P words alone: (P, E), in the order of their layout.
+
+        Args:
+            features: of B images.
+            words: (B, C, T) int64.
+            layout: which of them; of each caption the first ones.
+            styles: (B,) int64; see :meth:`memory`.
+        """
         memory = self.memory(features, styles)
-        # Captions that are not there cost nothing in the recurrence.
-        present = (words[..., 0] != PAD_ID).flatten().nonzero()[:, 0]  # (N,)
-        inputs = self._inputs(words, memory).flatten(0, 1)[present]  # (N, T, E or 2E)
-        hidden = self.image_step(memory)
-        start = None
-        if hidden is not None:
-            repeated = tuple(h.repeat_interleave(captions, dim=1)[:, present] for h in hidden)
-            start = repeated if self.config.cell == "lstm" else repeated[0]
-        found, _ = self.rnn(inputs, start)  # (N, T, H)
-        states = found.new_zeros(images * captions, *found.shape[1:]).index_copy(0, present, found)
-        states = states.reshape(images, captions * length, -1)
-        return self.read_out(states, memory).view(images, captions, length, -1)
+        embedded = self.dropout(self.embedding(words.flatten()[layout.places]))  # (P, E)
+        image = self.dropout(memory.pooled[layout.images])  # (N, E)
+        start = self.image_step(memory)
+        if start is not None:
+            start = tuple(part[:, layout.images] for part in start)
+        if embedded.device.type == "cuda":
+            states = self._recur_in_library(embedded, image, start, layout)
+        else:
+            states = self._recur(embedded, image, start, layout)
+        if self.config.attention == "spatial":
+            seen = self._look(layout.by_image(self.query(states)), memory)
+            states = torch.cat([states, layout.from_images(seen)], dim=-1)  # (P, 2H)
+        return self._prepare(states)
+
+    def _recur(
+        self, inputs: Tensor, image: Tensor, start: tuple[Tensor, ...] | None, layout: WordLayout
+    ) -> Tensor:
+        """The last layer's states (P, H); words (P, E), images (N, E), states (layers, N, H)."""
+        for layer, weights in enumerate(self.rnn.all_weights):
+            of_inputs, of_states, bias_of_inputs, bias_of_states = weights
+            # A GRU multiplies what its hidden state gives, the bias with it.
+            is_gru = self.config.cell == "gru"
+            bias = bias_of_inputs if is_gru else bias_of_inputs + bias_of_states
+            if layer:
+                inputs = self.dropout(inputs)
+            if layer or self.config.attention == "none":
+                shared, gates = None, functional.linear(inputs, of_inputs, bias)
+            else:
+                of_words, of_image = torch.split(of_inputs, self.config.embed_size, dim=1)
+                # What the image adds is the same in every step.
+                shared = functional.linear(image, of_image, bias)
+                gates = functional.linear(inputs, of_words)
+            begin = None if start is None else tuple(part[layer] for part in start)
+            bias_of_hidden = bias_of_states if is_gru else None
+            inputs = recur(
+                self.config.cell, layout.counts, gates, shared, of_states, bias_of_hidden, begin
+            )
+        return inputs
+
+    def _recur_in_library(
+        self, inputs: Tensor, image: Tensor, start: tuple[Tensor, ...] | None, layout: WordLayout
+    ) -> Tensor:
+        """The same by torch.nn, which is faster on a GPU."""
+        if self.config.attention == "spatial":
+            inputs = torch.cat([inputs, image[layout.ranks()]], dim=-1)
+        packed = PackedSequence(inputs, torch.tensor(layout.counts))
+        begin = start[0] if start is not None and self.config.cell != "lstm" else start
+        states: Tensor = self.rnn(packed, begin)[0].data
+        return states
 
     def style_numbers(self, style: str | None, images: int) -> Tensor | None:
         """The style of each of B images' captions, as :meth:`memory` takes them; (B,) int64.
@@ -171,14 +231,6 @@ class Decoder(nn.Module):
         weights: Tensor = scores.softmax(dim=-1).mean(dim=1)
         return weights
 
-    def _inputs(self, words: Tensor, memory: Memory) -> Tensor:
-        """Inputs of the recurrence for words (B, C, T): embeddings, beside them the image."""
-        embedded: Tensor = self.dropout(self.embedding(words))  # (B, C, T, E)
-        if self.config.attention == "none":
-            return embedded
-        image = memory.pooled[:, None, None, :].expand_as(embedded)
-        return torch.cat([embedded, self.dropout(image)], dim=-1)
-
     def image_step(self, memory: Memory) -> tuple[Tensor, ...] | None:
         """Without attention, the state after the image as the first input: (layers, B, H)."""
         if self.config.attention != "none":
@@ -192,9 +244,17 @@ class Decoder(nn.Module):
         What :meth:`logits` turns into scores.
         """
         if self.config.attention == "spatial":
-            query = self._split_heads(self.query(states))
-            seen = functional.scaled_dot_product_attention(query, memory.keys, memory.values)
-            states = torch.cat([states, seen.transpose(1, 2).flatten(2)], dim=-1)  # (B, Q, 2H)
+            states = torch.cat([states, self._look(self.query(states), memory)], dim=-1)
+        return self._prepare(states)
+
+    def _look(self, queries: Tensor, memory: Memory) -> Tensor:
+        """What (B, Q, H) queries see in the image, (B, Q, H)."""
+        query = self._split_heads(queries)
+        seen = functional.scaled_dot_product_attention(query, memory.keys, memory.values)
+        return seen.transpose(1, 2).flatten(2)
+
+    def _prepare(self, states: Tensor) -> Tensor:
+        """States, beside them what they see, (..., H or 2H) -> (..., E)."""
         out: Tensor = self.dropout(torch.tanh(self.readout(self.dropout(states))))
         return out
 

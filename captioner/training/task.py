@@ -23,6 +23,7 @@ from captioner.model.caption_model import CaptionModel
 from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import shift
 from captioner.networks.features import ImageFeatures
+from captioner.networks.layout import WordLayout
 from captioner.text.options import ScoringOptions
 from captioner.text.tokenizer import PAD_ID
 from captioner.training.batches import Batch
@@ -183,12 +184,12 @@ class CaptionTask(pl.LightningModule):
     ) -> Tensor:
         """Cross-entropy of the next word, the mean over all words of captions (B, C, T + 1)."""
         inputs, targets = shift(captions)
-        readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)
-        said = targets != PAD_ID
-        # The output layer is the widest: padding does not go through it.
-        logits = self.model.decoder.logits(readout[said])  # (words, V)
+        layout = WordLayout.of((targets != PAD_ID).sum(-1), targets.shape[-1])
+        readout = self.model.decoder.read(features, inputs, layout, styles)  # (P, E)
+        logits = self.model.decoder.logits(readout).float()  # (P, V)
         smoothing = self.label_smoothing if self.training else 0.0
-        return functional.cross_entropy(logits.float(), targets[said], label_smoothing=smoothing)
+        said = targets.flatten()[layout.places]
+        return functional.cross_entropy(logits, said, label_smoothing=smoothing)
 
     def on_train_start(self) -> None:
         """Count the n-grams of the training captions, against which samples are scored."""
@@ -239,12 +240,14 @@ class CaptionTask(pl.LightningModule):
         rewards = self._score_samples(places, samples).to(features.grid.device)
         # The words again, all at once: gradients through the loop above would cost far more.
         inputs, targets = shift(as_captions(samples).to(rewards.device))
-        readout = self.model.decoder(features, inputs, styles)  # (B, C, T, E)
-        said = targets != PAD_ID
-        advantage = advantages(rewards)[..., None].expand_as(targets)
-        logits = self.model.decoder.logits(readout[said])  # (words, V)
-        loss = policy_loss(logits, targets[said], advantage[said], self.temperature)
-        return loss, rewards, said.sum()
+        lengths = (targets != PAD_ID).sum(-1)
+        layout = WordLayout.of(lengths, targets.shape[-1])
+        readout = self.model.decoder.read(features, inputs, layout, styles)  # (P, E)
+        logits = self.model.decoder.logits(readout)  # (P, V)
+        advantage = advantages(rewards)[..., None].expand_as(targets).flatten()[layout.places]
+        said = targets.flatten()[layout.places]
+        loss = policy_loss(logits, said, advantage, self.temperature)
+        return loss, rewards, lengths.sum()
 
     @property
     def _draw(self) -> int:

@@ -15,6 +15,7 @@ from captioner.networks.decoder import Decoder, shift
 from captioner.networks.decoder_steps import DecoderState
 from captioner.networks.fast_steps import FastSteps
 from captioner.networks.features import ImageFeatures
+from captioner.networks.layout import WordLayout
 from captioner.text.tokenizer import PAD_ID
 
 pytestmark = pytest.mark.arithmetic
@@ -106,6 +107,23 @@ def test_captions_in_one_batch_equal_one_by_one(
     for image, caption in product(range(B), range(C)):
         alone = decoder(only(features, image), words[image, caption][None, None])
         assert torch.allclose(together[image, caption], alone[0, 0], atol=1e-5)
+
+
+@pytest.mark.parametrize(("cell", "attention", "layers", "tied"), KINDS)
+@torch.inference_mode()
+def test_words_that_stand_together_are_read_as_with_padding(
+    cell: str, attention: str, layers: int, tied: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    decoder = make_decoder(cell, attention, layers, tied)
+    features, words = make_features(), make_words()
+    lengths = torch.tensor([[T, 2], [0, 4], [1, 2]])
+    layout = WordLayout.of(lengths, T)
+    whole = decoder(features, words)
+    expected = whole.flatten(0, 2)[layout.places]
+    assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
+    # As on a GPU.
+    monkeypatch.setattr(Decoder, "_recur", Decoder._recur_in_library)
+    assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
 
 
 @pytest.mark.parametrize("attention", ["none", "spatial"])
