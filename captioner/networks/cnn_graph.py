@@ -8,6 +8,7 @@ model file needs the library.
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
@@ -228,6 +229,16 @@ class GraphNetwork(nn.Module):
                 _register(self, node.module, (of_library or {})[node.module])
             elif node.module:
                 _register(self, node.module, _layer(node))
+        readers = Counter(read for node in graph.nodes for read in node.inputs)
+        self._norms_of = {
+            read - 1: place
+            for place, node in enumerate(graph.nodes)
+            for read in node.inputs
+            if node.op == "batch_norm"
+            and read
+            and graph.nodes[read - 1].op == "conv"
+            and readers[read] == 1
+        }
 
     @property
     def of_library(self) -> dict[str, nn.Module]:
@@ -252,6 +263,9 @@ class GraphNetwork(nn.Module):
     def values(self, images: Tensor, start: int = 0) -> Iterator[Tensor]:
         """The images, then what each layer gives; memory that no later layer reads is freed.
 
+        Where a BatchNorm that stays as it is reads a convolution alone, the convolution computes
+        both and gives what the BatchNorm does: a pass over the map less, and one over its gradient.
+
         Args:
             images: (B, 3, height, width), or what layer ``start`` gave where that is a cut.
             start: the number of layers that are left out.
@@ -259,9 +273,18 @@ class GraphNetwork(nn.Module):
         nodes = self.graph.nodes
         last_use = {read: place for place, node in enumerate(nodes) for read in node.inputs}
         known = {start: images}
+        norms = self._constant_norms(start)
+        done = {nodes[norm].inputs[0]: norm for norm in norms.values()}
         yield images
         for place, node in enumerate(nodes[start:], start):
-            known[place + 1] = self.run(node, [known[read] for read in node.inputs])
+            inputs = [known[read] for read in node.inputs]
+            if place in norms:
+                conv = self.get_submodule(node.module)
+                known[place + 1] = conv(*inputs, self.get_submodule(nodes[norms[place]].module))
+            elif done.get(node.inputs[0]) == place:
+                known[place + 1] = inputs[0]
+            else:
+                known[place + 1] = self.run(node, inputs)
             for read in set(node.inputs):
                 if last_use[read] == place:
                     del known[read]
@@ -290,6 +313,14 @@ class GraphNetwork(nn.Module):
             here = dict(zip(values, shapes, strict=True))
             self._shapes[size] = [here[number] for number in range(len(here))]
 
+    def _constant_norms(self, start: int) -> dict[int, int]:
+        """Places of convolutions from ``start`` on, and those of BatchNorms computed with them."""
+        return {
+            conv: place
+            for conv, place in self._norms_of.items()
+            if conv >= start and _is_constant(self.get_submodule(self.graph.nodes[place].module))
+        }
+
     def run(self, node: Node, inputs: list[Tensor]) -> Tensor:
         """What one of the graph's layers gives."""
         if node.op in ("concatenate", "upsample"):
@@ -306,6 +337,10 @@ class GraphNetwork(nn.Module):
         if node.op.endswith("_pool"):
             return _pool(node, inputs[0])
         return _with_numbers(node, inputs[0], self.training)
+
+
+def _is_constant(norm: nn.Module) -> bool:
+    return not norm.training and not any(each.requires_grad for each in norm.parameters())
 
 
 def _pool(node: Node, maps: Tensor) -> Tensor:

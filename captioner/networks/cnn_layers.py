@@ -21,9 +21,9 @@ class SameConv2d(TiledConv2d):
     (https://www.tensorflow.org/api_docs/python/tf/nn#notes_on_padding_2)
     """
 
-    def forward(self, images: Tensor) -> Tensor:
+    def forward(self, images: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
         """Pad by the size of the input (B, C, height, width), and convolve."""
-        return super().forward(functional.pad(images, self.margins(images.shape[-2:])))
+        return super().forward(functional.pad(images, self.margins(images.shape[-2:])), norm)
 
     def margins(self, size: Sequence[int]) -> list[int]:
         """Zeros at the left, right, top and bottom of an input (height, width)."""

@@ -19,16 +19,26 @@ TILE = 3  # the side of the kernels whose gradients are fast
 class TiledConv2d(nn.Conv2d):
     """A convolution that takes ``DepthwiseConvolution`` where that is faster."""
 
-    def forward(self, images: Tensor) -> Tensor:
-        """(B, C, height, width) -> (B, C', height', width')."""
+    def forward(self, images: Tensor, norm: nn.BatchNorm2d | None = None) -> Tensor:
+        """(B, C, height, width) -> (B, C', height', width').
+
+        Args:
+            images: its input.
+            norm: a BatchNorm that stays as it is, computed with the convolution: its scales are
+                multiplied into the weight in each step, and what is learnt is the weight still.
+        """
+        weight, bias = self.weight, self.bias
+        if norm is not None:
+            weight, bias = _folded(weight, bias, norm)
         if not self._is_slow(images):
-            return super().forward(images)
+            plain: Tensor = self._conv_forward(images, weight, bias)
+            return plain
         margins = self.padding
         assert not isinstance(margins, str), "margins are numbers here"
         top, left = margins
         if top or left:
             images = functional.pad(images, (left, left, top, top))
-        found: Tensor = DepthwiseConvolution.apply(images, self.weight, self.stride)
+        found: Tensor = DepthwiseConvolution.apply(images, weight, bias, self.stride)
         return found
 
     def _is_slow(self, images: Tensor) -> bool:
@@ -39,35 +49,51 @@ class TiledConv2d(nn.Conv2d):
             and torch.is_autocast_enabled("cpu")
             and torch.get_autocast_dtype("cpu") is torch.bfloat16
             and self.groups == self.in_channels == self.out_channels > 1
-            and self.bias is None
+            and (self.bias is None or not self.bias.requires_grad)
             and self.dilation == (1, 1)
             and all(side % 2 == 1 and side > TILE for side in self.kernel_size)
         )
+
+
+def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
+    """Weight (C, ...) and bias (C,) that do what the convolution and then the norm do."""
+    mean, variance = norm.running_mean, norm.running_var
+    assert mean is not None and variance is not None, "it stays as it is"
+    scale = norm.weight * (variance + norm.eps).rsqrt()
+    shift = norm.bias - mean * scale
+    return weight * scale[:, None, None, None], shift if bias is None else shift + bias * scale
 
 
 class DepthwiseConvolution(torch.autograd.Function):
     """A depthwise convolution of padded images in bf16, with gradients made of fast ones."""
 
     @staticmethod
-    def forward(ctx: Any, images: Tensor, weight: Tensor, stride: tuple[int, int]) -> Tensor:
-        """Images (B, C, height, width), weight (C, 1, k, l) -> (B, C, height', width')."""
+    def forward(
+        ctx: Any, images: Tensor, weight: Tensor, bias: Tensor | None, stride: tuple[int, int]
+    ) -> Tensor:
+        """Images (B, C, height, width), weight (C, 1, k, l) -> (B, C, height', width').
+
+        The bias (C,) is not learnt.
+        """
         images, kernel = images.bfloat16(), weight.bfloat16()
+        bias = None if bias is None else bias.bfloat16()
         ctx.save_for_backward(images, kernel)
         ctx.stride, ctx.precision = stride, weight.dtype
         with torch.autocast("cpu", enabled=False):
-            return functional.conv2d(images, kernel, stride=stride, groups=len(kernel))
+            return functional.conv2d(images, kernel, bias, stride, groups=len(kernel))
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, Tensor | None, None, None]:
         """Gradients of the images and of the weight."""
         images, kernel = ctx.saved_tensors
         gradient = gradients[0].bfloat16().contiguous(memory_format=torch.channels_last)
-        of_images, of_weight, _ = ctx.needs_input_grad
+        of_images, of_weight, *_ = ctx.needs_input_grad
         return (
             _gradient_of_images(images, kernel, gradient, ctx.stride) if of_images else None,
             _gradient_of_weight(images, kernel, gradient, ctx.stride).to(ctx.precision)
             if of_weight
             else None,
+            None,
             None,
         )
 

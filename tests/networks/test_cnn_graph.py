@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
-from captioner.networks.cnn_graph import CnnGraph, GraphNetwork
+from captioner.networks.cnn_graph import CnnGraph, GraphNetwork, Node
 from captioner.networks.cnn_layers import SameConv2d
 from captioner.networks.configs import EncoderConfig
 from captioner.networks.encoder import Encoder
-from helpers.encoders import difference, make_encoder
+from helpers.encoders import difference, make_encoder, trained_norms
 
 
 @pytest.mark.parametrize(
@@ -103,3 +104,46 @@ def test_maps_that_grow_without_end_are_refused(doubled: dict[str, Any]) -> None
     network = GraphNetwork(CnnGraph.from_dict(nodes))
     with pytest.raises(ValueError, match=rf"layer {doubled['op']}: a map of \d+ values"):
         network(torch.zeros(1, 3, 8, 8))
+
+
+NORMED = CnnGraph(
+    (
+        Node("conv", (0,), "stem", (3, 6, 1), (3, 3), (2, 2), padding=None),
+        Node("batch_norm", (1,), "first", (6,)),
+        Node("relu6", (2,)),
+        Node("conv", (3,), "deep", (6, 6, 6), (5, 5), padding=(2, 2), bias=True),
+        Node("batch_norm", (4,), "second", (6,), eps=1e-3),
+        Node("conv", (5,), "last", (6, 4, 1)),
+        Node("batch_norm", (6,), "third", (4,)),
+        Node("add", (6, 7)),  # the last convolution is read twice
+    )
+)
+
+
+@pytest.mark.parametrize(("start", "apart"), [(0, ["third"]), (1, ["first", "third"])])
+def test_a_batch_norm_that_stays_as_it_is_is_computed_with_its_convolution(
+    start: int, apart: list[str]
+) -> None:
+    torch.manual_seed(1)
+    network = GraphNetwork(NORMED).train()
+    trained_norms(network)
+    called: list[str] = []
+    norms = [network.get_submodule(name).eval() for name in ("first", "second", "third")]
+    for name, norm in zip(("first", "second", "third"), norms, strict=True):
+        norm.register_forward_hook(lambda *_, name=name: called.append(name))
+    learnt = [network.get_parameter(f"{name}.weight") for name in ("deep", "last")]
+    images = torch.randn(2, 6 if start else 3, 10, 12)
+
+    def run() -> list[Tensor]:
+        called.clear()
+        grid = network(images, start)
+        return [grid, *torch.autograd.grad(grid.square().sum(), learnt)]
+
+    expected = run()
+    assert called == ["first", "second", "third"]  # as their scales are learnt
+    for norm in norms:
+        norm.requires_grad_(False)
+    found = run()
+    assert called == apart
+    for each, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(each, other, rtol=1e-4, atol=1e-4)

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional
 
 from captioner.networks.depthwise import DepthwiseConvolution, TiledConv2d
+from helpers.encoders import difference, trained_norms
 
 pytestmark = pytest.mark.arithmetic
 
@@ -43,6 +44,21 @@ def test_gradients_are_those_of_the_plain_convolution(
     for each, true in zip(found, right, strict=True):
         assert each.dtype is torch.float32
         torch.testing.assert_close(each, true, rtol=EPS, atol=EPS * float(true.abs().max()))
+
+
+def test_a_norm_is_computed_with_a_tiled_convolution() -> None:
+    torch.manual_seed(0)
+    layer = TiledConv2d(4, 4, 5, padding=2, groups=4, bias=False)
+    norm = nn.BatchNorm2d(4).eval().requires_grad_(False)
+    trained_norms(norm)
+    images = torch.randn(2, 4, 8, 8)
+    expected = norm(layer(images))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = layer(images, norm)
+    assert type(found.grad_fn).__name__ == f"{DepthwiseConvolution.__name__}Backward"
+    torch.testing.assert_close(found.float(), expected, rtol=4 * EPS, atol=4 * EPS)
+    gradients = [torch.autograd.grad(each.sum(), layer.weight)[0] for each in (found, expected)]
+    assert difference(*gradients) < 4 * EPS
 
 
 def test_other_layers_and_other_precisions_are_left_alone() -> None:
