@@ -26,6 +26,7 @@ from captioner.networks.features import ImageFeatures
 from captioner.networks.layout import WordLayout
 from captioner.text.options import ScoringOptions
 from captioner.text.tokenizer import PAD_ID
+from captioner.training.batch_features import BatchFeatures
 from captioner.training.batches import Batch
 from captioner.training.checkpoint_check import check_checkpoint, check_processes
 from captioner.training.datamodule import CaptionDataModule
@@ -128,6 +129,7 @@ class CaptionTask(pl.LightningModule):
         )
         self.sample_captions = sample_captions
         self.seed = seed
+        self._features: BatchFeatures | None = None
         self._validation = Validation()
         self._epoch_began = self._validation_began = self._validated_s = 0.0
 
@@ -170,14 +172,10 @@ class CaptionTask(pl.LightningModule):
             self.model.encoder.load_state_dict(data.encoder_weights)
 
     def features(self, images: Tensor) -> ImageFeatures:
-        """Features of pixels, or of what is kept of the encoder's frozen part; see ``Batch``."""
-        if images.ndim == 3:
-            return ImageFeatures.from_grid(images.float())
-        if images.dtype is torch.float16:
-            kept: ImageFeatures = self.model.encoder.finish(images.float())
-            return kept
-        features: ImageFeatures = self.model.encoder(images)
-        return features
+        """Features of what a batch holds of its images."""
+        if self._features is None:
+            self._features = BatchFeatures(self.model.encoder)
+        return self._features(images)
 
     def loss(
         self, features: ImageFeatures, captions: Tensor, styles: Tensor | None = None
@@ -390,6 +388,7 @@ class CaptionTask(pl.LightningModule):
             CaptionerError: when it is not a captioner's or does not fit the configuration.
         """
         check_checkpoint(checkpoint, self.model, self.encoder_config, self.decoder_config)
+        self._features = None  # whose frozen part is a copy
         if self.trainer.training:
             check_processes(checkpoint, self.trainer.world_size)
 
