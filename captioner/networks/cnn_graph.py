@@ -263,8 +263,9 @@ class GraphNetwork(nn.Module):
     def values(self, images: Tensor, start: int = 0) -> Iterator[Tensor]:
         """The images, then what each layer gives; memory that no later layer reads is freed.
 
-        Where a BatchNorm that stays as it is reads a convolution alone, the convolution computes
-        both and gives what the BatchNorm does: a pass over the map less, and one over its gradient.
+        In training, where a BatchNorm that stays as it is reads a convolution alone, the
+        convolution computes both and gives what the BatchNorm does: a pass over the map less, and
+        one over its gradient.
 
         Args:
             images: (B, 3, height, width), or what layer ``start`` gave where that is a cut.
@@ -315,6 +316,8 @@ class GraphNetwork(nn.Module):
 
     def _constant_norms(self, start: int) -> dict[int, int]:
         """Places of convolutions from ``start`` on, and those of BatchNorms computed with them."""
+        if not self.training:  # inference folds them once and for all: `fast_encoder`
+            return {}
         return {
             conv: place
             for conv, place in self._norms_of.items()
