@@ -8,7 +8,7 @@ needs a processor with such arithmetic (AVX512-BF16 or AMX); on others `captione
 float32.
 
 torch, pixels    float32, the frozen stages by torch as well
-pixels           float32, the frozen stages as in inference (in ONNX Runtime, where it is installed)
+pixels           float32, the frozen stages in ONNX Runtime, as in inference
 float32          from what is kept; what such configurations use by default on a CPU
 bf16, plain      `trainer.precision: bf16-mixed`, every gradient from oneDNN
 bf16, tiled      the same with the gradients of wide depthwise kernels computed tile by tile, as

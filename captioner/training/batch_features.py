@@ -14,7 +14,7 @@ from captioner.networks.weights import evaluating
 class BatchFeatures:
     """Computes features with gradients of what is trained.
 
-    On a CPU, what stays as it is runs as in inference (in ONNX Runtime, where that is installed),
+    On a CPU, what stays as it is runs as in inference (in ONNX Runtime, where it can),
     in float32 whatever the precision is. Its weights are taken when the first pixels come.
 
     Args:
