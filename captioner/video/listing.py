@@ -22,13 +22,16 @@ from captioner.video.containers import (
 from captioner.video.frames import Clock
 
 CONTAINERS = ("mov", "matroska", "mpegts")
-"""FFmpeg's first names of those that have a time for each frame, and no other times than those."""
+"""FFmpeg's first names of the containers that store the time of each frame, and no other times."""
 
 MAX_PACKETS = 2_000_000
-"""Of a listing, of some 20 bytes each: 18 hours at 30 frames per second."""
+"""Of a listing, which takes some 20 bytes for each: 18 hours at 30 frames per second."""
 
 MAX_UNITS = 1000
 """Of a packet: a frame has one for each slice, and a few more."""
+
+# A packet with one of these is not read: it needs a key, or changes the parameters of the stream.
+_BESIDE = (ENCRYPTION, "new_extradata")
 
 # Units of ITU-T H.264, table 7-1.
 _SLICE, _IDR_SLICE = 1, 5
@@ -108,11 +111,13 @@ def list_frames(
         listing = Listing(Fraction(stream.time_base.numerator, stream.time_base.denominator))
         clock = Clock(frame_rate(container, stream), announced_s)
         last = math.inf if end_s is None else Fraction(end_s) / listing.time_base
+        length_bytes = _length_bytes(stream.codec_context)
         for packet in undamaged_packets(container, stream):
-            if packet is None or not _add(listing, packet, _length_bytes(stream.codec_context)):
+            if packet is None or not _add(listing, packet, length_bytes):
                 return None
             alive()
-            # The frame after the first of those is of interest still: it ends that one.
+            # The first frame after the end is still of interest: it says how long the one before
+            # is shown.
             if len(listing.begins) > 1:
                 beginning = listing.stamps[listing.begins[-2]]
                 if beginning - listing.stamps[0] > last:
@@ -142,7 +147,7 @@ def _add(listing: Listing, packet: Any, length_bytes: int) -> bool:
     """Append what a packet says; False if it holds anything but one plain frame with its time."""
     if packet.pts is None or packet.is_corrupt or packet.is_discard:
         return False
-    if packet.has_sidedata(ENCRYPTION) or len(listing.stamps) == MAX_PACKETS:
+    if any(map(packet.has_sidedata, _BESIDE)) or len(listing.stamps) == MAX_PACKETS:
         return False
     heads = list(islice(_unit_heads(bytes(packet), length_bytes), MAX_UNITS + 1))
     kinds = {head & 0x1F for head in heads}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
@@ -37,8 +38,7 @@ def test_the_frames_of_a_file(tmp_path: Path, name: str) -> None:
 
 def test_nothing_is_read_long_after_the_end(tmp_path: Path) -> None:
     path = numbered_video(tmp_path / "a.mp4", options=OPTIONS)
-    read = []
-    listing = list_frames(path, None, 0.1, lambda: read.append(None))
+    listing = list_frames(path, None, 0.1, nothing)
     assert listing is not None
     assert list(listing.begins) == [0, 8, 16]
     assert len(listing.stamps) == 17
@@ -77,3 +77,38 @@ def test_packets_that_are_not_believed(
     source = numbered_video(tmp_path / "source.mkv", options=OPTIONS)
     path = rewrite(tmp_path / "a.mkv", source, change)
     assert (list_frames(path, None, None, nothing) is not None) == is_listed
+
+
+def with_content(data: bytes, name: bytes, content: bytes) -> bytes:
+    """An MP4 whose box in ``moov/trak/mdia/minf/stbl``, behind all images, holds something else."""
+    start = data.index(name) - 4
+    (size,) = struct.unpack_from(">I", data, start)
+    changed = bytearray(data)
+    changed[start : start + size] = struct.pack(">I", 8 + len(content)) + name + content
+    for parent in (b"moov", b"trak", b"mdia", b"minf", b"stbl"):
+        place = data.index(parent) - 4
+        (whole,) = struct.unpack_from(">I", data, place)
+        struct.pack_into(">I", changed, place, whole + 8 + len(content) - size)
+    return bytes(changed)
+
+
+def test_a_stream_whose_parameters_change_is_not_believed(tmp_path: Path) -> None:
+    path = numbered_video(tmp_path / "a.mp4", 20, options=OPTIONS)
+    data = path.read_bytes()
+    (begin,) = struct.unpack_from(">I", data, data.index(b"stco") + 12)
+    sizes = struct.unpack_from(">20I", data, data.index(b"stsz") + 16)
+    stsd = data.index(b"stsd")
+    (end,) = struct.unpack_from(">I", data, stsd - 4)
+    entry = data[stsd + 12 : stsd - 4 + end]
+    none = bytes(4)  # version and flags
+    # Two chunks, the second of which is of the second of two entries.
+    for name, content in (
+        (b"stsd", none + struct.pack(">I", 2) + 2 * entry),
+        (b"stsc", none + struct.pack(">7I", 2, 1, 8, 1, 2, 12, 2)),
+        (b"stco", none + struct.pack(">3I", 2, begin, begin + sum(sizes[:8]))),
+    ):
+        data = with_content(data, name, content)
+    path.write_bytes(data)
+    with av.open(str(path)) as container:
+        assert len(list(container.decode(video=0))) == 20
+    assert list_frames(path, None, None, nothing) is None
