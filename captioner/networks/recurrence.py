@@ -12,14 +12,12 @@ size of the hidden state, G gates.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
-
-GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 
 _sigmoid_backward = torch.ops.aten.sigmoid_backward
 _tanh_backward = torch.ops.aten.tanh_backward
@@ -132,9 +130,8 @@ class _Recurrence(torch.autograd.Function):
 
 
 def _spans(counts: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """The first word of each step, and the end."""
-    ends = list(accumulate(counts))
-    return zip([0, *ends], ends, strict=False)
+    """The first word of each step, and the first of the next one."""
+    return pairwise(accumulate(counts, initial=0))
 
 
 def _states_before(

@@ -11,10 +11,11 @@ from torch.nn import functional
 from torch.nn.utils.rnn import PackedSequence
 
 from captioner.networks.decoder import RNNS
-from captioner.networks.recurrence import GATES, recur
+from captioner.networks.recurrence import recur
 
 pytestmark = pytest.mark.arithmetic
 
+GATES = {"rnn": 1, "gru": 3, "lstm": 4}
 COUNTS, E, S, H = (4, 4, 2, 1), 5, 3, 6  # S: of what a caption adds in every step
 RANKS = [rank for count in COUNTS for rank in range(count)]
 
@@ -28,7 +29,9 @@ def test_states_and_gradients_are_those_of_torch(cell: str, begun: bool, has_sha
     inputs = torch.randn(len(RANKS), E, dtype=torch.double, requires_grad=True)
     of_captions = torch.randn(COUNTS[0], S, dtype=torch.double, requires_grad=True)
     parts = 2 if cell == "lstm" else 1
-    start = [torch.randn(COUNTS[0], H, dtype=torch.double, requires_grad=True)] * parts
+    start = [
+        torch.randn(COUNTS[0], H, dtype=torch.double, requires_grad=True) for _ in range(parts)
+    ]
     learnt = [*network.parameters(), inputs, of_captions, *start[: begun * parts]]
     weights = torch.randn(len(RANKS), H, dtype=torch.double)
 
