@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from fractions import Fraction
-from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -60,10 +59,8 @@ def test_the_order_of_events(tmp_path: Path, reader: str) -> None:
     ]
 
 
-@pytest.mark.parametrize(
-    ("reader", "resize"),
-    [("pyav", "crop"), ("pyav", "pad"), *product(["opencv"], RESIZE_MODES)],
-)
+@readers
+@pytest.mark.parametrize("resize", RESIZE_MODES)
 def test_pixels_are_those_of_the_transform(tmp_path: Path, reader: str, resize: str) -> None:
     path = numbered_video(tmp_path / "a.mp4", 20, rotation=90)
     transform = ImageTransform(size=(40, 56), resize=resize)
@@ -74,12 +71,11 @@ def test_pixels_are_those_of_the_transform(tmp_path: Path, reader: str, resize: 
         if isinstance(event, ChosenFrame)
     ]
     with open_video(path, reader) as video:
-        expected = [
-            transform.fit(Image.fromarray(frame.rgb())).tobytes()
-            for frame in video
-            if frame.index % 5 == 0
-        ]
-    assert sent == expected
+        frames = [frame for frame in video if frame.index % 5 == 0]
+        fitted = [frame.fitted(transform).tobytes() for frame in frames]
+        whole = [transform.fit(Image.fromarray(frame.rgb())).tobytes() for frame in frames]
+    assert sent == fitted
+    assert fitted == whole or (reader, resize) == ("pyav", "squash")  # which rounds once, not twice
     assert len(sent) == 4
 
 
