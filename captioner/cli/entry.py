@@ -107,7 +107,7 @@ def make_parser(named: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; it imports no torch.
 
     Args:
-        named: the command that is to be parsed, if one is: the others then have no options.
+        named: the command that is parsed; the others get no options then. None: all get theirs.
     """
     parser = Parser(
         prog="captioner",

@@ -87,7 +87,8 @@ class DecoderConfig:
         hidden_size: size H of the recurrent state and of the attention.
         embed_size: size E of the word embeddings and of the vector before the output layer.
         heads: attention heads; ``hidden_size`` is a multiple of their number.
-        dropout: probability, on the word embeddings, between the layers and before the output.
+        dropout: probability, on the image's features, the word embeddings, between the layers,
+            before the readout and before the output; on a CPU a multiple of 1/256.
         tied: the output layer shares the embedding matrix (Press and Wolf 2017).
         styles: names of the caption styles that it distinguishes, the default first; empty: it
             knows one only.

@@ -24,8 +24,8 @@ TakeResult = Callable[[CaptionResult, np.ndarray[Any, Any]], object]
 class FrameCaptioner:
     """Collects images of whatever video and captions them when a batch is full.
 
-    On a CPU the CNN sees them before, in small groups: it works while the next ones are decoded,
-    and little is left to do when the last video ends.
+    On a CPU the CNN encodes them earlier, in small groups: it works while the next ones are
+    decoded, and little is left to do when the last video ends.
 
     Args:
         model: the captioner.
@@ -39,7 +39,7 @@ class FrameCaptioner:
         self._batch_size = batch_size
         self._group_size = min(CHUNK, batch_size) if model.device.type == "cpu" else batch_size
         self._waiting: list[TakeResult] = []
-        self._images: list[Tensor] = []  # of the last ones that wait: the CNN has not seen them
+        self._images: list[Tensor] = []  # of the last ones that wait: not encoded yet
         self._features: list[ImageFeatures] = []  # of the others, in groups
 
     def add(self, pixels: bytes, take_result: TakeResult) -> None:
@@ -72,7 +72,7 @@ class FrameCaptioner:
         """Caption all images that wait.
 
         Args:
-            is_last: whether no more come; nothing is decoded meanwhile then.
+            is_last: whether no more come; then nothing is decoded meanwhile.
         """
         if self._images:
             self._encode()

@@ -125,7 +125,7 @@ class CaptionCLI(LightningCLI):
     def subcommands(self) -> dict[str, set[str]]:  # type: ignore[override]
         """The command, and the arguments of the trainer's method that are not options.
 
-        Of the other commands no options are made: they take as long as these.
+        The other commands get no options: to make them takes as long again for each.
         """
         # weights_only=False would let a checkpoint run code: it is not offered.
         loaders = {"model", "datamodule", "weights_only"}

@@ -108,7 +108,7 @@ def _read(video: Video, transform: ImageTransform, options: SamplingOptions, out
 
     def watch(frames: Iterable[Frame]) -> Iterator[Frame]:
         nonlocal measure
-        measure = _Measure()  # Another one, if all are watched once more.
+        measure = _Measure()  # a new one, if all frames are watched again
         return measure.watch(frames, out)
 
     last: np.ndarray[Any, Any] | None = None
@@ -147,7 +147,7 @@ def _signature(image: Image.Image) -> np.ndarray[Any, Any]:
 
 
 class _Measure:
-    """What is known of a video only after all of it was decoded."""
+    """What is known of a video only after the last of its frames."""
 
     def __init__(self) -> None:
         self._frames = 0

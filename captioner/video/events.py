@@ -46,7 +46,7 @@ class Ended:
     Attributes:
         duration_s: from the first frame to the end of the last one, in seconds, or to the end of
             the part that was asked for.
-        frame_count: frames that were decoded.
+        frame_count: frames that were decoded, and those that did not have to be.
         average_fps: frames per second, 1 over the mean distance between frames.
         is_vfr: whether the frame rate varies: more than one distance in a hundred between frames
             differs from the most common one by over a tenth (and 2 ms).

@@ -26,7 +26,8 @@ class SamplingOptions:
         reader: ``pyav`` or ``opencv``; see `captioner.video.opening`.
         time_limit_s: a video whose reader delivers nothing for this many seconds is given up.
         start_s: where the part of the video that is looked at begins, in seconds. What comes before
-            is decoded all the same where cuts are searched for.
+            is decoded too, unless no cuts are searched for and the packets say enough; see
+            `captioner.video.skipping`.
         end_s: where it is over, in seconds; None for the end of the video.
     """
 

@@ -40,6 +40,9 @@ from captioner.video.frames import (
     shown_width,
 )
 
+MAX_SHRINKING = 64
+"""How many times the new width or height the old may be: the scaler's filters have a limit."""
+
 
 class PyAvFrame(Frame):
     """A frame that PyAV decodes.
@@ -94,7 +97,10 @@ class PyAvFrame(Frame):
         """
         frame, video = self._frame, self._video
         is_squashed = transform.resize == "squash" and video.crop is None
-        is_less = width <= frame.width <= _MOST * width and height <= frame.height <= _MOST * height
+        is_less = all(
+            new <= old <= MAX_SHRINKING * new
+            for new, old in ((width, frame.width), (height, frame.height))
+        )
         return is_squashed and is_less and video.full.is_opaque_sdr(frame)
 
     def thumbnail(self, width: int, height: int) -> Pixels:
@@ -119,9 +125,6 @@ class PyAvFrame(Frame):
         except av.error.FFmpegError as error:
             reason = f"its frames of the pixel format {self._frame.format.name} cannot be converted"
             raise VideoError("no_decoder", reason, self._video.path) from error
-
-
-_MOST = 64  # times the width or height: the filters of the scaler have a maximum length
 
 
 def _reformat() -> Callable[..., Any]:
