@@ -2,7 +2,7 @@
 
 The recurrence reads words (and the whole image) first; its hidden states then attend to the
 grid. Attention after the recurrence (Lu et al. 2017, section 2.2, "spatial attention") makes a
-training step parallel over the sentence: nothing walks through time in Python.
+training step parallel over the sentence, except for one small product a word in the recurrence.
 """
 
 from __future__ import annotations

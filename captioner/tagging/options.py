@@ -39,7 +39,7 @@ class FrameBatchOptions:
     """How a command goes through the frames of videos.
 
     Attributes:
-        batch_size: frames that the model sees at once.
+        batch_size: frames whose captions are searched for at once.
     """
 
     batch_size: int = option(16, "frames at once", metavar="B", minimum=1)

@@ -181,13 +181,18 @@ class CaptionTask(pl.LightningModule):
         self, features: ImageFeatures, captions: Tensor, styles: Tensor | None = None
     ) -> Tensor:
         """Cross-entropy of the next word, the mean over all words of captions (B, C, T + 1)."""
+        logits, said, _ = self._next_words(features, captions, styles)
+        smoothing = self.label_smoothing if self.training else 0.0
+        return functional.cross_entropy(logits.float(), said, label_smoothing=smoothing)
+
+    def _next_words(
+        self, features: ImageFeatures, captions: Tensor, styles: Tensor | None
+    ) -> tuple[Tensor, Tensor, WordLayout]:
+        """Logits (P, V) of the words of captions (B, C, T + 1), these words (P,), their layout."""
         inputs, targets = shift(captions)
         layout = WordLayout.of((targets != PAD_ID).sum(-1), targets.shape[-1])
         readout = self.model.decoder.read(features, inputs, layout, styles)  # (P, E)
-        logits = self.model.decoder.logits(readout).float()  # (P, V)
-        smoothing = self.label_smoothing if self.training else 0.0
-        said = targets.flatten()[layout.places]
-        return functional.cross_entropy(logits, said, label_smoothing=smoothing)
+        return self.model.decoder.logits(readout), targets.flatten()[layout.places], layout
 
     def on_train_start(self) -> None:
         """Count the n-grams of the training captions, against which samples are scored."""
@@ -237,15 +242,11 @@ class CaptionTask(pl.LightningModule):
         samples = draw_samples(self.model.decoder, features, options, places, styles)
         rewards = self._score_samples(places, samples).to(features.grid.device)
         # The words again, all at once: gradients through the loop above would cost far more.
-        inputs, targets = shift(as_captions(samples).to(rewards.device))
-        lengths = (targets != PAD_ID).sum(-1)
-        layout = WordLayout.of(lengths, targets.shape[-1])
-        readout = self.model.decoder.read(features, inputs, layout, styles)  # (P, E)
-        logits = self.model.decoder.logits(readout)  # (P, V)
-        advantage = advantages(rewards)[..., None].expand_as(targets).flatten()[layout.places]
-        said = targets.flatten()[layout.places]
+        captions = as_captions(samples).to(rewards.device)
+        logits, said, layout = self._next_words(features, captions, styles)
+        advantage = advantages(rewards)[..., None].expand(layout.shape).flatten()[layout.places]
         loss = policy_loss(logits, said, advantage, self.temperature)
-        return loss, rewards, lengths.sum()
+        return loss, rewards, said.new_tensor(len(said))
 
     @property
     def _draw(self) -> int:
