@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,6 +12,7 @@ from torch.nn import functional
 
 from captioner.decoding.options import DecodingOptions
 from captioner.model.caption_model import CaptionModel
+from captioner.model.device import torch_threads
 from captioner.model.results import CaptionResult
 from captioner.networks.fast_encoder import CHUNK
 from captioner.networks.features import ImageFeatures
@@ -79,7 +79,10 @@ class FrameCaptioner:
         if not self._waiting:
             return
         features = ImageFeatures(*map(torch.cat, zip(*self._features, strict=True)))
-        with nullcontext() if is_last else _half_of_the_threads():
+        # The decoder has the other half. The search is made of many small steps: threads that wait
+        # for each other after every one cost more than they bring where something else runs.
+        threads = torch.get_num_threads()
+        with torch_threads(threads if is_last else max(1, threads // 2)):
             results = self.model.caption_features(features, self._decoding, fixed_shape=True)
         for take_result, result, look in zip(self._waiting, results, _unit(features), strict=False):
             take_result(result, look)
@@ -90,18 +93,3 @@ def _unit(features: ImageFeatures) -> np.ndarray[Any, Any]:
     """The pooled features as unit vectors (B, D)."""
     unit: np.ndarray[Any, Any] = functional.normalize(features.pooled, dim=1).cpu().numpy()
     return unit
-
-
-@contextmanager
-def _half_of_the_threads() -> Iterator[None]:
-    """Leave the other half of the cores to the decoder.
-
-    The search is made of many small steps: threads that wait for each other after every one cost
-    more than they bring where something else runs on their cores.
-    """
-    threads = torch.get_num_threads()
-    torch.set_num_threads(max(1, threads // 2))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(threads)

@@ -27,6 +27,7 @@ from captioner.data.streams import Stream, is_streamed
 from captioner.errors import CaptionerError
 from captioner.files.writing import default_cache_dir
 from captioner.model.caption_model import CaptionModel
+from captioner.model.device import torch_threads
 from captioner.model.new_language import start_language
 from captioner.networks.configs import EncoderConfig
 from captioner.networks.encoder import Encoder
@@ -194,12 +195,8 @@ class CaptionDataModule(pl.LightningDataModule):
         They wait, however long the features take; then they find these. The processors are its own.
         """
         assert self.trainer is not None and self.trainer.state.fn is not None
-        threads = torch.get_num_threads()
-        torch.set_num_threads(threads * max(1, self.trainer.num_devices))
-        try:
+        with torch_threads(torch.get_num_threads() * max(1, self.trainer.num_devices)):
             self.setup(self.trainer.state.fn.value)
-        finally:
-            torch.set_num_threads(threads)
 
     def setup(self, stage: str) -> None:
         """Read the captions and, for a frozen encoder, make sure that its features are there."""
