@@ -65,8 +65,8 @@ def beam_search(
             pool = pool.joined(closing).best(wanted, alpha)
         beams.total = beams.total.masked_fill(ended | _is_hopeless(beams, pool, options), NEVER)
 
-        over = (beams.total == NEVER).all(dim=1)  # after the last step, which only ends, all
-        # What is over is not computed, but for its attention. To leave costs a copy of the features
+        over = (beams.total == NEVER).all(dim=1)  # all of them after the last step
+        # An image that is over costs little while it stays. To leave costs a copy of the features
         # of all that stay: not for every single image.
         if over.all() or (not fixed_shape and over.sum() >= LEAVING * len(over)):
             gone, stay = over.nonzero()[:, 0], (~over).nonzero()[:, 0]
@@ -87,8 +87,8 @@ def _extend(
 
     K' is beam_size, or fewer while there are fewer extensions. Logits: (R, V), of the open beams.
     """
-    shape, there = beams.total.shape, _open_places(beams)
-    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, there)  # (R, t)
+    shape, open_at = beams.total.shape, _open_places(beams)
+    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, open_at)  # (R, t)
     log_probs, end = rules.apply(logits, ids)  # (R, V), (R,)
     if t == options.max_length:
         best, next_ = end[:, None], torch.full_like(end, rules.eos, dtype=torch.int64)[:, None]
@@ -101,8 +101,8 @@ def _extend(
     best[:, 0] = torch.where(stuck, end.masked_fill(~ends, 0.0), best[:, 0])
     next_[:, 0] = next_[:, 0].masked_fill(stuck, rules.eos)
 
-    values = _spread(best, there, shape, NEVER)  # (B, K, M)
-    words, can_end = _spread(next_, there, shape, rules.eos), _spread(ends, there, shape, False)
+    values = _spread(best, open_at, shape, NEVER)  # (B, K, M)
+    words, can_end = _spread(next_, open_at, shape, rules.eos), _spread(ends, open_at, shape, False)
     sums = (beams.total[..., None] + values).flatten(1)  # (B, K * M)
     total, places = top(sums, min(options.beam_size, sums.shape[1]))
     parents = places // values.shape[-1]
@@ -135,8 +135,8 @@ def _extend_in_banks(
         parents (B, K'), words (B, K'), new beams; K' is (C + 1) * beam_size, in the order of the
         banks, or fewer while there are fewer extensions.
     """
-    shape, there = beams.total.shape, _open_places(beams)
-    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, there)  # (R, t)
+    shape, open_at = beams.total.shape, _open_places(beams)
+    ids = beams.ids[..., :t].flatten(0, 1).index_select(0, open_at)  # (R, t)
     log_probs, end = rules.apply(logits, ids)  # (R, V), (R,)
     check_numbers(end.isnan(), t)
     required, count = rules.required, len(rules.required)
@@ -153,9 +153,9 @@ def _extend_in_banks(
     banks = torch.cat([bank.expand_as(values), (bank + 1).expand_as(lacking)], dim=-1)
     words = torch.cat([words, required.expand_as(lacking)], dim=-1)
     values = torch.cat([values, lacking], dim=-1)  # (R, M + C)
-    banks = _spread(banks, there, shape, 0).flatten(1)
-    words = _spread(words, there, shape, rules.eos)
-    values = _spread(values, there, shape, NEVER)  # (B, K, M + C)
+    banks = _spread(banks, open_at, shape, 0).flatten(1)
+    words = _spread(words, open_at, shape, rules.eos)
+    values = _spread(values, open_at, shape, NEVER)  # (B, K, M + C)
     sums = (beams.total[..., None] + values).flatten(1)
     numbers = torch.arange(count + 1, device=sums.device)[:, None]  # (C + 1, 1)
     in_bank = sums[:, None].masked_fill(banks[:, None] != numbers, NEVER)  # (B, C + 1, N)
@@ -175,10 +175,10 @@ def _open_places(beams: Hypotheses) -> Tensor:
     return (beams.total > NEVER).flatten().nonzero()[:, 0]
 
 
-def _spread(of_open: Tensor, there: Tensor, shape: torch.Size, other: float | bool) -> Tensor:
+def _spread(of_open: Tensor, open_at: Tensor, shape: torch.Size, other: float | bool) -> Tensor:
     """What R open beams have (R, ...), where they are among all (B, K, ...); `other` elsewhere."""
     whole = of_open.new_full((shape.numel(), *of_open.shape[1:]), other)
-    return whole.index_copy_(0, there, of_open).view(*shape, *of_open.shape[1:])
+    return whole.index_copy_(0, open_at, of_open).view(*shape, *of_open.shape[1:])
 
 
 def _is_hopeless(beams: Hypotheses, pool: Hypotheses, options: DecodingOptions) -> Tensor:

@@ -64,8 +64,8 @@ def calibrate(
 
     Args:
         model: the captioner; its ``lexicon`` and ``tag_calibration`` are set, and where the data
-            has a training split its ``familiarity`` and ``tag_head`` too. It gets
-            what it takes to compute in int8, where it lacks that.
+            has a training split its ``familiarity`` and ``tag_head`` too. Where it lacks what
+            int8 needs, it gets that.
         data: described images; without a lexicon in the model, its split ``train`` makes one.
         split: images that the model was not trained on; ``all``: every image of data that has no
             training split.
@@ -103,8 +103,7 @@ def calibrate(
     else:
         captioned, seen = reading.captions(examples, decoding)[0], None
     lexicon = model.lexicon
-    if model.int8 is None and not model.is_language:
-        reading.measure_int8(examples)
+    reading.measure_int8(examples)
     results = [(each, example.captions) for each, example in zip(captioned, examples, strict=True)]
     fitted_on = _describe(data, wanted, examples, decoding)
     calibration, scores = fit_calibration(collect_observations(results, lexicon), fitted_on)
@@ -191,9 +190,9 @@ class _Reading:
         return results, torch.cat(pooled)
 
     def measure_int8(self, examples: Sequence[Example]) -> None:
-        """Give the model what it takes to compute in int8, from some of the images."""
+        """Give the model what int8 needs, from some of the images, where it lacks that."""
         model = self.model
-        if model.encoder.graph.needs_library:
+        if model.int8 is not None or model.is_language or model.encoder.graph.needs_library:
             return
         some = examples[:: max(1, len(examples) // IMAGES)][:IMAGES]
         scaled = (model.transform.scale(self._read(example))[None] for example in some)

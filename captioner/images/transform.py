@@ -92,8 +92,8 @@ class ImageTransform:
     def pixels(self, image: Image.Image) -> Tensor:
         """Bring an RGB image to ``size`` and leave its values: uint8 of shape (3, height, width).
 
-        A quarter of what :meth:`__call__` gives, and cheaper to make: `CaptionModel.encode` scales
-        the values itself, where it computes.
+        A quarter of the bytes of what :meth:`__call__` gives, and cheaper to make:
+        `CaptionModel.encode` scales the values itself, on its device.
 
         Raises:
             CaptionerError: when the image is not of mode RGB.
@@ -106,7 +106,8 @@ class ImageTransform:
                 "captioner.images.reading.to_rgb"
             )
         if self._suits_torch(image):
-            # Whole numbers on every processor, and with AVX2 in this thread alone.
+            # torch resizes bytes in whole numbers: the same on every processor. With AVX2 it does
+            # so in this thread alone.
             whole = torch.from_numpy(np.array(image)).permute(2, 0, 1)[None]
             return torch.nn.functional.interpolate(
                 whole, self.size[::-1], mode=self.interpolation, antialias=True
@@ -115,7 +116,11 @@ class ImageTransform:
 
     @staticmethod
     def pixels_of(array: np.ndarray[Any, Any]) -> Tensor:
-        """What :meth:`pixels` gives, of an image of the right size: uint8 (height, width, 3)."""
+        """What :meth:`pixels` gives of an image that has the right size.
+
+        Args:
+            array: uint8 (height, width, 3).
+        """
         import torch
 
         # In NumPy: torch would start its threads for so little, in every thread that reads images.
@@ -151,7 +156,7 @@ class ImageTransform:
     def fit(self, image: Image.Image) -> Image.Image:
         """Bring an RGB image to ``size`` in the way ``resize`` says, with Pillow alone.
 
-        :meth:`pixels` differs from it by 1 of 255 in a few of a hundred values, seldom by more.
+        :meth:`pixels` differs from it by 1 of 255 in a few values of a hundred, seldom by more.
         """
         method = INTERPOLATIONS[self.interpolation]
         if image.size == self.size:

@@ -62,7 +62,7 @@ class CaptionModel(nn.Module):
         tag_calibration: how far its tags can be trusted; None where nobody has measured it.
         familiarity: which images are like those it learnt from; None where nobody has measured.
         tag_head: classifier of the lexicon's first lemmas; None for a model without one.
-        int8: what it takes to run its CNN in int8; None where nobody has measured it.
+        int8: what its CNN needs for int8; None where nobody has measured it.
     """
 
     def __init__(

@@ -172,7 +172,7 @@ def _read_familiarity(state: Mapping[str, Tensor], feature_size: int) -> Familia
 
 
 def _read_int8(state: Mapping[str, Tensor]) -> Int8 | None:
-    """What it takes to compute in int8, None where the tensors have none."""
+    """What the CNN needs for int8, None where the tensors have none of it."""
     tensors = entries_under(state, "int8.")
     return Int8.from_state(tensors) if tensors else None
 

@@ -76,7 +76,7 @@ def find_precision(precision: str, device: torch.device) -> str:
         raise CaptionerError(f"precision {precision!r}: use one of auto, {', '.join(PRECISIONS)}")
     if precision == "int8" and device.type != "cpu":
         raise CaptionerError(
-            f"precision int8: is for CPUs, and the device is {device}; leave the precision out, or "
+            f"precision int8 is for CPUs, and the device is {device}; leave the precision out, or "
             "choose --device cpu"
         )
     return precision

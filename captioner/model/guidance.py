@@ -66,7 +66,7 @@ class GuidedSteps:
         lemmas = lexicon.lemmas[: len(head)]
         self._frequencies = torch.tensor([lemma.frequency for lemma in lemmas], device=device)
         self._lemma_of = lemma_of_words(lexicon, len(head)).to(device)
-        self._like = words_of_same_lemma(self._lemma_of, len(head))
+        self._same_lemma = words_of_same_lemma(self._lemma_of, len(head))
 
     def start(self, features: ImageFeatures, styles: Tensor | None = None) -> GuidedState:
         """The state before the first word, with one caption (K = 1) for each image."""
@@ -80,7 +80,7 @@ class GuidedSteps:
     ) -> tuple[Tensor, GuidedState]:
         """Read one more word of the open captions; see `FastSteps.step_open`."""
         # What has been said needs no more support: without this, it would be said again.
-        spent = torch.cat([state.evidence.spent, self._like[words]], dim=-1)
+        spent = torch.cat([state.evidence.spent, self._same_lemma[words]], dim=-1)
         evidence = state.evidence._replace(spent=spent)
         logits, decoder = self._steps.step_open(words, state.decoder, open_, evidence)
         return logits, GuidedState(decoder, evidence)
@@ -98,7 +98,9 @@ def lemma_of_words(lexicon: Lexicon, count: int) -> Tensor:
 
 
 def words_of_same_lemma(lemma_of: Tensor, count: int) -> Tensor:
-    """For each word all words of its lemma: ids (V, W), filled up with those of words without one.
+    """For each word all words of its lemma: ids (V, W), filled up with `PAD_ID`.
+
+    A word without a lemma has the filling alone.
 
     Args:
         lemma_of: of the words, (V,), as :func:`lemma_of_words` gives them.

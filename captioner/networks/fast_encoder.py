@@ -1,6 +1,6 @@
 """The encoder as inference runs it: BatchNorm folded into the convolutions, weights cast once.
 
-On a CPU it runs in ONNX Runtime, where that is installed and the computation is in float32.
+On a CPU it runs in ONNX Runtime, in float32 or int8, where that knows all of its layers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from captioner.networks.weights import versions
 _DTYPES = dict(zip(PRECISIONS, (None, torch.bfloat16, torch.float16, None), strict=True))
 
 CHUNK = 4
-"""Images that a CPU encodes at once: of more, the maps between the layers leave its caches."""
+"""Images that torch encodes at once on a CPU: of more, the maps leave its caches."""
 
 
 class FastNetwork:
@@ -41,7 +41,7 @@ class FastNetwork:
         transform: of its images.
         precision: one of :data:`PRECISIONS`.
         device: where it computes.
-        int8: what it takes to compute in int8, for that precision.
+        int8: what the CNN needs for the precision int8.
 
     Raises:
         CaptionerError: it cannot be computed in int8.
@@ -114,7 +114,7 @@ class FastEncoder:
     Args:
         encoder: whose weights are taken as they are now.
         precision: one of :data:`PRECISIONS`.
-        int8: what it takes to compute in int8, for that precision.
+        int8: what the CNN needs for the precision int8.
 
     Raises:
         CaptionerError: it cannot be computed in int8.
@@ -146,7 +146,7 @@ class FastEncoder:
     def search_threads(self) -> int:
         """How many threads the search has meanwhile.
 
-        It is a fifth of the work. More threads would wait for each other, and spin.
+        It is the smaller part of the work. More threads would wait for each other, and spin.
         """
         threads = torch.get_num_threads()
         return max(1, threads // 4) if self.takes_one else threads

@@ -1,4 +1,4 @@
-"""What it takes to run a CNN's convolutions on whole numbers of 8 bits.
+"""What a CNN needs to run its convolutions in int8, on whole numbers of 8 bits.
 
 (Jacob et al. 2018, "Quantization and Training of Neural Networks for Efficient Integer-Arithmetic-
 Only Inference", section 2.) Weights are signed and have a scale for each output channel; the maps
@@ -48,13 +48,13 @@ class Plan:
     """What of a graph is computed how; layers are numbered from 0.
 
     Attributes:
-        whole: convolutions of whole numbers, in their order.
+        quantized: convolutions of whole numbers, in their order.
         rounded: layers whose maps are rounded to whole numbers.
         clipped_by: the ReLU or ReLU6 after a convolution of whole numbers, where nothing else
             reads that one: the range of its map does the same.
     """
 
-    whole: tuple[int, ...]
+    quantized: tuple[int, ...]
     rounded: frozenset[int]
     clipped_by: Mapping[int, int]
 
@@ -63,19 +63,22 @@ class Plan:
         """For an inference graph."""
         nodes = graph.nodes
         convolutions = [place for place, node in enumerate(nodes) if node.op in ("conv", "linear")]
-        whole = tuple(place for place in convolutions[FLOAT_LAYERS:] if nodes[place].inputs[0] > 0)
+        # Those that read the image itself stay as well: it has no range.
+        quantized = tuple(
+            place for place in convolutions[FLOAT_LAYERS:] if nodes[place].inputs[0] > 0
+        )
         readers = Counter(read for node in nodes for read in node.inputs)
         clipped_by = {
             node.inputs[0] - 1: place
             for place, node in enumerate(nodes)
             if node.op in ("relu", "relu6")
-            and node.inputs[0] - 1 in whole
+            and node.inputs[0] - 1 in quantized
             and readers[node.inputs[0]] == 1
         }
-        read = {nodes[place].inputs[0] - 1 for place in whole}
+        read = {nodes[place].inputs[0] - 1 for place in quantized}
         sums = {place for place, node in enumerate(nodes) if node.op == "add"}
-        given = {clipped_by.get(place, place) for place in whole}
-        return cls(whole, frozenset(read | sums | given), clipped_by)
+        given = {clipped_by.get(place, place) for place in quantized}
+        return cls(quantized, frozenset(read | sums | given), clipped_by)
 
 
 class Int8(nn.Module):
@@ -142,7 +145,7 @@ class Int8(nn.Module):
         Raises:
             CaptionerError: when it is of another one.
         """
-        channels = sum(graph.nodes[place].sizes[1] for place in Plan.of(graph).whole)
+        channels = sum(graph.nodes[place].sizes[1] for place in Plan.of(graph).quantized)
         if (len(self.low), len(self.corrections)) != (len(graph.nodes), channels):
             raise _damaged(
                 f"it is of {len(self.low)} layers and {len(self.corrections)} channels, the CNN "
@@ -184,7 +187,7 @@ def _shifts(
     for place, node in enumerate(nodes):
         wanted = network.run(node, [exact[read] for read in node.inputs])
         inputs = [whole[read] for read in node.inputs]
-        if place in plan.whole:
+        if place in plan.quantized:
             found = _run_rounded(network, node, inputs)
             shifts.append((wanted - found).mean(dim=(0, 2, 3)))
             found = found + shifts[-1][:, None, None]

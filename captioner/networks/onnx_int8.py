@@ -26,9 +26,9 @@ def quantize(model: Any, graph: CnnGraph, int8: Int8) -> None:
         int8: of this graph.
     """
     plan = Plan.of(graph)
-    channels = [graph.nodes[place].sizes[1] for place in plan.whole]
+    channels = [graph.nodes[place].sizes[1] for place in plan.quantized]
     parts = torch.split(int8.corrections.cpu(), channels)
-    shifts = dict(zip(plan.whole, parts, strict=True))
+    shifts = dict(zip(plan.quantized, parts, strict=True))
     rewriter = _Rewriter(model, plan, int8)
     dropped = {str(place + 1) for place in plan.clipped_by.values()}
     for node in list(model.node):

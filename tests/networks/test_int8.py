@@ -49,7 +49,7 @@ def test_what_is_computed_in_whole_numbers() -> None:
     network = without_batch_norm(make_encoder("timm/resnet18").backbone)
     ops = [node.op for node in network.graph.nodes]
     plan = Plan.of(network.graph)
-    assert [ops[place] for place in plan.whole] == ["conv"] * (ops.count("conv") - 5)
+    assert [ops[place] for place in plan.quantized] == ["conv"] * (ops.count("conv") - 5)
     assert all(ops[place] == "relu" for place in plan.clipped_by.values())
     sums = {place for place, op in enumerate(ops) if op == "add"}
     assert sums <= plan.rounded
