@@ -1,4 +1,4 @@
-"""Which thread of `captioner caption` does what, over two seconds: where threads wait is blank.
+"""Which thread of `captioner caption` does what, over two seconds, and where threads wait.
 
     python benchmarks/timeline.py                        as text
     python benchmarks/timeline.py --output timeline.svg  drawn (needs the extra `plots`)

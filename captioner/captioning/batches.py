@@ -255,7 +255,7 @@ def check_caption_options(
 def _caption(
     captioner: _Captioner, batches: Generator[EncodedBatch, None, None]
 ) -> Generator[list[CaptionRecord], None, None]:
-    """The records of each batch; the CNN sees the next batch while this one's words are found."""
+    """The records of each batch; the CNN sees the next ones while its captions are searched for."""
     threads = captioner.model.fast_encoder().search_threads
     with closing(batches):
         for batch in batches:

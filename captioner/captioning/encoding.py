@@ -113,7 +113,7 @@ def _read(model: CaptionModel, may_be_partial: bool, numbered: NumberedFile) -> 
 def _groups(
     items: Iterable[T], size: int, place_of: Callable[[T], int]
 ) -> Generator[list[T], None, None]:
-    """Items of one group after the other; its number is their place by the size.
+    """Items in groups, one after the other: those whose place // size is the same.
 
     A group that is complete does not wait for what comes after it.
     """
@@ -134,7 +134,7 @@ def _groups(
 def _encode(
     encoder: FastEncoder, at_once: int, fixed_shape: bool, images: list[ReadImage]
 ) -> _Piece:
-    """With a fixed shape, there are at_once maps; those of rows without an image are of black."""
+    """With a fixed shape, there are at_once maps; rows without an image have those of black."""
     readable = [(image.place, image.pixels) for image in images if image.pixels is not None]
     maps = None
     if readable:

@@ -230,6 +230,7 @@ class GraphNetwork(nn.Module):
             elif node.module:
                 _register(self, node.module, _layer(node))
         readers = Counter(read for node in graph.nodes for read in node.inputs)
+        # The place of the BatchNorm that alone reads a convolution, by the convolution's place.
         self._norms_of = {
             read - 1: place
             for place, node in enumerate(graph.nodes)
@@ -263,9 +264,8 @@ class GraphNetwork(nn.Module):
     def values(self, images: Tensor, start: int = 0) -> Iterator[Tensor]:
         """The images, then what each layer gives; memory that no later layer reads is freed.
 
-        In training, where a BatchNorm that stays as it is reads a convolution alone, the
-        convolution computes both and gives what the BatchNorm does: a pass over the map less, and
-        one over its gradient.
+        In training, where a frozen BatchNorm alone reads a convolution, the convolution computes
+        both and gives what the BatchNorm does: one pass less over the map and over its gradient.
 
         Args:
             images: (B, 3, height, width), or what layer ``start`` gave where that is a cut.
@@ -274,7 +274,7 @@ class GraphNetwork(nn.Module):
         nodes = self.graph.nodes
         last_use = {read: place for place, node in enumerate(nodes) for read in node.inputs}
         known = {start: images}
-        norms = self._constant_norms(start)
+        norms = self._frozen_norms(start)
         done = {nodes[norm].inputs[0]: norm for norm in norms.values()}
         yield images
         for place, node in enumerate(nodes[start:], start):
@@ -314,14 +314,14 @@ class GraphNetwork(nn.Module):
             here = dict(zip(values, shapes, strict=True))
             self._shapes[size] = [here[number] for number in range(len(here))]
 
-    def _constant_norms(self, start: int) -> dict[int, int]:
+    def _frozen_norms(self, start: int) -> dict[int, int]:
         """Places of convolutions from ``start`` on, and those of BatchNorms computed with them."""
         if not self.training:  # inference folds them once and for all: `fast_encoder`
             return {}
         return {
             conv: place
             for conv, place in self._norms_of.items()
-            if conv >= start and _is_constant(self.get_submodule(self.graph.nodes[place].module))
+            if conv >= start and _is_frozen(self.get_submodule(self.graph.nodes[place].module))
         }
 
     def run(self, node: Node, inputs: list[Tensor]) -> Tensor:
@@ -342,7 +342,7 @@ class GraphNetwork(nn.Module):
         return _with_numbers(node, inputs[0], self.training)
 
 
-def _is_constant(norm: nn.Module) -> bool:
+def _is_frozen(norm: nn.Module) -> bool:
     return not norm.training and not any(each.requires_grad for each in norm.parameters())
 
 

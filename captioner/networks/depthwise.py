@@ -24,8 +24,8 @@ class TiledConv2d(nn.Conv2d):
 
         Args:
             images: its input.
-            norm: a BatchNorm that stays as it is, computed with the convolution: its scales are
-                multiplied into the weight in each step, and what is learnt is the weight still.
+            norm: a frozen BatchNorm, computed with the convolution: its scales are multiplied into
+                the weight in each step, and what is learnt is still the weight.
         """
         weight, bias = self.weight, self.bias
         if norm is not None:
@@ -58,7 +58,7 @@ class TiledConv2d(nn.Conv2d):
 def _folded(weight: Tensor, bias: Tensor | None, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight (C, ...) and bias (C,) that do what the convolution and then the norm do."""
     mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None and variance is not None, "it stays as it is"
+    assert mean is not None and variance is not None, "a frozen BatchNorm has statistics"
     scale = norm.weight * (variance + norm.eps).rsqrt()
     shift = norm.bias - mean * scale
     return weight * scale[:, None, None, None], shift if bias is None else shift + bias * scale

@@ -70,7 +70,7 @@ class Encoder(nn.Module):
         self.train()
 
     def forward(self, images: Tensor) -> ImageFeatures:
-        """Encode images (B, 3, height, width), already transformed."""
+        """Encode images (B, 3, height, width), float32 as the transform scales them."""
         images = images.contiguous(memory_format=torch.channels_last)
         return ImageFeatures.from_grid(as_cells(self.backbone(images)))
 
@@ -89,7 +89,7 @@ class Encoder(nn.Module):
                 f"encoder {self.config.name}: cannot look at {width} x {height} pixels "
                 f"({first_line(error)}); give another image_size, or null for its own"
             ) from error
-        # The image is square: a map that is not has its channels last.
+        # The image is square, and a map that is not square has its channels last.
         if len(shape) != 4 or shape[2] != shape[3]:
             raise CaptionerError(
                 f"encoder {self.config.name}: it gives no grid of features (B, D, h, w); "

@@ -1,4 +1,4 @@
-"""The decoder word by word, as it captions: the same sentences as of `DecoderSteps`, sooner.
+"""The decoder word by word, as it captions: what `DecoderSteps` says, sooner.
 
 Every word is multiplied beforehand, zeros in the features are left out, products of the same input
 are one, and places without a caption take no part.
@@ -58,12 +58,12 @@ class FastSteps(DecoderSteps):
             self._of_grid = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
             both = torch.cat([decoder.key.weight, decoder.value.weight])
             self._of_cells = SparseProduct(both.T)  # (H, 2H)
-        # A copy of it the other way round is multiplied faster, by a tenth.
+        # A transposed copy is multiplied faster, by a tenth.
         self._of_readout = decoder.output.weight.T.contiguous()  # (E, V)
         self._trials: dict[tuple[int, int], Tensor | None] = {}
 
     def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
-        """Read one more word of every caption, as of `DecoderSteps`."""
+        """Read one more word of every caption, as `DecoderSteps` does."""
         logits, after = self.step_open(words, state, torch.ones_like(words, dtype=torch.bool))
         return logits.view(*words.shape, -1), after
 

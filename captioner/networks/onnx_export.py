@@ -51,7 +51,7 @@ def to_onnx(
         transform: of its images; TensorFlow's padding goes by their size.
         scales: take images as `ImageTransform.pixels` gives them, uint8 (B, 3, height, width), and
             scale their values; otherwise they are scaled already, float32.
-        int8: with it, the model computes with whole numbers of 8 bits.
+        int8: what the network needs for int8; None computes in float32.
     """
     width, height = transform.size
     shapes = network.shapes(transform.size)

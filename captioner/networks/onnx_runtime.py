@@ -34,9 +34,9 @@ class OnnxNetwork:
     that share an image wait for each other after every layer.
 
     Args:
-        network: in eval mode; its weights must stay as they are.
+        network: in eval mode; read when images come, so its weights must not change.
         transform: of its images.
-        int8: with it, it computes in int8.
+        int8: what the network needs for int8; None computes in float32.
     """
 
     def __init__(
@@ -50,7 +50,7 @@ class OnnxNetwork:
         self._int8 = int8
         self._sessions: dict[tuple[torch.dtype, int], Any] = {}
         self._lock = Lock()
-        self._pool: ThreadPoolExecutor | None = None
+        self._pools: dict[int, ThreadPoolExecutor] = {}
 
     def __call__(self, pixels: Tensor, threads: int | None = None) -> Tensor:
         """Images (B, 3, height, width) -> grid (B, D, h, w).
@@ -90,6 +90,7 @@ class OnnxNetwork:
 
     def _workers(self, threads: int) -> ThreadPoolExecutor:
         with self._lock:
-            if self._pool is None:
-                self._pool = ThreadPoolExecutor(threads, thread_name_prefix="captioner-cnn")
-            return self._pool
+            if threads not in self._pools:
+                pool = ThreadPoolExecutor(threads, thread_name_prefix="captioner-cnn")
+                self._pools[threads] = pool
+            return self._pools[threads]

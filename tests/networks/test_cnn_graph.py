@@ -121,9 +121,7 @@ NORMED = CnnGraph(
 
 
 @pytest.mark.parametrize(("start", "apart"), [(0, ["third"]), (1, ["first", "third"])])
-def test_a_batch_norm_that_stays_as_it_is_is_computed_with_its_convolution(
-    start: int, apart: list[str]
-) -> None:
+def test_a_frozen_batch_norm_is_computed_with_its_convolution(start: int, apart: list[str]) -> None:
     torch.manual_seed(1)
     network = GraphNetwork(NORMED).train()
     trained_norms(network)
