@@ -12,10 +12,10 @@ from captioner.decoding.rules import NEVER
 from captioner.errors import CaptionerError
 
 BLOCK = 64
-"""Of so many neighbouring words the largest score is found first, which is fast; see `top`."""
+"""Neighbouring words of which the largest score is found first, which is fast; see `top`."""
 
 FEW = 32
-"""So many are sorted, rather than searched for the largest."""
+"""Up to so many values are sorted, which is faster than `torch.topk`."""
 
 
 @dataclass(frozen=True)

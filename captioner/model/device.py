@@ -37,7 +37,7 @@ def find_device(device: str) -> torch.device:
 
 @contextmanager
 def torch_threads(threads: int) -> Iterator[None]:
-    """Let torch compute with so many threads inside, in this thread."""
+    """Let torch compute with so many threads inside the block, for the thread that enters it."""
     before = torch.get_num_threads()
     torch.set_num_threads(threads)
     try:

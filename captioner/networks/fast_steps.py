@@ -18,7 +18,7 @@ from captioner.networks.features import ImageFeatures
 from captioner.networks.sparse_products import SparseProduct
 
 ROWS = 8
-"""Captions are multiplied in multiples of so many: each size has to be tried once."""
+"""Products have a multiple of so many rows, so that few sizes have to be tried."""
 
 
 class Evidence(NamedTuple):

@@ -32,11 +32,11 @@ class WordLayout(NamedTuple):
 
     @classmethod
     def of(cls, lengths: Tensor, steps: int) -> WordLayout:
-        """Of captions with so many words.
+        """The layout of captions of these lengths.
 
         Args:
             lengths: (B, C) int64; captions that are not there have 0.
-            steps: the number T, at least the largest of them.
+            steps: the number T, at least the greatest length.
         """
         device, lengths = lengths.device, lengths.cpu()  # few numbers, and one wait for a GPU
         images, per_image = lengths.shape
