@@ -9,11 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from captioner.captioning.affixes import Affixes
-from captioner.captioning.encoding import EncodedBatch, ReadImage, encoded_batches
+from captioner.captioning.encoding import EncodedBatch, NumberedFile, ReadImage, encoded_batches
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
 from captioner.files.escaping import shown
-from captioner.files.finding import SourceFile
 from captioner.files.given import Files, files_of
 from captioner.images.kinds import find_images
 from captioner.model.caption_model import CaptionModel
@@ -171,7 +170,7 @@ def _one_by_one(
 
 def caption_batches(
     model: CaptionModel,
-    numbered_files: Iterable[tuple[int, SourceFile]],
+    numbered_files: Iterable[NumberedFile],
     options: DecodingOptions | None = None,
     *,
     batch_size: int = 32,

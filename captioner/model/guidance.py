@@ -112,7 +112,7 @@ def words_of_same_lemma(lemma_of: Tensor, count: int) -> Tensor:
             words[lemma].append(word)
     longest = max(map(len, words), default=0)
     table = [row + [PAD_ID] * (longest - len(row)) for row in [*words, []]]
-    return torch.tensor(table, device=lemma_of.device)[lemma_of]
+    return torch.tensor(table, dtype=torch.int64, device=lemma_of.device)[lemma_of]
 
 
 def log_evidence(probabilities: Tensor, frequencies: Tensor) -> Tensor:
