@@ -2,6 +2,7 @@
 
     python benchmarks/caption.py                    all of it; about ten minutes on two cores
     python benchmarks/caption.py --only speed start some of it
+    python benchmarks/caption.py --only speed --precision int8
 
 speed    (a) images/s of the command (beam 3, JPEGs of mixed sizes around 500 x 375) against the
          CNN alone in the fastest runtime installed, and (b) against the same network in plain eager
@@ -68,9 +69,10 @@ def seconds(command: list[str]) -> float:
     return time.perf_counter() - start
 
 
-def caption_command(paths: list[Path], output: Path) -> list[str]:
+def caption_command(paths: list[Path], output: Path, precision: str = "auto") -> list[str]:
     command = [sys.executable, "-m", "captioner", "caption", *map(str, paths), "--quiet"]
-    return [*command, "--beam-size", "3", "--output", str(output), "--overwrite"]
+    options = ["--beam-size", "3", "--precision", precision]
+    return [*command, *options, "--output", str(output), "--overwrite"]
 
 
 def best_rate(run: Callable[[], int]) -> float:
@@ -85,8 +87,8 @@ def best_rate(run: Callable[[], int]) -> float:
 # --- (a) and (b) ---------------------------------------------------------------------------
 
 
-def speed(folder: Path, photos: list[Path]) -> float:
-    model = load_model(device="cpu")
+def speed(folder: Path, photos: list[Path], precision: str) -> float:
+    model = load_model(device="cpu", precision=precision)
     pixels = torch.stack([model.read(path) for path in photos[:64]])
     few = photos[: len(photos) // 5]
     for part, name in ((photos, "many"), (few, "few")):
@@ -96,7 +98,7 @@ def speed(folder: Path, photos: list[Path]) -> float:
     whole, rest = [], []
     for _ in range(ROUNDS):
         long, short = (
-            seconds(caption_command([folder / name], folder / f"{name}.jsonl"))
+            seconds(caption_command([folder / name], folder / f"{name}.jsonl", precision))
             for name in ("many", "few")
         )
         whole.append(len(photos) / long)
@@ -210,6 +212,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--only", nargs="+", choices=PARTS, default=PARTS)
+    parser.add_argument("--precision", default="auto", help="of the command's CNN (default: auto)")
     parser.add_argument("--images", type=int, default=1000, help="JPEGs to make (default: 1000)")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
@@ -219,7 +222,7 @@ def main() -> None:
             f"{os.cpu_count()} cores, {torch.get_num_threads()} threads, torch {torch.__version__}"
         )
         if "speed" in args.only or "others" in args.only:
-            rate = speed(folder, photos)
+            rate = speed(folder, photos, args.precision)
             if "others" in args.only:
                 others(photos, rate)
         if "memory" in args.only:
