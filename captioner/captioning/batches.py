@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Generator, Iterable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -256,8 +257,11 @@ def _caption(
 ) -> Generator[list[CaptionRecord], None, None]:
     """The records of each batch; the CNN sees the next ones while its captions are searched for."""
     threads = captioner.model.fast_encoder().search_threads
-    with closing(batches):
+    with closing(batches), ThreadPoolExecutor(1, thread_name_prefix="captioner-search") as pool:
+        # Made while the first images are read: one image alone would wait a tenth of a second.
+        made = pool.submit(captioner.model.decoder_steps)
         for batch in batches:
+            made.result()
             with torch_threads(threads):
                 records = captioner.caption(batch)
             yield records
