@@ -7,13 +7,14 @@ of the training images.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, damaged
+from captioner.networks.measured import Measured
 
 COMPONENTS = 32
 """Directions with a variance of their own; see :meth:`Familiarity.fit`."""
@@ -21,7 +22,7 @@ IMAGES_PER_COMPONENT = 10
 """Minimum number of training images for each such direction."""
 
 
-class Familiarity(nn.Module):
+class Familiarity(Measured):
     """The distance of an image's features from the training images', as a share of others.
 
     The pooled features, scaled to length 1, are taken for a Gaussian whose covariance has K
@@ -39,6 +40,8 @@ class Familiarity(nn.Module):
     Raises:
         CaptionerError: when the shapes do not belong together or a value is impossible.
     """
+
+    part = "familiarity"
 
     mean: Tensor
     basis: Tensor
@@ -91,18 +94,6 @@ class Familiarity(nn.Module):
         fitted.distances = fitted.distance(held_out.float()).sort().values
         return fitted
 
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Familiarity:
-        """Build it from its ``state_dict``.
-
-        Raises:
-            CaptionerError: when a tensor is missing, unknown, or has an impossible shape or value.
-        """
-        try:
-            return cls(**state)
-        except TypeError as error:
-            raise _damaged(f"its tensors are {', '.join(state)}") from error
-
     def distance(self, pooled: Tensor) -> Tensor:
         """Squared Mahalanobis distances (B,) of pooled features (B, D)."""
         away = functional.normalize(pooled, dim=1) - self.mean
@@ -154,5 +145,4 @@ def check_counts(learnt: int, held_out: int) -> None:
         )
 
 
-def _damaged(reason: str) -> CaptionerError:
-    return CaptionerError(f"familiarity: {reason}; the file is damaged, get it again")
+_damaged = partial(damaged, Familiarity.part)

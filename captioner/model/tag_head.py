@@ -8,12 +8,13 @@ of an image at once what people name (Fang et al. 2015, section 3, and Wu et al.
 from __future__ import annotations
 
 from collections.abc import ItemsView, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from captioner.errors import CaptionerError
+from captioner.errors import damaged
 from captioner.text.lexicon import Lemma, Lexicon
 
 MIN_IMAGES, MIN_FREQUENCY = 20, 0.005
@@ -196,5 +197,4 @@ def _fit_logistic(inputs: Tensor, named: Tensor) -> tuple[Tensor, Tensor]:
     return found, bias * bias_step
 
 
-def _damaged(reason: str) -> CaptionerError:
-    return CaptionerError(f"tag classifier: {reason}; the file is damaged, get it again")
+_damaged = partial(damaged, "tag classifier")

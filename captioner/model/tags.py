@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from captioner.decoding.options import DecodingOptions
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, damaged
 from captioner.text.lexicon import Lemma, Lexicon
 
 if TYPE_CHECKING:
@@ -271,5 +272,4 @@ def _logit(probability: float) -> float:
     return math.log(clipped / (1 - clipped))
 
 
-def _damaged(reason: str) -> CaptionerError:
-    return CaptionerError(f"tag calibration: {reason}; the file is damaged, get it again")
+_damaged = partial(damaged, "tag calibration")

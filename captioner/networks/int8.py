@@ -13,12 +13,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from captioner.errors import CaptionerError
+from captioner.errors import damaged
 from captioner.networks.cnn_graph import CnnGraph, GraphNetwork, Node
+from captioner.networks.measured import Measured
 
 IMAGES = 64
 """Images that are enough to measure ranges on."""
@@ -81,7 +83,7 @@ class Plan:
         return cls(quantized, frozenset(read | sums | given), clipped_by)
 
 
-class Int8(nn.Module):
+class Int8(Measured):
     """The ranges of a CNN's maps, and what is added to its channels; a model file keeps it.
 
     Args:
@@ -93,6 +95,8 @@ class Int8(nn.Module):
     Raises:
         CaptionerError: when a tensor has an impossible shape or value.
     """
+
+    part = "int8"
 
     low: Tensor
     high: Tensor
@@ -109,18 +113,6 @@ class Int8(nn.Module):
         self.register_buffer("low", low.to(torch.float32))
         self.register_buffer("high", high.to(torch.float32))
         self.register_buffer("corrections", corrections.to(torch.float32))
-
-    @classmethod
-    def from_state(cls, state: Mapping[str, Tensor]) -> Int8:
-        """Build it from its ``state_dict``.
-
-        Raises:
-            CaptionerError: when a tensor is missing, unknown, or has an impossible shape or value.
-        """
-        try:
-            return cls(**state)
-        except TypeError as error:
-            raise _damaged(f"its tensors are {', '.join(state)}") from error
 
     @classmethod
     @torch.no_grad()
@@ -225,5 +217,4 @@ def _rounded(values: Tensor, low: float, high: float) -> Tensor:
     return ((values / scale).round().add(zero).clamp(0, STEPS) - zero) * scale
 
 
-def _damaged(reason: str) -> CaptionerError:
-    return CaptionerError(f"int8: {reason}; the file is damaged, get it again")
+_damaged = partial(damaged, Int8.part)

@@ -9,9 +9,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-from captioner.errors import CaptionerError
+from captioner.errors import damaged
 from captioner.text.segmentation import Segmentation
 from captioner.text.words import tokenize, tokenize_with_case
 
@@ -192,10 +193,6 @@ class Lexicon:
         return cls(words, found, indices, data.get("language", ""), segmentation)
 
 
-def _damaged(reason: str) -> CaptionerError:
-    return CaptionerError(f"lexicon: {reason}; the file is damaged, get it again")
-
-
 def is_lemma(name: object, language: str) -> bool:
     """Whether a lemma can be called so: one word of the language, in German with its capitals."""
     if not isinstance(name, str) or not name:
@@ -214,3 +211,6 @@ def _check_lemma(lemma: Lemma, language: str) -> None:
     # Comparisons with NaN are false.
     if type(lemma.frequency) not in (int, float) or not 0 < lemma.frequency <= 1:
         raise _damaged(f"the frequency of {lemma.name!r} is {lemma.frequency!r:.40}, not in (0, 1]")
+
+
+_damaged = partial(damaged, "lexicon")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from captioner.errors import CaptionerError
+from captioner.errors import CaptionerError, damaged
 from captioner.text.languages import DEFAULT_LANGUAGE, language_of
 from captioner.text.segmentation import Segmentation, choose_segmentation, find_segmentation
 from captioner.text.words import (
@@ -204,15 +204,11 @@ class Tokenizer:
         kind = find_segmentation(data.get("rule"))
         words, spelling = data.get("words"), data.get("spelling", {})
         if not isinstance(words, list):
-            raise CaptionerError(
-                f"tokenizer: 'words' must be a list of strings, not {type(words).__name__}; "
-                "the file is damaged, get it again"
+            raise damaged(
+                "tokenizer", f"'words' must be a list of strings, not {type(words).__name__}"
             )
         if not isinstance(spelling, dict):
-            raise CaptionerError(
-                f"tokenizer: 'spelling' must be a table, not {type(spelling).__name__}; "
-                "the file is damaged, get it again"
-            )
+            raise damaged("tokenizer", f"'spelling' must be a table, not {type(spelling).__name__}")
         return cls(words, data.get("language", DEFAULT_LANGUAGE), kind, spelling)
 
 
