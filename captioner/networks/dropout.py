@@ -12,8 +12,8 @@ class Dropout(nn.Dropout):
     """Dropout (Srivastava et al. 2014) that draws a byte for each value on a CPU.
 
     torch draws a float for each with one thread, which takes longer than all else that is done to
-    the values. The probability is therefore a multiple of 1/256 there, for 0.3 it is 77/256; what
-    stays is scaled by what it really is, so that the mean is right.
+    the values. The probability is therefore a multiple of 1/256 there, for 0.3 it is 77/256. The
+    values that are kept are divided by 1 - 77/256, not by 0.7, which preserves the mean.
     """
 
     def forward(self, values: Tensor) -> Tensor:
