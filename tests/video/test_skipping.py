@@ -54,6 +54,12 @@ def with_all_decoded(path: Path, monkeypatch: pytest.MonkeyPatch, **settings: An
         return sent(path, **settings)
 
 
+def check_all_settings(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compare what is sent with what full decoding sends."""
+    for settings in SETTINGS:
+        assert sent(path, **settings) == with_all_decoded(path, monkeypatch, **settings)
+
+
 def decoded(path: Path, monkeypatch: pytest.MonkeyPatch, **settings: Any) -> int:
     """How many packets are decoded for the frames that are looked at; -1 for all."""
     counts: list[int] = []
@@ -104,8 +110,7 @@ def test_the_same_frames_come_out(
 ) -> None:
     path = numbered_video(tmp_path / name, COUNT, options=options)
     assert decoded(path, monkeypatch) > 0
-    for settings in SETTINGS:
-        assert sent(path, **settings) == with_all_decoded(path, monkeypatch, **settings)
+    check_all_settings(path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
@@ -147,8 +152,7 @@ def test_other_streams_are_decoded_as_a_whole(
 @pytest.mark.parametrize("name", ["bikes", "bigbuckbunny", "carphone_pristine"])
 def test_real_clips(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     path = real_clip(name)
-    for settings in SETTINGS:
-        assert sent(path, **settings) == with_all_decoded(path, monkeypatch, **settings)
+    check_all_settings(path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
@@ -159,8 +163,7 @@ def test_a_file_that_is_cut_off(
     options = {"movflags": "faststart"} if name == "a.mp4" else {}
     path = numbered_video(tmp_path / name, COUNT, options=B_FRAMES, container_options=options)
     cut_off(path, share)
-    for settings in SETTINGS:
-        assert sent(path, **settings) == with_all_decoded(path, monkeypatch, **settings)
+    check_all_settings(path, monkeypatch)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.mkv", "a.ts"])
