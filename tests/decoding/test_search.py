@@ -174,16 +174,8 @@ def test_images_leave_the_batch_as_soon_as_they_are_over(
     word = {4: 1.0}
     chains = [fixed_chain(7, [word] * length + [{EOS: 1.0}] * (10 - length)) for length in lengths]
     recorder = Recorder()
-    results = decode(
-        recorder,
-        Table(torch.cat(chains)),
-        3,
-        DecodingOptions(max_length=9, no_repeat_ngram=0, **options),
-        bos=BOS,
-        eos=EOS,
-        forbidden=SPECIAL,
-        device="cpu",
-    )
+    decoding = DecodingOptions(max_length=9, no_repeat_ngram=0, **options)
+    results = decode_table(torch.cat(chains), decoding, step=recorder)
     assert [found[0].ids for found in results] == [(4,) * length for length in lengths]
     assert recorder.shapes == shapes
 
@@ -212,17 +204,8 @@ def test_only_captions_that_can_change_the_result_are_asked_for(
         logits, state = table_step(words, state)
         return logits[open_], state
 
-    found = decode(
-        OpenStep(step),
-        Table(torch.cat(chains)),
-        2,
-        DecodingOptions(max_length=9, no_repeat_ngram=0, **options),
-        bos=BOS,
-        eos=EOS,
-        forbidden=SPECIAL,
-        device="cpu",
-        fixed_shape=True,
-    )
+    decoding = DecodingOptions(max_length=9, no_repeat_ngram=0, **options)
+    found = decode_table(torch.cat(chains), decoding, step=OpenStep(step), fixed_shape=True)
     assert [len(best.ids) for best, *_ in found] == [3, 1]
     assert asked == counts
 

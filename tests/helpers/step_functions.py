@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from captioner.decoding.hypotheses import Hypothesis
 from captioner.decoding.options import DecodingOptions
+from captioner.decoding.rules import OpenStep, StepFunction
 from captioner.decoding.search import decode
 
 PAD, BOS, EOS, UNK = 0, 1, 2, 3
@@ -47,12 +48,15 @@ def tables(images: int, words: int, max_length: int, seed: int, spread: float = 
 
 
 def decode_table(
-    logits: Tensor, options: DecodingOptions, forbidden: Sequence[int] = SPECIAL, **extra: Any
+    logits: Tensor,
+    options: DecodingOptions,
+    forbidden: Sequence[int] = SPECIAL,
+    step: StepFunction[Table] | OpenStep[Table] = table_step,
+    **extra: Any,
 ) -> list[list[Hypothesis]]:
-    state = Table(logits)
     return decode(
-        table_step,
-        state,
+        step,
+        Table(logits),
         len(logits),
         options,
         bos=BOS,
