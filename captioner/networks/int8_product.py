@@ -5,6 +5,7 @@ from __future__ import annotations
 from threading import Lock
 from typing import Any
 
+import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
@@ -19,9 +20,12 @@ LARGEST_WEIGHT = 64
 """Whole number that stands for an output's largest weight. A processor without VNNI keeps the sum
 of two products in 16 bits: with this, 2 * 255 * 64, none overflows."""
 
+_TINY = 1e-30
+"""Stands for the largest number where all are 0."""
+
 
 class Int8Product:
-    """``rows @ weight.T + bias``, nearly, for rows of numbers in [-1, 1].
+    """``rows @ weight.T + bias``, nearly.
 
     Numbers are rounded to whole ones, weights with a scale for each output; their sums are exact.
 
@@ -31,13 +35,12 @@ class Int8Product:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        scale = weight.abs().amax(dim=1).clamp(min=torch.finfo(torch.float32).tiny)
+        scale = weight.abs().amax(dim=1).clamp(min=_TINY)
         scale = scale / LARGEST_WEIGHT
         whole = (weight / scale[:, None]).round().to(torch.int8)
         constants = {
             "weight": whole.T.contiguous(),
             "scale": scale,
-            "step": torch.tensor(1 / LARGEST),
             "middle": torch.tensor(MIDDLE, dtype=torch.uint8),
         }
         inputs = ["bytes", "weight", "step", "scale", "middle"]
@@ -52,7 +55,10 @@ class Int8Product:
                 ),
             ],
             "product",
-            [helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", weight.shape[1]])],
+            [
+                helper.make_tensor_value_info("rows", TensorProto.FLOAT, ["N", weight.shape[1]]),
+                helper.make_tensor_value_info("step", TensorProto.FLOAT, []),
+            ],
             [helper.make_tensor_value_info("product", TensorProto.FLOAT, ["N", len(weight)])],
             [numpy_helper.from_array(c.detach().numpy(), name) for name, c in constants.items()],
         )
@@ -62,14 +68,25 @@ class Int8Product:
         self._sessions: dict[int, Any] = {}
         self._lock = Lock()
 
-    def __call__(self, rows: Tensor) -> Tensor:
-        """The product (N, M) with rows (N, D); numbers beyond [-1, 1] count as its ends."""
-        [found] = self._session(torch.get_num_threads()).run(None, {"rows": rows.numpy()})
+    def __call__(self, rows: Tensor, largest: float = 1.0) -> Tensor:
+        """The product (N, M) with rows (N, D).
+
+        Args:
+            rows: float32, on a CPU.
+            largest: numbers beyond it, or below its negative, count as these.
+        """
+        inputs = {"rows": rows.numpy(), "step": np.array(largest / LARGEST, np.float32)}
+        [found] = self._session(torch.get_num_threads()).run(None, inputs)
         return torch.from_numpy(found)
 
-    def scaled(self, rows: Tensor) -> Tensor:
-        """The product (N, M) with rows (N, D) of any numbers, each brought to [-1, 1] first."""
-        largest = rows.abs().amax(dim=1, keepdim=True).clamp_(min=torch.finfo(rows.dtype).tiny)
+    def with_one_range(self, rows: Tensor) -> Tensor:
+        """The product with rows of any numbers, the largest of which sets the steps of all."""
+        low, high = rows.aminmax()
+        return self(rows, max(-float(low), float(high), _TINY))
+
+    def row_by_row(self, rows: Tensor) -> Tensor:
+        """The product with rows of any numbers, each brought to [-1, 1] by itself."""
+        largest = rows.abs().amax(dim=1, keepdim=True).clamp_(min=_TINY)
         return self(rows / largest).mul_(largest)
 
     def _session(self, threads: int) -> Any:

@@ -13,9 +13,9 @@ from captioner.networks.int8_product import Int8Product
 class Int8Steps(FastSteps):
     """As `FastSteps`, less exact and in half the time; on a CPU, with ONNX Runtime.
 
-    States and what the output layer reads are in [-1, 1]: they come out of a tanh. Features, and
-    what is seen of them, are brought to that row by row. What the layers of a recurrent cell give
-    each other stays in float32, and so does the attention.
+    States and what the output layer reads are in [-1, 1]: they come out of a tanh. Each image's
+    grid has a range of its own, and so has what each caption sees of it. What the layers of a
+    recurrent cell give each other stays in float32, and so does the attention.
 
     Args:
         decoder: whose weights are used as they are now; in eval mode.
@@ -34,9 +34,9 @@ class Int8Steps(FastSteps):
         if self._spatial:
             self._of_seen_int8 = Int8Product(self._of_seen)
             del self._of_seen
-            self._of_grid = Int8Product(decoder.grid_projection.weight).scaled
+            self._of_grid = Int8Product(decoder.grid_projection.weight).with_one_range
             of_cells = torch.cat([decoder.key.weight, decoder.value.weight])
-            self._of_cells = Int8Product(of_cells).scaled
+            self._of_cells = Int8Product(of_cells).with_one_range
 
     def _of_hidden(self, layer: int, before: Tensor) -> Tensor:
         return self._of_hidden_states[layer](before)
@@ -47,7 +47,7 @@ class Int8Steps(FastSteps):
         return both[:, :of_query], both[:, of_query:]
 
     def _add_seen(self, readout: Tensor, seen: Tensor) -> Tensor:
-        return self._of_seen_int8.scaled(seen).add_(readout)
+        return self._of_seen_int8.row_by_row(seen).add_(readout)
 
     def _score(self, readout: Tensor, scores: Tensor | None) -> Tensor:
         bias = self._decoder.output.bias

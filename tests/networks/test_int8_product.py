@@ -22,10 +22,17 @@ def test_whole_numbers_are_multiplied_exactly(with_bias: bool) -> None:
     weight, rows = random_whole((40, 100), LARGEST_WEIGHT, 0), random_whole((7, 100), LARGEST, 1)
     bias = torch.arange(40.0) if with_bias else None
     expected = rows @ weight.T / LARGEST + (bias if bias is not None else 0.0)
-    torch.testing.assert_close(Int8Product(weight, bias)(rows / LARGEST), expected)
-    torch.testing.assert_close(
-        Int8Product(weight, bias=None).scaled(rows * 3), 3 * (rows @ weight.T)
-    )
+    product = Int8Product(weight, bias)
+    torch.testing.assert_close(product(rows / LARGEST), expected)
+
+
+def test_rows_of_any_numbers_are_multiplied() -> None:
+    weight, rows = random_whole((40, 100), LARGEST_WEIGHT, 0), random_whole((7, 100), LARGEST, 1)
+    product = Int8Product(weight)
+    torch.testing.assert_close(product.with_one_range(-3 * rows), -3 * rows @ weight.T)
+    sizes = torch.arange(7.0)[:, None]
+    torch.testing.assert_close(product.row_by_row(sizes * rows), sizes * rows @ weight.T)
+    assert not product.with_one_range(0 * rows).any()
 
 
 def test_nothing_overflows() -> None:
@@ -34,8 +41,6 @@ def test_nothing_overflows() -> None:
     expected = torch.tensor([[2560.0, -2560.0, 0.0]])
     for row, product in ((ones, expected), (-ones, -expected), (2 * ones, expected)):
         torch.testing.assert_close(Int8Product(weight)(row), product)
-    torch.testing.assert_close(Int8Product(weight).scaled(2 * ones), 2 * expected)
-    assert Int8Product(weight).scaled(0 * ones).tolist() == [[0.0, 0.0, 0.0]]
 
 
 def test_a_row_gives_the_same_in_any_product() -> None:
