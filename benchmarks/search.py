@@ -10,8 +10,10 @@ fast    `captioner.networks.fast_steps.FastSteps`, as the model captions
 plain   `captioner.networks.decoder_steps.DecoderSteps`: every product of the whole batch at each
         step, those with words and grid in full
 
-Both are asked for the captions that tags and confidence need, without the tag classifier's say in
-the choice of words, and must find the same. The shares are those of the fast way.
+int8    `captioner.networks.int8_steps.Int8Steps`, as the model captions with `--precision int8`
+
+All are asked for the captions that tags and confidence need, without the tag classifier's say in
+the choice of words; the first two must find the same.
 """
 
 from __future__ import annotations
@@ -39,6 +41,7 @@ from captioner.model.tags import with_evidence
 from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.fast_steps import FastSteps
 from captioner.networks.features import ImageFeatures
+from captioner.networks.int8_steps import Int8Steps
 from captioner.text.tokenizer import BOS_ID, EOS_ID
 
 BATCH, BATCHES = 32, 8
@@ -101,6 +104,21 @@ def measure_parts(steps: FastSteps, spent: Counter[str]) -> None:
         setattr(steps, name, partial(timed, name, getattr(steps, name)))
 
 
+def print_shares(
+    model: CaptionModel, options: DecodingOptions, steps: FastSteps, batches: list[ImageFeatures]
+) -> None:
+    spent: Counter[str] = Counter()
+    measure_parts(steps, spent)
+    search = search_with(model, options, steps)
+    start = time.process_time()
+    for features in batches:
+        search(features)
+    whole = time.process_time() - start
+    for name, what in PARTS.items():
+        print(f"{spent[name] / whole:5.0%} {what}")
+    print(f"{1 - spent.total() / whole:5.0%} choice of words and all else")
+
+
 @torch.inference_mode()
 def main() -> None:
     parser = argparse.ArgumentParser(
@@ -113,10 +131,11 @@ def main() -> None:
     model = load_model(device="cpu")
     batches = read_features(model, args.folder)
     options = replace(with_evidence(model.decoding), tag_weight=0.0)
-    fast = FastSteps(model.decoder)
+    fast, int8 = FastSteps(model.decoder), Int8Steps(model.decoder)
     ways = {
-        "fast": search_with(model, options, fast),
         "plain": search_with(model, options, DecoderSteps(model.decoder)),
+        "fast": search_with(model, options, fast),
+        "int8": search_with(model, options, int8),
     }
     found = {
         name: [[h.ids for h in each] for features in batches for each in way(features)]
@@ -134,17 +153,10 @@ def main() -> None:
     for name, seconds in best.items():
         print(f"{name:6s} {1000 * seconds:6.2f} ms/image")
     print(f"fast / plain: {best['fast'] / best['plain']:.2f}")
-
-    spent: Counter[str] = Counter()
-    measure_parts(fast, spent)
-    search = search_with(model, options, fast)
-    start = time.process_time()
-    for features in batches:
-        search(features)
-    whole = time.process_time() - start
-    for name, what in PARTS.items():
-        print(f"{spent[name] / whole:5.0%} {what}")
-    print(f"{1 - spent.total() / whole:5.0%} choice of words and all else")
+    print(f"int8 / fast: {best['int8'] / best['fast']:.2f}")
+    for name, steps in (("fast", fast), ("int8", int8)):
+        print(f"\nof {name}:")
+        print_shares(model, options, steps, batches)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,7 @@
 """Which thread of `captioner caption` does what, over two seconds, and where threads wait.
 
     python benchmarks/timeline.py                        as text
+    python benchmarks/timeline.py --precision int8       the faster one
     python benchmarks/timeline.py --output timeline.svg  drawn (needs the extra `plots`)
 
 The job is that of `benchmarks/caption.py`, in this process, with the defaults of the command. The
@@ -122,12 +123,13 @@ def main() -> None:
     )
     parser.add_argument("--images", type=int, default=400, help="JPEGs to make (default: 400)")
     parser.add_argument("--seconds", type=float, default=2.0, help="shown (default: 2)")
+    parser.add_argument("--precision", default="auto", help="of the model (default: auto)")
     parser.add_argument("--output", type=Path, help="SVG or PNG file; text otherwise")
     args = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         make_photos(folder / "photos", args.images)
-        model = load_model(device="cpu")
+        model = load_model(device="cpu", precision=args.precision)
         recorder = record(model, folder / "photos", folder / "captions.jsonl")
     first_s, last_s = min(span[2] for span in recorder.spans), max(s[3] for s in recorder.spans)
     begin_s = max(first_s, (first_s + last_s - args.seconds) / 2)  # in the middle of the run

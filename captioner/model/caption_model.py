@@ -41,7 +41,7 @@ from captioner.networks.configs import DecoderConfig, EncoderConfig
 from captioner.networks.decoder import Decoder
 from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastEncoder
-from captioner.networks.fast_steps import FastSteps
+from captioner.networks.fast_steps import FastSteps, current_steps
 from captioner.networks.features import ImageFeatures
 from captioner.networks.int8 import Int8
 from captioner.networks.weights import evaluating
@@ -362,8 +362,7 @@ class CaptionModel(nn.Module):
 
     def decoder_steps(self) -> FastSteps:
         """The decoder word by word, with the weights that it has now."""
-        if self._steps is None or not self._steps.is_current(self.decoder):
-            self._steps = FastSteps(self.decoder)
+        self._steps = current_steps(self._steps, self.decoder, self.precision)
         return self._steps
 
     def description(self) -> dict[str, Any]:
@@ -425,7 +424,7 @@ class CaptionModel(nn.Module):
             device: ``auto`` (CUDA, then Apple's MPS, then CPU) or a torch device.
             precision: of the encoder: ``fp32``, ``bf16``, ``fp16``, ``int8`` (on CPUs, with ONNX
                 Runtime), or ``auto`` (bf16 on CUDA devices that have it, fp32 elsewhere). The
-                decoder computes in fp32.
+                decoder computes in int8 with it, else in fp32.
 
         Raises:
             CaptionerError: when the file is missing, damaged or no captioner model, or cannot be

@@ -28,7 +28,8 @@ class ModelOptions:
             :data:`SHIPPED_LANGUAGES`, or a language file. With several, each image is captioned in
             each of them, the first one foremost. Empty: the model's own.
         device: a torch device; ``auto``: see `captioner.model.device.find_device`.
-        precision: of the CNN; ``auto``: see `captioner.model.device.find_precision`.
+        precision: of the CNN, and with int8 of the decoder too; ``auto``: see
+            `captioner.model.device.find_precision`.
     """
 
     model: str = option(
@@ -48,8 +49,8 @@ class ModelOptions:
     device: str = option("auto", "auto, cpu, cuda, cuda:N or mps")
     precision: str = option(
         "auto",
-        "of the CNN; auto is bf16 on GPUs that support it, else fp32; int8 is twice as fast on "
-        "CPUs with VNNI, and a little less exact",
+        "of the CNN, and with int8 of the decoder too; auto is bf16 on GPUs that support it, else "
+        "fp32; int8 is twice as fast on CPUs with VNNI, and a little less exact",
         choices=("auto", *PRECISIONS),
     )
 

@@ -6,6 +6,7 @@ are one, and places without a caption take no part.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -19,6 +20,8 @@ from captioner.networks.sparse_products import SparseProduct
 
 ROWS = 8
 """Products have a multiple of so many rows, so that few sizes have to be tried."""
+
+_Product = Callable[[Tensor], Tensor]
 
 
 class Evidence(NamedTuple):
@@ -55,9 +58,9 @@ class FastSteps(DecoderSteps):
             # Query and readout both read the state.
             self._of_state = torch.cat([decoder.query.weight, self._of_state])  # (H + E, H)
             self._bias_of_state = pad(self._bias_of_state, (size, 0))
-            self._of_grid = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
+            self._of_grid: _Product = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
             both = torch.cat([decoder.key.weight, decoder.value.weight])
-            self._of_cells = SparseProduct(both.T)  # (H, 2H)
+            self._of_cells: _Product = SparseProduct(both.T)  # (H, 2H)
         # A transposed copy is multiplied faster, by a tenth.
         self._of_readout = decoder.output.weight.T.contiguous()  # (E, V)
         self._trials: dict[tuple[int, int], Tensor | None] = {}
@@ -197,6 +200,23 @@ class FastSteps(DecoderSteps):
             found = torch.cat([*after, query, self._score(readout, None)], dim=1)
             self._trials[key] = found[0].clone() if bool((found == found[0]).all()) else None
         return self._trials[key]
+
+
+def current_steps(known: FastSteps | None, decoder: Decoder, precision: str) -> FastSteps:
+    """What reads captions with the weights that a decoder has now.
+
+    Args:
+        known: made earlier; returned if it still is what is wanted.
+        decoder: in eval mode.
+        precision: one of `captioner.networks.precisions.PRECISIONS`; all but int8, which is for
+            CPUs, leave the decoder in float32.
+    """
+    kind: type[FastSteps] = FastSteps
+    if precision == "int8":
+        from captioner.networks.int8_steps import Int8Steps
+
+        kind = Int8Steps
+    return known if type(known) is kind and known.is_current(decoder) else kind(decoder)
 
 
 class _Places:

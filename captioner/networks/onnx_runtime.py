@@ -27,6 +27,16 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime  # noqa: E402
 
 
+def open_session(model: bytes, threads: int) -> Any:
+    """An inference session of ONNX Runtime for a serialised model, on the CPU."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    # Threads that wait for the next layer by spinning would take the readers' time.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    options.log_severity_level = 3  # errors
+    return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+
+
 class OnnxNetwork:
     """A CNN in ONNX Runtime, on the CPU, in float32 or int8.
 
@@ -77,15 +87,8 @@ class OnnxNetwork:
         """One whose threads share an image; made when it is first asked for."""
         with self._lock:
             if (dtype, threads) not in self._sessions:
-                options = onnxruntime.SessionOptions()
-                options.intra_op_num_threads = threads
-                # Threads that wait for the next layer by spinning would take the readers' time.
-                options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-                options.log_severity_level = 3  # errors
                 model = to_onnx(self._network, self._transform, dtype is torch.uint8, self._int8)
-                self._sessions[dtype, threads] = onnxruntime.InferenceSession(
-                    model, options, providers=["CPUExecutionProvider"]
-                )
+                self._sessions[dtype, threads] = open_session(model, threads)
             return self._sessions[dtype, threads]
 
     def _workers(self, threads: int) -> ThreadPoolExecutor:

@@ -9,12 +9,14 @@ from torch import Tensor
 from captioner.networks.configs import CELLS, DecoderConfig
 from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderState, DecoderSteps
-from captioner.networks.fast_steps import Evidence, FastSteps
+from captioner.networks.fast_steps import Evidence, FastSteps, current_steps
 from captioner.networks.features import ImageFeatures
+from captioner.networks.int8_steps import Int8Steps
 
 pytestmark = pytest.mark.arithmetic
 
 
+KINDS = [FastSteps, Int8Steps]
 IMAGES, BEAMS, CELLS_IN_GRID, SIZE, WORDS = 8, 3, 6, 10, 20
 
 
@@ -50,19 +52,22 @@ def read_two_words(steps: DecoderSteps, share: float = 1.0) -> tuple[Tensor, Dec
 def test_it_says_what_the_decoder_says(cell: str, attention: str, share: float) -> None:
     decoder = make_decoder(cell, attention)
     found, _ = read_two_words(FastSteps(decoder), share)
+    nearly, _ = read_two_words(Int8Steps(decoder), share)
     expected, _ = read_two_words(DecoderSteps(decoder), share)
     torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
     assert (found[0, 0] - found[0, 1]).abs().max() > 0.01
+    assert 1e-4 < ((nearly - expected).norm() / expected.norm()).item() < 0.03
 
 
 @pytest.mark.parametrize("attention", ["none", "spatial"])
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 23])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
 def test_captions_that_are_left_out_change_nothing_of_the_others(
-    cell: str, attention: str, count: int
+    kind: type[FastSteps], cell: str, attention: str, count: int
 ) -> None:
-    steps = FastSteps(make_decoder(cell, attention))
+    steps = kind(make_decoder(cell, attention))
     _, state = read_two_words(steps)
     words = torch.randint(WORDS, (IMAGES, BEAMS), generator=torch.manual_seed(3))
     places = torch.randperm(IMAGES * BEAMS, generator=torch.manual_seed(count))[:count]
@@ -76,9 +81,10 @@ def test_captions_that_are_left_out_change_nothing_of_the_others(
         assert torch.equal(part[:, open_], whole[:, open_])
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_evidence_is_added_but_for_the_words_it_is_spent_on() -> None:
-    steps = FastSteps(make_decoder())
+def test_evidence_is_added_but_for_the_words_it_is_spent_on(kind: type[FastSteps]) -> None:
+    steps = kind(make_decoder())
     _, state = read_two_words(steps)
     words = torch.zeros(IMAGES, BEAMS, dtype=torch.int64)
     open_ = torch.ones(IMAGES, BEAMS, dtype=torch.bool)
@@ -92,9 +98,12 @@ def test_evidence_is_added_but_for_the_words_it_is_spent_on() -> None:
 
 
 @pytest.mark.parametrize("share", [0.2, 1.0])
+@pytest.mark.parametrize("kind", KINDS)
 @torch.inference_mode()
-def test_what_is_kept_of_an_image_does_not_depend_on_the_others(share: float) -> None:
-    steps, features = FastSteps(make_decoder()), make_features(share)
+def test_what_is_kept_of_an_image_does_not_depend_on_the_others(
+    kind: type[FastSteps], share: float
+) -> None:
+    steps, features = kind(make_decoder()), make_features(share)
     together = steps.start(features).memory
     for image in range(IMAGES):
         alone = steps.start(ImageFeatures(*(part[image : image + 1] for part in features))).memory
@@ -102,10 +111,13 @@ def test_what_is_kept_of_an_image_does_not_depend_on_the_others(share: float) ->
         assert torch.equal(alone.values[0], together.values[image])
 
 
-def test_a_change_of_weights_is_noticed() -> None:
+def test_they_are_made_again_for_other_weights_or_another_precision() -> None:
     decoder = make_decoder()
-    steps = FastSteps(decoder)
-    assert steps.is_current(decoder)
+    steps = current_steps(None, decoder, "fp32")
+    assert type(steps) is FastSteps and current_steps(steps, decoder, "bf16") is steps
+    whole = current_steps(steps, decoder, "int8")
+    assert type(whole) is Int8Steps and current_steps(whole, decoder, "int8") is whole
+    assert type(current_steps(whole, decoder, "fp32")) is FastSteps
     with torch.no_grad():
         decoder.rnn.weight_hh_l0.mul_(2)
-    assert not steps.is_current(decoder)
+    assert current_steps(whole, decoder, "int8") is not whole
