@@ -49,6 +49,7 @@ class OnnxNetwork:
         self._transform = transform
         self._int8 = int8
         self._sessions: dict[tuple[torch.dtype, int], Any] = {}
+        self._beside: list[Any] = []
         self._lock = Lock()
         self._pools: dict[int, ThreadPoolExecutor] = {}
 
@@ -82,10 +83,17 @@ class OnnxNetwork:
                 # Threads that wait for the next layer by spinning would take the readers' time.
                 options.add_session_config_entry("session.intra_op.allow_spinning", "0")
                 options.log_severity_level = 3  # errors
-                model = to_onnx(self._network, self._transform, dtype is torch.uint8, self._int8)
-                self._sessions[dtype, threads] = onnxruntime.InferenceSession(
+                model, weights = to_onnx(
+                    self._network, self._transform, dtype is torch.uint8, self._int8
+                )
+                values = [*map(onnxruntime.OrtValue.ortvalue_from_numpy, weights.values())]
+                if values:
+                    options.add_external_initializers(list(weights), values)
+                session = onnxruntime.InferenceSession(
                     model, options, providers=["CPUExecutionProvider"]
                 )
+                self._beside += values  # They have to last as long as the session.
+                self._sessions[dtype, threads] = session
             return self._sessions[dtype, threads]
 
     def _workers(self, threads: int) -> ThreadPoolExecutor:
