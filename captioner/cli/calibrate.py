@@ -35,7 +35,8 @@ measure of how unfamiliar an image is, which lowers confidences.
 
 
 def add_calibrate(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `captioner calibrate`."""
+    """The options of the command, and its examples."""
+    parser.epilog = CALIBRATE_EXAMPLES
     parser.set_defaults(command=_calibrate)
     add_data(parser, several=True)
     output = parser.add_argument_group("output")

@@ -10,7 +10,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from captioner.cli.caption_options import PAGE, TAG_CONFIDENCE, add_caption_options
+from captioner.cli.caption_options import (
+    CAPTION_EXAMPLES,
+    PAGE,
+    TAG_CONFIDENCE,
+    add_caption_options,
+)
 from captioner.cli.caption_shards import caption_shards, wants_shards
 from captioner.cli.checks import check_images, check_model
 from captioner.cli.options import (
@@ -44,7 +49,8 @@ PAGE_CAPTIONS = 3
 
 
 def add_caption(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = CAPTION_EXAMPLES
     parser.set_defaults(command=_caption)
     add_caption_options(parser)
 

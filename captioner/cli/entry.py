@@ -14,38 +14,28 @@ import os
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from importlib import import_module
 from typing import Any
 
-from captioner.cli.calibrate import CALIBRATE_EXAMPLES, add_calibrate
-from captioner.cli.caption import add_caption
-from captioner.cli.caption_options import CAPTION_EXAMPLES
-from captioner.cli.evaluate import EVALUATE_EXAMPLES, add_evaluate
-from captioner.cli.explain import EXPLAIN_EXAMPLES, add_explain
-from captioner.cli.export import EXPORT_EXAMPLES, add_export
-from captioner.cli.fill import FILL_EXAMPLES, add_fill
 from captioner.cli.options import shown_lines
 from captioner.cli.parser import Parser
-from captioner.cli.report import REPORT_EXAMPLES, add_report
-from captioner.cli.report_training import REPORT_TRAINING_EXAMPLES, add_report_training
-from captioner.cli.review import REVIEW_EXAMPLES, add_review
-from captioner.cli.tag import TAG_EXAMPLES, add_tag
 from captioner.cli.training_help import short_help, with_long_help
 from captioner.errors import CaptionerError
 from captioner.version import __version__
 
-COMMANDS: dict[str, tuple[str, str, Callable[[argparse.ArgumentParser], None]]] = {
-    "caption": ("describe photos", CAPTION_EXAMPLES, add_caption),
-    "fill": ("fill in a sentence about a photo", FILL_EXAMPLES, add_fill),
-    "tag": ("describe videos: segments, tags, subtitles", TAG_EXAMPLES, add_tag),
-    "report": ("a page to find and correct captions", REPORT_EXAMPLES, add_report),
-    "review": ("correct captions on a page", REVIEW_EXAMPLES, add_review),
-    "explain": ("show where a caption's words look", EXPLAIN_EXAMPLES, add_explain),
-    "evaluate": ("score a model on data", EVALUATE_EXAMPLES, add_evaluate),
-    "calibrate": ("measure how sure tags are", CALIBRATE_EXAMPLES, add_calibrate),
-    "export": ("turn a training checkpoint into a model", EXPORT_EXAMPLES, add_export),
-    "report-training": ("plot training runs", REPORT_TRAINING_EXAMPLES, add_report_training),
+COMMANDS = {
+    "caption": "describe photos",
+    "fill": "fill in a sentence about a photo",
+    "tag": "describe videos: segments, tags, subtitles",
+    "report": "a page to find and correct captions",
+    "review": "correct captions on a page",
+    "explain": "show where a caption's words look",
+    "evaluate": "score a model on data",
+    "calibrate": "measure how sure tags are",
+    "export": "turn a training checkpoint into a model",
+    "report-training": "plot training runs",
 }
-"""Name of a command -> its purpose, its examples, and what adds its arguments."""
+"""Name of a command -> its purpose. Its file adds its arguments."""
 
 TRAINING_COMMANDS = {
     "fit": "train a captioner from a YAML configuration",
@@ -107,7 +97,8 @@ def make_parser(named: str | None = None) -> argparse.ArgumentParser:
     """The parser of all commands; it imports no torch.
 
     Args:
-        named: the command that is parsed; the others get no options then. None: all get theirs.
+        named: the command that is parsed; there are no others then. None, or what is not the
+            name of a command that is parsed here: all of them.
     """
     parser = Parser(
         prog="captioner",
@@ -121,25 +112,26 @@ def make_parser(named: str | None = None) -> argparse.ArgumentParser:
         help="show the version; with --verbose also what computes on this machine, and why",
     )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    for name, (purpose, examples, add_arguments) in COMMANDS.items():
-        command = _add_command(commands, name, purpose, examples)
-        if named not in COMMANDS or named == name:
-            add_arguments(command)
+    for name in [named] if named in COMMANDS else COMMANDS:
+        _add_command(commands, name)
+    if named in COMMANDS:
+        return parser
     for name, purpose in TRAINING_COMMANDS.items():
         # Only for the list in --help: main() hands these over before it parses.
         commands.add_parser(name, help=purpose, add_help=False)
     return parser
 
 
-def _add_command(commands: Any, name: str, purpose: str, examples: str) -> argparse.ArgumentParser:
-    parser: argparse.ArgumentParser = commands.add_parser(
+def _add_command(commands: Any, name: str) -> None:
+    parser = commands.add_parser(
         name,
-        help=purpose,
-        description=purpose.capitalize() + ".",
-        epilog=examples,
+        help=COMMANDS[name],
+        description=COMMANDS[name].capitalize() + ".",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    return parser
+    # Those of all commands take some hundredths of a second to import.
+    file = name.replace("-", "_")
+    getattr(import_module(f"captioner.cli.{file}"), f"add_{file}")(parser)
 
 
 def _train(arguments: Sequence[str]) -> int:

@@ -41,7 +41,8 @@ An image that cannot be read ends the evaluation: scores on fewer images are not
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
-    """The arguments of `captioner evaluate`."""
+    """The options of the command, and its examples."""
+    parser.epilog = EVALUATE_EXAMPLES
     parser.set_defaults(command=_evaluate)
     add_data(parser)
     output = parser.add_argument_group("output")

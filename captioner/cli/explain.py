@@ -28,7 +28,8 @@ read from and the word's probability, and the captions that lost the search.
 
 
 def add_explain(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = EXPLAIN_EXAMPLES
     parser.set_defaults(command=_explain)
     parser.add_argument("image", type=Path, metavar="IMAGE", help="the photo")
     parser.add_argument(

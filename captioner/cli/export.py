@@ -30,7 +30,8 @@ configuration and started from the same model (`model.init_from`).
 
 
 def add_export(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = EXPORT_EXAMPLES
     parser.set_defaults(command=_export)
     parser.add_argument(
         "--checkpoint",

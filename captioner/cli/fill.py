@@ -44,7 +44,8 @@ others are done, and the exit code is 1.
 
 
 def add_fill(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = FILL_EXAMPLES
     from captioner.captioning.fill_writers import FILL_WRITERS, FillTextWriter
 
     parser.set_defaults(command=_fill)

@@ -37,7 +37,8 @@ is written again from what already exists; corrections that were made on it stay
 
 
 def add_report(parser: argparse.ArgumentParser) -> None:
-    """The options of `captioner report`."""
+    """The options of the command, and its examples."""
+    parser.epilog = REPORT_EXAMPLES
     parser.set_defaults(command=_report)
     parser.add_argument(
         "captions", type=Path, metavar="CAPTIONS.jsonl", help="what captioner caption wrote"

@@ -41,7 +41,8 @@ pip install "captioner[plots,train]"
 
 
 def add_report_training(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = REPORT_TRAINING_EXAMPLES
     parser.set_defaults(command=_report_training)
     parser.add_argument(
         "log_dir", type=Path, metavar="LOG_DIR", help="a run of `captioner fit`, or several"

@@ -34,7 +34,8 @@ under the address that is printed. Ctrl-C ends it. It needs the extra: pip insta
 
 
 def add_review(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = REVIEW_EXAMPLES
     parser.set_defaults(command=_review)
     parser.add_argument(
         "path", type=Path, metavar="CAPTIONS", help="JSONL or CSV file, or a folder with captions"

@@ -78,7 +78,8 @@ formats, docs/scale.md shards and addresses.
 
 
 def add_tag(parser: argparse.ArgumentParser) -> None:
-    """The options of the command."""
+    """The options of the command, and its examples."""
+    parser.epilog = TAG_EXAMPLES
     parser.set_defaults(command=_tag)
     parser.add_argument("paths", nargs="+", metavar="PATH", help="video, folder or pattern")
     add_exclude(parser)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from captioner.errors import CaptionerError
@@ -39,7 +40,7 @@ def load_model(
     if name in SHIPPED:
         with shipped_file(name) as path:
             base = CaptionModel.load(path, device=device, precision=precision)
-            _ = base.sha256  # Out of a zipped package, the file is gone later.
+            _keep_hash(base, path)
     else:
         base = CaptionModel.load(path_or_name, device=device, precision=precision)
     languages = (language,) if isinstance(language, str) else tuple(language)
@@ -70,8 +71,18 @@ def _in_language(base: CaptionModel, language: str) -> CaptionModel:
         )
     with shipped_file(f"language_{tag}") as path:
         model = read_language(path, base)
-        _ = model.sha256
+        _keep_hash(model, path)
     return model
+
+
+def _keep_hash(model: CaptionModel, path: Path) -> None:
+    """Make the hash of a file out of a zipped package, which is gone later."""
+    if path != _shipped(path.name):
+        _ = model.sha256
+
+
+def _shipped(file: str) -> Traversable:
+    return resources.files("captioner") / "weights" / file
 
 
 @contextmanager
@@ -85,7 +96,7 @@ def shipped_file(name: str) -> Iterator[Path]:
         CaptionerError: it is missing.
     """
     file = f"{name}.safetensors"
-    shipped = resources.files("captioner") / "weights" / file
+    shipped = _shipped(file)
     if not shipped.is_file():
         raise CaptionerError(
             f"{name}: this installation has no weights/{file}; reinstall captioner, or give a file"

@@ -25,6 +25,7 @@ from captioner.networks.cnn_layers import (
     SameConv2d,
     drop_depth,
 )
+from captioner.networks.cnn_shapes import compute_shapes
 from captioner.networks.depthwise import TiledConv2d
 
 MAX_NODES = 2000
@@ -294,14 +295,19 @@ class GraphNetwork(nn.Module):
     def shapes(self, size: tuple[int, int]) -> list[torch.Size]:
         """Of an image of ``size``, (width, height), and of what each layer gives for it.
 
-        In eval mode, on the CPU. It takes as long as to encode an image, and so is done once.
+        In eval mode, on the CPU. A blank image is run where its shapes cannot be computed; that
+        takes as long as to encode one, and so is done once.
         """
         if size not in self._shapes:
             assert not self.training, "layers in training mode change their statistics"
-            with torch.no_grad():
-                values = self.values(torch.zeros(1, 3, *reversed(size)))
-                self._shapes[size] = [value.shape for value in values]
+            computed = compute_shapes(self.graph.nodes, size, MAX_VALUES)
+            self._shapes[size] = computed or self.run_shapes(size)
         return self._shapes[size]
+
+    @torch.no_grad()
+    def run_shapes(self, size: tuple[int, int]) -> list[torch.Size]:
+        """What :meth:`shapes` says, of a blank image that is run."""
+        return [value.shape for value in self.values(torch.zeros(1, 3, *reversed(size)))]
 
     def take_shapes(self, network: GraphNetwork, values: Sequence[int]) -> None:
         """Take over the shapes that are known of a network that computes the same.

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from onnx import TensorProto, helper, numpy_helper
+from onnx import StringStringEntryProto, TensorProto, helper, numpy_helper
 from torch import nn
 
 from captioner.images.transform import ImageTransform
@@ -31,6 +31,8 @@ _SAME_NAME = {
     "dropout": "Identity",
     "drop_depth": "Identity",
 }
+Array = np.ndarray[Any, Any]
+
 Step = tuple[str, list[str], dict[str, Any]]
 """An ONNX operator, its further inputs, its options."""
 
@@ -43,8 +45,11 @@ def to_onnx(
     transform: ImageTransform,
     scales: bool,
     int8: Int8 | None = None,
-) -> bytes:
-    """The network as an ONNX model, serialised; its input is called 0.
+) -> tuple[bytes, dict[str, Array]]:
+    """The network as an ONNX model, serialised, and the weights that it only names.
+
+    Weights inside the model would be copied several times on their way; those beside it can be the
+    network's own memory.
 
     Args:
         network: in eval mode, without layers of a library.
@@ -58,9 +63,11 @@ def to_onnx(
     made = _Model()
     if scales:
         made.add_scaling(transform)
+    # To be made whole numbers, they have to be in the model.
+    keep = made.keep_beside if int8 is None else made.keep
     for name, tensor in network.state_dict().items():
         if tensor.is_floating_point():
-            made.keep(name, tensor.float().numpy())
+            keep(name, tensor.float().contiguous().numpy())
     for place, node in enumerate(network.graph.nodes):
         layer = None if node.op == "scale" else network.get_submodule(node.module)
         made.add(node, layer, str(place + 1), shapes[node.inputs[0]])
@@ -76,8 +83,7 @@ def to_onnx(
         quantize(graph, network.graph, int8)
     opsets = [helper.make_opsetid("", OPSET)]
     model = helper.make_model(graph, opset_imports=opsets, ir_version=IR_VERSION)
-    serialised: bytes = model.SerializeToString()
-    return serialised
+    return model.SerializeToString(), made.beside
 
 
 class _Model:
@@ -87,18 +93,34 @@ class _Model:
         input: the name of its input.
         steps: its nodes, in the order they run.
         constants: weights and numbers.
+        beside: the weights that `constants` only name.
     """
 
     def __init__(self) -> None:
         self.input = "0"
         self.steps: list[Any] = []
         self.constants: list[Any] = []
+        self.beside: dict[str, Array] = {}
         self._output = ""
 
     def keep(self, name: str, values: Any, kind: type = np.float32) -> str:
         """Keep an array or a number; returns its name."""
         self.constants.append(numpy_helper.from_array(np.asarray(values, kind), name))
         return name
+
+    def keep_beside(self, name: str, values: Array) -> None:
+        """Keep an array of float32 beside the model."""
+        place = StringStringEntryProto(key="location", value="beside")
+        self.constants.append(
+            TensorProto(
+                name=name,
+                data_type=TensorProto.FLOAT,
+                dims=values.shape,
+                data_location=TensorProto.EXTERNAL,
+                external_data=[place],
+            )
+        )
+        self.beside[name] = values
 
     def add_scaling(self, transform: ImageTransform) -> None:
         """Add what `ImageTransform.scale` does, before all layers."""

@@ -6,6 +6,7 @@ The network is handed over in memory: no file is written.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from threading import Lock
@@ -27,13 +28,21 @@ os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 import onnxruntime  # noqa: E402
 
 
-def open_session(model: bytes, threads: int) -> Any:
-    """An inference session of ONNX Runtime for a serialised model, on the CPU."""
+def open_session(model: bytes, threads: int, weights: Mapping[str, Any] | None = None) -> Any:
+    """An inference session of ONNX Runtime, on the CPU.
+
+    Args:
+        model: serialised.
+        threads: that share an image.
+        weights: ``OrtValue`` objects that the model names and does not hold.
+    """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     # Threads that wait for the next layer by spinning would take the readers' time.
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.log_severity_level = 3  # errors
+    if weights:
+        options.add_external_initializers(list(weights), list(weights.values()))
     return onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
 
 
@@ -59,6 +68,7 @@ class OnnxNetwork:
         self._transform = transform
         self._int8 = int8
         self._sessions: dict[tuple[torch.dtype, int], Any] = {}
+        self._beside: list[Any] = []
         self._lock = Lock()
         self._pools: dict[int, ThreadPoolExecutor] = {}
 
@@ -87,8 +97,15 @@ class OnnxNetwork:
         """One whose threads share an image; made when it is first asked for."""
         with self._lock:
             if (dtype, threads) not in self._sessions:
-                model = to_onnx(self._network, self._transform, dtype is torch.uint8, self._int8)
-                self._sessions[dtype, threads] = open_session(model, threads)
+                model, weights = to_onnx(
+                    self._network, self._transform, dtype is torch.uint8, self._int8
+                )
+                values = {
+                    name: onnxruntime.OrtValue.ortvalue_from_numpy(each)
+                    for name, each in weights.items()
+                }
+                self._sessions[dtype, threads] = open_session(model, threads, values)
+                self._beside += values.values()  # They have to last as long as the session.
             return self._sessions[dtype, threads]
 
     def _workers(self, threads: int) -> ThreadPoolExecutor:

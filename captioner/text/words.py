@@ -70,14 +70,23 @@ def _normalise(text: str, keep_case: bool = False) -> str:
     return unicodedata.normalize("NFKC", text)
 
 
+def _is_plain(text: str) -> bool:
+    """Whether it is one word of ASCII letters, as most of a vocabulary are: they need no rules."""
+    return text.isascii() and text.isalpha()
+
+
 def tokenize(text: str) -> list[str]:
     """Split ``text`` into words by the rule above; a text without words gives an empty list."""
+    if _is_plain(text):
+        return [text.lower()]
     words: list[str] = _WORD.findall(_normalise(text))
     return words
 
 
 def tokenize_with_case(text: str) -> list[str]:
     """Split ``text`` as :func:`tokenize` does, with capitals as they are written."""
+    if _is_plain(text):
+        return [text]
     words: list[str] = _WORD.findall(_normalise(text, keep_case=True))
     return words
 
