@@ -63,14 +63,15 @@ def to_onnx(
     made = _Model()
     if scales:
         made.add_scaling(transform)
-    # To be made whole numbers, they have to be in the model.
-    keep = made.keep_beside if int8 is None else made.keep
-    for name, tensor in network.state_dict().items():
-        if tensor.is_floating_point():
-            keep(name, tensor.float().contiguous().numpy())
     for place, node in enumerate(network.graph.nodes):
         layer = None if node.op == "scale" else network.get_submodule(node.module)
         made.add(node, layer, str(place + 1), shapes[node.inputs[0]])
+    # To be made whole numbers, weights have to be in the model.
+    keep = made.keep_beside if int8 is None else made.keep
+    read = {name for step in made.steps for name in step.input}
+    for name, tensor in network.state_dict().items():
+        if name in read:
+            keep(name, tensor.float().contiguous().numpy())
     kind = TensorProto.UINT8 if scales else TensorProto.FLOAT
     graph = helper.make_graph(
         made.steps,
