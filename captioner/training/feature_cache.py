@@ -7,8 +7,8 @@ import json
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from contextlib import closing, contextmanager
-from itertools import islice
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,7 +21,6 @@ from tqdm import tqdm
 
 from captioner.errors import CaptionerError
 from captioner.files.resume import NO_LOCKS, say_no_locks
-from captioner.images.ahead import map_ahead
 from captioner.images.reading import READER_VERSION, read_image
 from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastNetwork, frozen_part
@@ -199,15 +198,13 @@ class FeatureCache:
             unit="image",
             disable=None if progress else True,
         )
-        # The next batch is read while the CNN is at this one.
-        threads, ahead = torch.get_num_threads(), 2 * batch_size
-        left = range(start, len(self.paths))
-        with bar, closing(map_ahead(self._read, left, threads, ahead, "read")) as images:
+        with bar, ThreadPoolExecutor(torch.get_num_threads()) as readers:
             for first in range(start, len(self.paths), batch_size):
                 part = range(first, min(first + batch_size, len(self.paths)))
-                views = [view for of_image in islice(images, len(part)) for view in of_image]
-                rows = slice(first * self.count, part.stop * self.count)
-                array[rows] = self._encode(network, torch.stack(views))
+                pixels = torch.stack(
+                    [view for views in readers.map(self._read, part) for view in views]
+                )
+                array[first * self.count : part.stop * self.count] = self._encode(network, pixels)
                 bar.update(len(part))
                 done = part.stop
                 if done == len(self.paths) or (first // batch_size) % SAVE_EVERY == SAVE_EVERY - 1:
