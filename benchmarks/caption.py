@@ -33,6 +33,7 @@ from captioner.decoding.options import DecodingOptions
 from captioner.decoding.search import decode
 from captioner.model.caption_model import CaptionModel
 from captioner.model.shipped import load_model
+from captioner.networks.decoder_steps import DecoderSteps
 from captioner.networks.features import ImageFeatures
 from captioner.text.tokenizer import BOS_ID, EOS_ID, PAD_ID, UNK_ID
 
@@ -105,13 +106,17 @@ def speed(folder: Path, photos: list[Path], precision: str) -> float:
         rest.append((len(photos) - len(few)) / (long - short))
     with torch.inference_mode():
         cnn = best_rate(lambda: len(model.encode(pixels).grid))
-        plain = best_rate(lambda: _one_by_one(model, photos[:24]))
+        exact = load_model(device="cpu", precision="fp32")
+        of_exact = best_rate(lambda: len(exact.encode(pixels).grid))
+        plain = best_rate(lambda: _one_by_one(exact, photos[:24]))
     engine = model.encoder_engine
     print(f"captioner caption, {len(photos)} JPEGs, start included: {max(whole):7.1f} images/s")
     print(f"captioner caption, each further image:       {max(rest):7.1f} images/s")
     print(f"the CNN alone, in {engine:12s}:              {cnn:7.1f} images/s")
+    print(f"the same in float32:                         {of_exact:7.1f} images/s")
     print(f"eager float32, one image at a time:          {plain:7.1f} images/s")
     print(f"(a) command / CNN alone: {max(rest) / cnn:.2f} (with its start {max(whole) / cnn:.2f})")
+    print(f"    command / CNN alone in float32: {max(rest) / of_exact:.2f}")
     print(f"(b) command / eager one by one: {max(rest) / plain:.1f}\n")
     return max(rest)
 
@@ -119,7 +124,7 @@ def speed(folder: Path, photos: list[Path], precision: str) -> float:
 def _one_by_one(model: CaptionModel, paths: list[Path]) -> int:
     """As the usual scripts do it: the layers as trained, a batch of one, no shared work."""
     backbone = model.encoder.backbone.to(memory_format=torch.contiguous_format)
-    steps = model.decoder_steps()
+    steps = DecoderSteps(model.decoder)
     for path in paths:
         grid = backbone(model.transform.scale(model.read(path))[None])
         features = ImageFeatures.from_grid(grid.flatten(2).transpose(1, 2))
