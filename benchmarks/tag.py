@@ -166,9 +166,9 @@ def one_at_a_time(model: CaptionModel, clip: Path) -> int:
     return frames
 
 
-def speed(minutes: int, repeats: int, preset: str) -> None:
+def speed(minutes: int, repeats: int, preset: str, precision: str) -> None:
     """Print the table of times and ratios of a clip."""
-    model = load_model(device="cpu")
+    model = load_model(device="cpu", precision=precision)
     with tempfile.TemporaryDirectory() as folder:
         minute = make_clip(Path(folder) / "minute.mp4", 60, preset)
         clip = repeat(minute, Path(folder) / "clip.mp4", minutes)
@@ -217,13 +217,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--minutes", type=int, default=5, help="length of a clip (default: 5)")
     parser.add_argument("--presets", nargs="+", choices=PRESETS, default=PRESETS, help="of x264")
     parser.add_argument("--repeats", type=int, default=3, help="best of so many (default: 3)")
+    parser.add_argument("--precision", default="auto", help="of the model (default: auto)")
     parser.add_argument("--memory", action="store_true", help="peak memory instead of speed")
     args = parser.parse_args(argv)
     if args.memory:
         memory()
     else:
         for preset in args.presets:
-            speed(args.minutes, args.repeats, preset)
+            speed(args.minutes, args.repeats, preset, args.precision)
     return 0
 
 
