@@ -7,6 +7,7 @@ are one, and places without a caption take no part.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -52,18 +53,28 @@ class FastSteps(DecoderSteps):
         self._spatial = decoder.config.attention == "spatial"
         self._table = linear(decoder.embedding.weight, self._of_words)  # (V, G * H)
         weight, bias = decoder.readout.weight, decoder.readout.bias
-        self._of_state, self._bias_of_state = weight[:, :size], bias.detach()
+        of_state, bias_of_state = weight[:, :size], bias.detach()
         if self._spatial:
-            self._of_seen = weight[:, size:]  # (E, H)
             # Query and readout both read the state.
-            self._of_state = torch.cat([decoder.query.weight, self._of_state])  # (H + E, H)
-            self._bias_of_state = pad(self._bias_of_state, (size, 0))
-            self._of_grid: _Product = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
-            both = torch.cat([decoder.key.weight, decoder.value.weight])
-            self._of_cells: _Product = SparseProduct(both.T)  # (H, 2H)
+            of_state = torch.cat([decoder.query.weight, of_state])  # (H + E, H)
+            bias_of_state = pad(bias_of_state, (size, 0))
+        self._make_products(of_state, bias_of_state)
+        self._trials: dict[tuple[int, int], Tensor | None] = {}
+
+    def _make_products(self, of_state: Tensor, bias_of_state: Tensor) -> None:
+        """Make weights ready: those of query and readout, (H + E, H), and the decoder's others."""
+        decoder = self._decoder
+        self._of_state: _Product = partial(linear, weight=of_state, bias=bias_of_state)
         # A transposed copy is multiplied faster, by a tenth.
         self._of_readout = decoder.output.weight.T.contiguous()  # (E, V)
-        self._trials: dict[tuple[int, int], Tensor | None] = {}
+        if self._spatial:
+            self._of_seen = decoder.readout.weight[:, self._size :]  # (E, H)
+            self._of_grid: _Product = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
+            self._of_cells: _Product = SparseProduct(self._weight_of_cells().T)  # (H, 2H)
+
+    def _weight_of_cells(self) -> Tensor:
+        """Of keys and values together, (2H, H)."""
+        return torch.cat([self._decoder.key.weight, self._decoder.value.weight])
 
     def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read one more word of every caption, as `DecoderSteps` does."""
@@ -148,7 +159,7 @@ class FastSteps(DecoderSteps):
 
     def _read_state(self, states: Tensor) -> tuple[Tensor, Tensor]:
         """Query (N, H), or (N, 0) without attention, and the states' part of the readout (N, E)."""
-        both = linear(states, self._of_state, self._bias_of_state)
+        both = self._of_state(states)
         of_query = self._size if self._spatial else 0
         return both[:, :of_query], both[:, of_query:]
 

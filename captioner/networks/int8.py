@@ -206,9 +206,9 @@ def _run_rounded(network: GraphNetwork, node: Node, inputs: list[Tensor]) -> Ten
         weight.copy_(kept)
 
 
-def weight_scales(weight: Tensor) -> Tensor:
-    """What one step of a convolution's whole numbers is worth, for each output channel (C,)."""
-    return weight.abs().flatten(1).amax(dim=1).clamp_min(1e-12) / WEIGHT_LIMIT
+def weight_scales(weight: Tensor, limit: int = WEIGHT_LIMIT) -> Tensor:
+    """What one step of a layer's whole numbers, up to a limit, is worth for each output (C,)."""
+    return weight.abs().flatten(1).amax(dim=1).clamp_min(1e-12) / limit
 
 
 def _rounded(values: Tensor, low: float, high: float) -> Tensor:

@@ -11,6 +11,7 @@ import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor
 
+from captioner.networks.int8 import weight_scales
 from captioner.networks.onnx_runtime import open_session
 
 LARGEST, MIDDLE = 127, 128
@@ -35,8 +36,7 @@ class Int8Product:
     """
 
     def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
-        scale = weight.abs().amax(dim=1).clamp(min=_TINY)
-        scale = scale / LARGEST_WEIGHT
+        scale = weight_scales(weight, LARGEST_WEIGHT)
         whole = (weight / scale[:, None]).round().to(torch.int8)
         constants = {
             "weight": whole.T.contiguous(),

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
 
-from captioner.networks.decoder import Decoder
 from captioner.networks.fast_steps import FastSteps
 from captioner.networks.int8_product import Int8Product
 
@@ -21,30 +19,21 @@ class Int8Steps(FastSteps):
         decoder: whose weights are used as they are now; in eval mode.
     """
 
-    @torch.no_grad()
-    def __init__(self, decoder: Decoder) -> None:
-        super().__init__(decoder)
+    def _make_products(self, of_state: Tensor, bias_of_state: Tensor) -> None:
+        decoder = self._decoder
         self._of_hidden_states = [
             Int8Product(weight, bias if self._cell == "gru" else None)
             for _, weight, _, bias in self._layers
         ]
-        self._of_state_int8 = Int8Product(self._of_state, self._bias_of_state)
+        self._of_state = Int8Product(of_state, bias_of_state)
         self._of_readout_int8 = Int8Product(decoder.output.weight)
-        del self._of_state, self._of_readout
         if self._spatial:
-            self._of_seen_int8 = Int8Product(self._of_seen)
-            del self._of_seen
+            self._of_seen_int8 = Int8Product(decoder.readout.weight[:, self._size :])
             self._of_grid = Int8Product(decoder.grid_projection.weight).with_one_range
-            of_cells = torch.cat([decoder.key.weight, decoder.value.weight])
-            self._of_cells = Int8Product(of_cells).with_one_range
+            self._of_cells = Int8Product(self._weight_of_cells()).with_one_range
 
     def _of_hidden(self, layer: int, before: Tensor) -> Tensor:
         return self._of_hidden_states[layer](before)
-
-    def _read_state(self, states: Tensor) -> tuple[Tensor, Tensor]:
-        of_query = self._size if self._spatial else 0
-        both = self._of_state_int8(states)
-        return both[:, :of_query], both[:, of_query:]
 
     def _add_seen(self, readout: Tensor, seen: Tensor) -> Tensor:
         return self._of_seen_int8.row_by_row(seen).add_(readout)
