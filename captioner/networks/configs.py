@@ -8,7 +8,7 @@ from captioner.images.transform import MAX_SIDE, RESIZE_MODES
 
 MIN_SIDE = 16
 CELLS = ("rnn", "gru", "lstm")
-ATTENTIONS = ("none", "spatial")
+ATTENTIONS = ("none", "spatial", "layered")
 
 
 @dataclass(frozen=True)
@@ -82,7 +82,8 @@ class DecoderConfig:
         cell: ``rnn`` (tanh), ``gru`` or ``lstm``.
         attention: ``none``: the image is the first input and nothing else (Vinyals et al. 2015,
             "Show and Tell", eq. 10); ``spatial``: the pooled image goes in with every word and
-            every hidden state attends to the grid.
+            every hidden state of the last layer attends to the grid; ``layered``: every layer
+            attends, and those above the first read what was seen and said so far and add to it.
         layers: number of recurrent layers.
         hidden_size: size H of the recurrent state and of the attention.
         embed_size: size E of the word embeddings and of the vector before the output layer.
@@ -118,7 +119,7 @@ class DecoderConfig:
             value = getattr(self, name)
             if type(value) is not int or value < 1:
                 raise ValueError(f"{name}={value!r}: give a whole number of at least 1")
-        if self.attention == "spatial" and self.hidden_size % self.heads:
+        if self.attention != "none" and self.hidden_size % self.heads:
             raise ValueError(
                 f"heads={self.heads}: hidden_size={self.hidden_size} is not a multiple of it; "
                 "change one of the two"

@@ -7,7 +7,7 @@ training step parallel over the sentence, except for one small product a word in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -35,7 +35,8 @@ class Memory(NamedTuple):
     """What a decoder keeps of the images: computed once per image, shared by its captions.
 
     ``pooled``: (B, E), the whole image as one input vector. ``keys`` and ``values``:
-    (B, heads, R, H / heads), or empty tensors (B, 0) without attention.
+    (B, heads, R, H / heads), those of all layers that attend after each other, or empty tensors
+    (B, 0) without attention.
     """
 
     pooled: Tensor
@@ -45,6 +46,32 @@ class Memory(NamedTuple):
     def select_images(self, images: Tensor) -> Memory:
         """Keep these images (B',), in this order."""
         return Memory(*(part.index_select(0, images) for part in self))
+
+    def of_layer(self, layer: int, heads: int) -> Memory:
+        """What one of the layers that attend reads."""
+        mine = slice(layer * heads, (layer + 1) * heads)
+        return Memory(self.pooled, self.keys[:, mine], self.values[:, mine])
+
+
+class UpperLayer(nn.Module):
+    """Reads what the layers below would say, attends anew, and adds to it.
+
+    The second recurrence knows what was seen so far, as the language LSTM of Anderson et al. 2018
+    ("up-down", section 3.2) does; unlike there, no layer waits for a word of the layer above.
+
+    Args:
+        config: the decoder's shape.
+    """
+
+    def __init__(self, config: DecoderConfig) -> None:
+        super().__init__()
+        hidden, embed = config.hidden_size, config.embed_size
+        self.rnn = RNNS[config.cell](embed, hidden, batch_first=True)
+        self.key = nn.Linear(hidden, hidden, bias=False)
+        self.value = nn.Linear(hidden, hidden, bias=False)
+        self.query = nn.Linear(hidden, hidden, bias=False)
+        self.readout = nn.Linear(2 * hidden, embed, bias=False)
+        nn.init.zeros_(self.readout.weight)  # at first, nothing is added
 
 
 class Decoder(nn.Module):
@@ -63,7 +90,8 @@ class Decoder(nn.Module):
         super().__init__()
         self.config = config
         hidden, embed = config.hidden_size, config.embed_size
-        spatial = config.attention == "spatial"
+        attends = config.attention != "none"
+        in_turn = config.attention == "layered"
         self.embedding = nn.Embedding(vocab_size, embed)
         self.pooled_projection = nn.Linear(feature_size, embed)
         self.style = 0
@@ -71,18 +99,19 @@ class Decoder(nn.Module):
             self.style_embedding = nn.Embedding(len(config.styles), embed)
             nn.init.zeros_(self.style_embedding.weight)
         self.rnn = RNNS[config.cell](
-            2 * embed if spatial else embed,
+            2 * embed if attends else embed,
             hidden,
-            config.layers,
+            1 if in_turn else config.layers,
             batch_first=True,
-            dropout=config.dropout if config.layers > 1 else 0.0,
+            dropout=config.dropout if config.layers > 1 and not in_turn else 0.0,
         )
-        if spatial:
+        self.upper = nn.ModuleList(UpperLayer(config) for _ in range(config.layers - 1) if in_turn)
+        if attends:
             self.grid_projection = nn.Linear(feature_size, hidden)
             self.key = nn.Linear(hidden, hidden, bias=False)
             self.value = nn.Linear(hidden, hidden, bias=False)
             self.query = nn.Linear(hidden, hidden, bias=False)
-        self.readout = nn.Linear(2 * hidden if spatial else hidden, embed)
+        self.readout = nn.Linear(2 * hidden if attends else hidden, embed)
         self.output = nn.Linear(embed, vocab_size)
         self.dropout = Dropout(config.dropout)
         nn.init.normal_(self.embedding.weight, std=embed**-0.5)
@@ -107,8 +136,16 @@ class Decoder(nn.Module):
             nothing = pooled.new_zeros(len(pooled), 0)
             return Memory(pooled, nothing, nothing)
         grid = self.dropout(torch.relu(self.grid_projection(features.grid)))  # (B, R, H)
-        keys, values = self._split_heads(self.key(grid)), self._split_heads(self.value(grid))
-        return Memory(pooled, keys, values)
+        keys = [self._split_heads(layer.key(grid)) for layer in self.attending()]
+        values = [self._split_heads(layer.value(grid)) for layer in self.attending()]
+        return Memory(pooled, torch.cat(keys, dim=1), torch.cat(values, dim=1))
+
+    def attending(self) -> list[Any]:
+        """The layers that attend, or without attention read out, lowest first.
+
+        Each has ``query`` and ``readout``, the first being this module itself.
+        """
+        return [self, *self.upper]
 
     def forward(
         self, features: ImageFeatures, words: Tensor, styles: Tensor | None = None
@@ -154,41 +191,68 @@ class Decoder(nn.Module):
             states = self._recur_in_library(embedded, image, start, layout)
         else:
             states = self._recur(embedded, image, start, layout)
-        if self.config.attention == "spatial":
-            seen = self._look(layout.by_image(self.query(states)), memory)
+        said = self._say(0, states, memory, layout)
+        for number, layer in enumerate(self.upper, 1):
+            states = self._recur_upper(layer.rnn, self.dropout(torch.tanh(said)), layout)
+            said = said + self._say(number, states, memory, layout)
+        return self.prepare(said)
+
+    def _say(self, number: int, states: Tensor, memory: Memory, layout: WordLayout) -> Tensor:
+        """What a layer's states (P, H) and what they see add to the readout, (P, E)."""
+        layer = self.attending()[number]
+        if self.config.attention != "none":
+            seen = self._look(layout.by_image(layer.query(states)), number, memory)
             states = torch.cat([states, layout.from_images(seen)], dim=-1)  # (P, 2H)
-        return self._prepare(states)
+        said: Tensor = layer.readout(self.dropout(states))
+        return said
+
+    def _recur_upper(self, rnn: nn.Module, inputs: Tensor, layout: WordLayout) -> Tensor:
+        """An upper layer's states (P, H) for words (P, E)."""
+        if inputs.device.type == "cuda":
+            states: Tensor = rnn(PackedSequence(inputs, torch.tensor(layout.counts)))[0].data
+            return states
+        return self._recur_layer(rnn.all_weights[0], inputs, None, None, layout)
 
     def _recur(
         self, inputs: Tensor, image: Tensor, start: tuple[Tensor, ...] | None, layout: WordLayout
     ) -> Tensor:
         """The last layer's states (P, H); words (P, E), images (N, E), states (layers, N, H)."""
         for layer, weights in enumerate(self.rnn.all_weights):
-            of_inputs, of_states, bias_of_inputs, bias_of_states = weights
-            # A GRU multiplies what its hidden state gives, the bias with it.
-            is_gru = self.config.cell == "gru"
-            bias = bias_of_inputs if is_gru else bias_of_inputs + bias_of_states
             if layer:
                 inputs = self.dropout(inputs)
-            if layer or self.config.attention == "none":
-                shared, gates = None, functional.linear(inputs, of_inputs, bias)
-            else:
-                of_words, of_image = torch.split(of_inputs, self.config.embed_size, dim=1)
-                # What the image adds is the same in every step.
-                shared = functional.linear(image, of_image, bias)
-                gates = functional.linear(inputs, of_words)
             begin = None if start is None else tuple(part[layer] for part in start)
-            bias_of_hidden = bias_of_states if is_gru else None
-            inputs = recur(
-                self.config.cell, layout.counts, gates, shared, of_states, bias_of_hidden, begin
-            )
+            inputs = self._recur_layer(weights, inputs, None if layer else image, begin, layout)
         return inputs
+
+    def _recur_layer(
+        self,
+        weights: list[Tensor],
+        inputs: Tensor,
+        image: Tensor | None,
+        begin: tuple[Tensor, ...] | None,
+        layout: WordLayout,
+    ) -> Tensor:
+        """One layer's states (P, H) for words (P, E or H), with attention beside images (N, E)."""
+        of_inputs, of_states, bias_of_inputs, bias_of_states = weights
+        # A GRU multiplies what its hidden state gives, the bias with it.
+        is_gru = self.config.cell == "gru"
+        bias = bias_of_inputs if is_gru else bias_of_inputs + bias_of_states
+        if image is None or self.config.attention == "none":
+            shared, gates = None, functional.linear(inputs, of_inputs, bias)
+        else:
+            of_words, of_image = torch.split(of_inputs, self.config.embed_size, dim=1)
+            # What the image adds is the same in every step.
+            shared = functional.linear(image, of_image, bias)
+            gates = functional.linear(inputs, of_words)
+        bias_of_hidden = bias_of_states if is_gru else None
+        cell = self.config.cell
+        return recur(cell, layout.counts, gates, shared, of_states, bias_of_hidden, begin)
 
     def _recur_in_library(
         self, inputs: Tensor, image: Tensor, start: tuple[Tensor, ...] | None, layout: WordLayout
     ) -> Tensor:
         """The same by torch.nn, which is faster on a GPU."""
-        if self.config.attention == "spatial":
+        if self.config.attention != "none":
             inputs = torch.cat([inputs, image[layout.ranks()]], dim=-1)
         packed = PackedSequence(inputs, torch.tensor(layout.counts))
         begin = start[0] if start is not None and self.config.cell != "lstm" else start
@@ -219,15 +283,17 @@ class Decoder(nn.Module):
         return scores
 
     def attention(self, states: Tensor, memory: Memory) -> Tensor:
-        """Attention weights (B, Q, R) of hidden states (B, Q, H), the mean over the heads.
+        """Attention weights (B, Q, R) of the last layer's states (B, Q, H), the mean over the heads.
 
         Raises:
             CaptionerError: when the decoder has no attention.
         """
         if self.config.attention == "none":
             raise CaptionerError("attention=none: this captioner attends to no part of the image")
-        query = self._split_heads(self.query(states))  # (B, heads, Q, H / heads)
-        scores = query @ memory.keys.transpose(2, 3) * query.shape[-1] ** -0.5
+        last = len(self.upper)
+        query = self._split_heads(self.attending()[last].query(states))  # (B, heads, Q, H / heads)
+        keys = memory.of_layer(last, self.config.heads).keys
+        scores = query @ keys.transpose(2, 3) * query.shape[-1] ** -0.5
         weights: Tensor = scores.softmax(dim=-1).mean(dim=1)
         return weights
 
@@ -238,24 +304,28 @@ class Decoder(nn.Module):
         _, hidden = self.rnn(self.dropout(memory.pooled).unsqueeze(1))
         return tuple(hidden) if self.config.cell == "lstm" else (hidden,)
 
-    def read_out(self, states: Tensor, memory: Memory) -> Tensor:
-        """Hidden states (B, Q, H) and what they see in the image -> (B, Q, E).
+    def read_out(self, number: int, states: Tensor, memory: Memory) -> Tensor:
+        """What a layer's states (B, Q, H) and what they see add to the readout, (B, Q, E).
 
-        What :meth:`logits` turns into scores.
+        The sum over the layers that attend, after :meth:`prepare`, is what :meth:`logits` turns
+        into scores.
         """
-        if self.config.attention == "spatial":
-            states = torch.cat([states, self._look(self.query(states), memory)], dim=-1)
-        return self._prepare(states)
+        layer = self.attending()[number]
+        if self.config.attention != "none":
+            seen = self._look(layer.query(states), number, memory)
+            states = torch.cat([states, seen], dim=-1)
+        said: Tensor = layer.readout(self.dropout(states))
+        return said
 
-    def _look(self, queries: Tensor, memory: Memory) -> Tensor:
-        """What (B, Q, H) queries see in the image, (B, Q, H)."""
-        query = self._split_heads(queries)
-        seen = functional.scaled_dot_product_attention(query, memory.keys, memory.values)
+    def _look(self, queries: Tensor, number: int, memory: Memory) -> Tensor:
+        """What a layer's queries (B, Q, H) see in the image, (B, Q, H)."""
+        query, mine = self._split_heads(queries), memory.of_layer(number, self.config.heads)
+        seen = functional.scaled_dot_product_attention(query, mine.keys, mine.values)
         return seen.transpose(1, 2).flatten(2)
 
-    def _prepare(self, states: Tensor) -> Tensor:
-        """States, beside them what they see, (..., H or 2H) -> (..., E)."""
-        out: Tensor = self.dropout(torch.tanh(self.readout(self.dropout(states))))
+    def prepare(self, said: Tensor) -> Tensor:
+        """What all layers say together, (..., E), as the output layer takes it."""
+        out: Tensor = self.dropout(torch.tanh(said))
         return out
 
     def _split_heads(self, x: Tensor) -> Tensor:

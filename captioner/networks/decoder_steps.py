@@ -6,6 +6,8 @@ attention. Here as there, the image's part in the products of the first layer is
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -16,7 +18,8 @@ from captioner.networks.decoder import Decoder, Memory
 from captioner.networks.features import ImageFeatures
 from captioner.networks.weights import versions
 
-_PARTS = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
+Say = Callable[[int, Tensor], Tensor]
+"""What an attending layer, by its number, adds to the readout (..., E) in states (..., H)."""
 
 
 class DecoderState(NamedTuple):
@@ -68,11 +71,10 @@ class DecoderSteps:
         self._decoder = decoder
         self._cell = decoder.config.cell
         self._size = decoder.config.hidden_size
-        # The names of torch.nn.LSTM: of inputs and of the hidden state.
-        self._layers: list[list[Tensor]] = [
-            [getattr(decoder.rnn, f"{part}_l{layer}") for part in _PARTS]
-            for layer in range(decoder.config.layers)
-        ]
+        self._in_turn = decoder.config.attention == "layered"
+        # Weights and biases, of inputs and of the hidden state.
+        self._layers: list[list[Tensor]] = list(decoder.rnn.all_weights)
+        self._layers += [layer.rnn.all_weights[0] for layer in decoder.upper]
         embed = decoder.config.embed_size
         weight_ih = self._layers[0][0]
         self._of_words, self._of_image = weight_ih[:, :embed], weight_ih[:, embed:]
@@ -113,9 +115,9 @@ class DecoderSteps:
         embedded = self._decoder.embedding(words)
         inputs = functional.linear(embedded, self._of_words) + state.image[:, None]
         before = tuple(part.flatten(1, 2)[:, state.places()] for part in state.hidden)
-        hidden = self._recur(inputs, before)  # (layers, B, K, H)
-        readout = self._decoder.read_out(hidden[0][-1], state.memory)
-        return self._decoder.logits(readout), state.following(hidden)
+        say = partial(self._decoder.read_out, memory=state.memory)
+        hidden, said = self._recur(inputs, before, say)  # (layers, B, K, H), (B, K, E)
+        return self._decoder.logits(self._decoder.prepare(said)), state.following(hidden)
 
     def step_with_attention(
         self, words: Tensor, state: DecoderState
@@ -138,10 +140,16 @@ class DecoderSteps:
         _, _, bias_ih, bias_hh = self._layers[layer]
         return bias_ih if self._cell == "gru" else bias_ih + bias_hh
 
-    def _recur(self, inputs: Tensor, hidden: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """One step of all layers: gates (..., G * H), states (layers, ..., H) -> new states."""
+    def _recur(
+        self, inputs: Tensor, hidden: tuple[Tensor, ...], say: Say
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """One step of all layers, of gates (..., G * H) and states (layers, ..., H).
+
+        Returns:
+            the new states, and what the layers say of them together, (..., E).
+        """
         recurrent = [self._of_hidden(layer, before) for layer, before in enumerate(hidden[0])]
-        return self._advance(inputs, recurrent, hidden)
+        return self._advance(inputs, recurrent, hidden, say)
 
     def _of_hidden(self, layer: int, before: Tensor) -> Tensor:
         """What a layer's state (..., H) before a word adds to the gates, (..., G * H)."""
@@ -149,16 +157,22 @@ class DecoderSteps:
         return functional.linear(before, weight_hh, bias_hh if self._cell == "gru" else None)
 
     def _advance(
-        self, inputs: Tensor, recurrent: list[Tensor], hidden: tuple[Tensor, ...]
-    ) -> tuple[Tensor, ...]:
+        self, inputs: Tensor, recurrent: list[Tensor], hidden: tuple[Tensor, ...], say: Say
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
         """As :meth:`_recur`, with what :meth:`_of_hidden` gives for each layer."""
-        after = [self._cell_step(inputs, recurrent[0], tuple(part[0] for part in hidden))]
-        for layer in range(1, len(self._layers)):
-            weight_ih = self._layers[layer][0]
-            inputs = functional.linear(after[-1][0], weight_ih, self._bias(layer))
+        after: list[tuple[Tensor, ...]] = []
+        said: Tensor | None = None
+        for layer, (weight_ih, *_) in enumerate(self._layers):
+            if layer:
+                below = after[-1][0] if said is None else said.tanh()
+                inputs = functional.linear(below, weight_ih, self._bias(layer))
             before = tuple(part[layer] for part in hidden)
             after.append(self._cell_step(inputs, recurrent[layer], before))
-        return tuple(torch.stack(parts) for parts in zip(*after, strict=True))
+            if self._in_turn or layer == len(self._layers) - 1:
+                added = say(layer if self._in_turn else 0, after[-1][0])
+                said = added if said is None else said + added
+        assert said is not None
+        return tuple(torch.stack(parts) for parts in zip(*after, strict=True)), said
 
     def _cell_step(
         self, inputs: Tensor, recurrent: Tensor, hidden: tuple[Tensor, ...]

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
 from captioner.networks.decoder import Decoder, Memory
-from captioner.networks.decoder_steps import DecoderState, DecoderSteps
+from captioner.networks.decoder_steps import DecoderState, DecoderSteps, Say
 from captioner.networks.features import ImageFeatures
 from captioner.networks.sparse_products import SparseProduct
 
@@ -50,31 +50,33 @@ class FastSteps(DecoderSteps):
     def __init__(self, decoder: Decoder) -> None:
         super().__init__(decoder)
         size = decoder.config.hidden_size
-        self._spatial = decoder.config.attention == "spatial"
+        self._attends = decoder.config.attention != "none"
         self._table = linear(decoder.embedding.weight, self._of_words)  # (V, G * H)
-        weight, bias = decoder.readout.weight, decoder.readout.bias
-        of_state, bias_of_state = weight[:, :size], bias.detach()
-        if self._spatial:
-            # Query and readout both read the state.
-            of_state = torch.cat([decoder.query.weight, of_state])  # (H + E, H)
-            bias_of_state = pad(bias_of_state, (size, 0))
-        self._make_products(of_state, bias_of_state)
+        self._make_products([_weights_of_states(decoder, each) for each in decoder.attending()])
         self._trials: dict[tuple[int, int], Tensor | None] = {}
 
-    def _make_products(self, of_state: Tensor, bias_of_state: Tensor) -> None:
-        """Make weights ready: those of query and readout, (H + E, H), and the decoder's others."""
+    def _make_products(self, of_states: list[tuple[Tensor, Tensor]]) -> None:
+        """Make weights ready: those of queries and readout, and the decoder's others."""
         decoder = self._decoder
-        self._of_state: _Product = partial(linear, weight=of_state, bias=bias_of_state)
+        self._of_states: list[_Product] = [
+            partial(linear, weight=weight, bias=bias) for weight, bias in of_states
+        ]
         # A transposed copy is multiplied faster, by a tenth.
         self._of_readout = decoder.output.weight.T.contiguous()  # (E, V)
-        if self._spatial:
-            self._of_seen = decoder.readout.weight[:, self._size :]  # (E, H)
+        if self._attends:
+            self._of_seen = self._weights_of_seen()
             self._of_grid: _Product = SparseProduct(decoder.grid_projection.weight.T)  # (D, H)
-            self._of_cells: _Product = SparseProduct(self._weight_of_cells().T)  # (H, 2H)
+            self._of_cells: _Product = SparseProduct(self._weight_of_cells().T)  # (H, 2LH)
+
+    def _weights_of_seen(self) -> list[Tensor]:
+        """What each layer's readout takes of what is seen, (E, H)."""
+        return [each.readout.weight[:, self._size :] for each in self._decoder.attending()]
 
     def _weight_of_cells(self) -> Tensor:
-        """Of keys and values together, (2H, H)."""
-        return torch.cat([self._decoder.key.weight, self._decoder.value.weight])
+        """Of the keys and then the values of all L layers that attend, (2LH, H)."""
+        layers = self._decoder.attending()
+        weights = [each.key.weight for each in layers] + [each.value.weight for each in layers]
+        return torch.cat(weights)
 
     def step(self, words: Tensor, state: DecoderState) -> tuple[Tensor, DecoderState]:
         """Read one more word of every caption, as `DecoderSteps` does."""
@@ -106,11 +108,17 @@ class FastSteps(DecoderSteps):
         images = places.rows // beams  # (N',)
         inputs = self._table.index_select(0, places.take(words.flatten()))
         inputs += state.image.index_select(0, images)
-        hidden = self._continue(inputs, state.hidden, places.take(state.places().flatten()))
-        query, readout = self._read_state(hidden[0][-1])
-        if self._spatial:
+
+        def say(number: int, states: Tensor) -> Tensor:
+            query, said = self._read_state(number, states)
+            if not self._attends:
+                return said
             queries = places.put_back(query).reshape(*words.shape, -1)
-            readout = self._add_seen(readout, places.take(self._look(queries, state.memory)))
+            seen = self._look(queries, number, state.memory)
+            return self._add_seen(number, said, places.take(seen))
+
+        before = places.take(state.places().flatten())
+        hidden, readout = self._continue(inputs, state.hidden, before, say)
         scores = None
         if evidence is not None:
             spent = places.take(evidence.spent.flatten(0, 1))
@@ -121,31 +129,33 @@ class FastSteps(DecoderSteps):
 
     def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
         """What the decoder keeps of the images; on a CPU, computed for one after the other."""
-        if not self._spatial:
+        if not self._attends:
             return super()._memory(features, styles)
         if features.grid.device.type != "cpu":
             return Memory(*(part.contiguous() for part in super()._memory(features, styles)))
         # The whole image's part is the decoder's own.
         pooled = super()._memory(features._replace(grid=features.grid[:, :0]), styles).pooled
         images, cells, _ = features.grid.shape
-        heads, size = self._decoder.config.heads, self._size
-        keys, values = pooled.new_empty(2, images, heads, cells, size // heads)
+        heads = self._decoder.config.heads
+        all_heads, size = heads * len(self._decoder.attending()), self._size // heads
+        keys, values = pooled.new_empty(2, images, all_heads, cells, size)
         for image, grid in enumerate(features.grid):
             projected = self._of_grid(grid).add_(self._decoder.grid_projection.bias)
-            both = self._of_cells(projected.relu_())  # (R, 2H)
-            both = both.view(cells, 2, heads, -1).permute(1, 2, 0, 3)
+            both = self._of_cells(projected.relu_())  # (R, 2LH)
+            both = both.view(cells, 2, all_heads, -1).permute(1, 2, 0, 3)
             keys[image], values[image] = both[0], both[1]
         return Memory(pooled, keys, values)
 
     def _continue(
-        self, inputs: Tensor, hidden: tuple[Tensor, ...], before: Tensor
-    ) -> tuple[Tensor, ...]:
-        """New states (layers, N, H) of captions that continue old ones, which can be the same.
+        self, inputs: Tensor, hidden: tuple[Tensor, ...], before: Tensor, say: Say
+    ) -> tuple[tuple[Tensor, ...], Tensor]:
+        """As `_recur`, of N captions that continue old ones, which can be the same.
 
         Args:
             inputs: gates (N, G * H).
             hidden: of the old captions, (layers, B, K, H).
             before: which of the B * K each continues (N,).
+            say: see `DecoderSteps`.
         """
         flat = tuple(part.flatten(1, 2) for part in hidden)  # (layers, B * K, H)
         different, which = torch.unique(before, return_inverse=True)
@@ -155,26 +165,28 @@ class FastSteps(DecoderSteps):
             self._of_hidden(layer, places.take(state)).index_select(0, places.find(before, which))
             for layer, state in enumerate(flat[0])
         ]
-        return self._advance(inputs, recurrent, tuple(p.index_select(1, before) for p in flat))
+        old = tuple(part.index_select(1, before) for part in flat)
+        return self._advance(inputs, recurrent, old, say)
 
-    def _read_state(self, states: Tensor) -> tuple[Tensor, Tensor]:
+    def _read_state(self, number: int, states: Tensor) -> tuple[Tensor, Tensor]:
         """Query (N, H), or (N, 0) without attention, and the states' part of the readout (N, E)."""
-        both = self._of_state(states)
-        of_query = self._size if self._spatial else 0
+        both = self._of_states[number](states)
+        of_query = self._size if self._attends else 0
         return both[:, :of_query], both[:, of_query:]
 
-    def _look(self, queries: Tensor, memory: Memory) -> Tensor:
-        """What queries (B, K, H) see in the images, (B * K, H)."""
+    def _look(self, queries: Tensor, number: int, memory: Memory) -> Tensor:
+        """What a layer's queries (B, K, H) see in the images, (B * K, H)."""
         images, beams, _ = queries.shape
+        memory = memory.of_layer(number, self._decoder.config.heads)
         split = queries.view(images, beams, self._decoder.config.heads, -1).transpose(1, 2)
         # For so few queries, faster than scaled_dot_product_attention.
         scores = (split * split.shape[-1] ** -0.5) @ memory.keys.transpose(2, 3)
         seen: Tensor = scores.softmax(dim=-1) @ memory.values
         return seen.transpose(1, 2).flatten(2).flatten(0, 1)
 
-    def _add_seen(self, readout: Tensor, seen: Tensor) -> Tensor:
-        """The whole readout (N, E), of the states' part and of what is seen (N, H)."""
-        return torch.addmm(readout, seen, self._of_seen.T)
+    def _add_seen(self, number: int, said: Tensor, seen: Tensor) -> Tensor:
+        """The whole of what a layer says (N, E): the states' part and what is seen (N, H)."""
+        return torch.addmm(said, seen, self._of_seen[number].T)
 
     def _score(self, readout: Tensor, scores: Tensor | None) -> Tensor:
         """Logits (N, V) of what was read (N, E), added to other scores (N, V)."""
@@ -203,14 +215,33 @@ class FastSteps(DecoderSteps):
             states = row.to(self._table).repeat(count, 1)
             parts = 2 if self._cell == "lstm" else 1
             before = (states.expand(len(self._layers), -1, -1),) * parts
-            hidden = self._recur(self._table[:1].repeat(count, 1), before)
-            query, readout = self._read_state(hidden[0][-1])
-            if self._spatial:
-                readout = self._add_seen(readout, states)
+            queries: list[Tensor] = []
+
+            def say(number: int, of_rows: Tensor) -> Tensor:
+                query, said = self._read_state(number, of_rows)
+                queries.append(query)
+                return self._add_seen(number, said, states) if self._attends else said
+
+            hidden, readout = self._recur(self._table[:1].repeat(count, 1), before, say)
             after = (part.transpose(0, 1).flatten(1) for part in hidden)
-            found = torch.cat([*after, query, self._score(readout, None)], dim=1)
+            found = torch.cat([*after, *queries, self._score(readout, None)], dim=1)
             self._trials[key] = found[0].clone() if bool((found == found[0]).all()) else None
         return self._trials[key]
+
+
+def _weights_of_states(decoder: Decoder, layer: Any) -> tuple[Tensor, Tensor]:
+    """Weights (H + E, H) and biases (H + E,) of what a layer's states give: query and readout.
+
+    Without attention, (E, H) and (E,).
+    """
+    size = decoder.config.hidden_size
+    weight, bias = layer.readout.weight, layer.readout.bias
+    of_states = weight[:, :size]
+    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    if decoder.config.attention == "none":
+        return of_states, bias
+    # Query and readout both read the state.
+    return torch.cat([layer.query.weight, of_states]), pad(bias, (size, 0))
 
 
 def current_steps(known: FastSteps | None, decoder: Decoder, precision: str) -> FastSteps:

@@ -19,24 +19,24 @@ class Int8Steps(FastSteps):
         decoder: whose weights are used as they are now; in eval mode.
     """
 
-    def _make_products(self, of_state: Tensor, bias_of_state: Tensor) -> None:
+    def _make_products(self, of_states: list[tuple[Tensor, Tensor]]) -> None:
         decoder = self._decoder
         self._of_hidden_states = [
             Int8Product(weight, bias if self._cell == "gru" else None)
             for _, weight, _, bias in self._layers
         ]
-        self._of_state = Int8Product(of_state, bias_of_state)
+        self._of_states = [Int8Product(weight, bias) for weight, bias in of_states]
         self._of_readout_int8 = Int8Product(decoder.output.weight)
-        if self._spatial:
-            self._of_seen_int8 = Int8Product(decoder.readout.weight[:, self._size :])
+        if self._attends:
+            self._of_seen_int8 = [Int8Product(weight) for weight in self._weights_of_seen()]
             self._of_grid = Int8Product(decoder.grid_projection.weight).with_one_range
             self._of_cells = Int8Product(self._weight_of_cells()).with_one_range
 
     def _of_hidden(self, layer: int, before: Tensor) -> Tensor:
         return self._of_hidden_states[layer](before)
 
-    def _add_seen(self, readout: Tensor, seen: Tensor) -> Tensor:
-        return self._of_seen_int8.row_by_row(seen).add_(readout)
+    def _add_seen(self, number: int, said: Tensor, seen: Tensor) -> Tensor:
+        return self._of_seen_int8[number].row_by_row(seen).add_(said)
 
     def _score(self, readout: Tensor, scores: Tensor | None) -> Tensor:
         bias = self._decoder.output.bias
