@@ -208,10 +208,12 @@ class Decoder(nn.Module):
 
     def _recur_upper(self, rnn: nn.Module, inputs: Tensor, layout: WordLayout) -> Tensor:
         """An upper layer's states (P, H) for words (P, E)."""
-        if inputs.device.type == "cuda":
-            states: Tensor = rnn(PackedSequence(inputs, torch.tensor(layout.counts)))[0].data
-            return states
         return self._recur_layer(rnn.all_weights[0], inputs, None, None, layout)
+
+    def _recur_upper_in_library(self, rnn: nn.Module, inputs: Tensor, layout: WordLayout) -> Tensor:
+        """The same by torch.nn."""
+        states: Tensor = rnn(PackedSequence(inputs, torch.tensor(layout.counts)))[0].data
+        return states
 
     def _recur(
         self, inputs: Tensor, image: Tensor, start: tuple[Tensor, ...] | None, layout: WordLayout

@@ -13,7 +13,7 @@ from typing import Any
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.utilities.types import OptimizerLRSchedulerConfig
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.decoding.hypotheses import Hypothesis
@@ -41,6 +41,7 @@ from captioner.training.self_critical import (
     policy_loss,
 )
 from captioner.training.start import load_weights
+from captioner.training.tag_loss import TagLoss
 from captioner.training.tensorboard import SampleImages
 from captioner.training.validation import Validation
 
@@ -66,6 +67,9 @@ class CaptionTask(pl.LightningModule):
             and the probabilities need not become extreme for samples to be good captions.
         bleu_weight: with ``self_critical``, times a sample's BLEU-4 is added to its CIDEr-D.
         cross_entropy_weight: with ``self_critical``, times the cross-entropy is added to the loss.
+        tag_weight: times the cross-entropy of a classifier of lemmas on the CNN's pooled features is
+            added to the loss, so that the CNN learns what an image shows from all its captions at
+            once; where the CNN is trained.
         label_smoothing: share of each target's probability spread over all words
             (Szegedy et al. 2016, section 7).
         lr_encoder: highest learning rate of the CNN's trained stages.
@@ -94,6 +98,7 @@ class CaptionTask(pl.LightningModule):
         temperature: float = 1.0,
         bleu_weight: float = 0.0,
         cross_entropy_weight: float = 0.0,
+        tag_weight: float = 0.0,
         label_smoothing: float = 0.1,
         lr_encoder: float = 2e-4,
         lr_decoder: float = 1e-3,
@@ -112,13 +117,14 @@ class CaptionTask(pl.LightningModule):
             sample_captions=sample_captions,
             bleu_weight=bleu_weight,
             cross_entropy_weight=cross_entropy_weight,
+            tag_weight=tag_weight,
         )
         _check_shares(label_smoothing=label_smoothing, warmup_share=warmup_share)
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
         self.objective, self.samples, self.temperature = objective, samples, temperature
         self.bleu_weight, self.cross_entropy_weight = bleu_weight, cross_entropy_weight
-        self.label_smoothing = label_smoothing
+        self.tag_weight, self.label_smoothing = tag_weight, label_smoothing
         self.lr_encoder, self.lr_decoder = lr_encoder, lr_decoder
         self.weight_decay, self.warmup_share = weight_decay, warmup_share
         self._rewards: list[tuple[int, CaptionReward]] = []
@@ -170,6 +176,19 @@ class CaptionTask(pl.LightningModule):
         elif self.encoder_config.frozen:
             # Weights that were drawn at random: those that the cached features come from.
             self.model.encoder.load_state_dict(data.encoder_weights)
+        self.tag_loss = self._make_tag_loss()
+
+    def _make_tag_loss(self) -> TagLoss | None:
+        if not self.tag_weight:
+            return None
+        lexicon = self.data.lexicon
+        if self.encoder_config.frozen or lexicon is None:
+            raise CaptionerError(
+                f"model.tag_weight={self.tag_weight}: is for a CNN that is trained "
+                "(model.encoder.trainable), and captions in a language that is tagged; use 0"
+            )
+        size = self.model.encoder.feature_size
+        return TagLoss(lexicon, self.data.examples["train"], size)
 
     def features(self, images: Tensor) -> ImageFeatures:
         """Features of what a batch holds of its images."""
@@ -286,6 +305,13 @@ class CaptionTask(pl.LightningModule):
                 more, shown_more = self._cross_entropy(features, batch)
                 loss = loss + self.cross_entropy_weight * more
                 shown = shown + self.cross_entropy_weight * shown_more
+        if self.tag_loss is not None:
+            tags, shown_tags = mean_over_all(
+                self.tag_loss(features.pooled, batch.places), images * batch.counts
+            )
+            self.log("train/tag_loss", shown_tags, batch_size=images)
+            loss = loss + self.tag_weight * tags
+            shown = shown + self.tag_weight * shown_tags
         self.log("train/loss", shown, prog_bar=True, batch_size=images)
         # Of the decoder, whose groups are the last; one factor scales all of them.
         rate = self.trainer.optimizers[0].param_groups[-1]["lr"]
@@ -357,8 +383,11 @@ class CaptionTask(pl.LightningModule):
         Raises:
             CaptionerError: when nothing says how long the training is.
         """
+        encoder: nn.Module = self.model.encoder
+        if self.tag_loss is not None:
+            encoder = nn.ModuleList([encoder, self.tag_loss])
         optimizer = adamw(
-            self.model.encoder,
+            encoder,
             self.model.decoder,
             lr_encoder=self.lr_encoder,
             lr_decoder=self.lr_decoder,

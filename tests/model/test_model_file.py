@@ -28,7 +28,7 @@ from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.model_file import file_sha256
 from captioner.model.shipped import load_model
-from captioner.networks.configs import DecoderConfig, EncoderConfig
+from captioner.networks.configs import ATTENTIONS, DecoderConfig, EncoderConfig
 from captioner.text.tokenizer import Tokenizer
 from helpers.images import noise
 from helpers.models import WORDS, make_model, memory_limit, of_library, refusal, rewrite, texts
@@ -70,7 +70,7 @@ def test_matrices_are_rounded_and_vectors_exact(model: CaptionModel, file: Path)
 
 
 @pytest.mark.arithmetic
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("tied", [True, False])
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 def test_full_precision_is_exact(cell: str, tied: bool, attention: str, tmp_path: Path) -> None:

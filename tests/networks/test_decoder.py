@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from captioner.errors import CaptionerError
-from captioner.networks.configs import DecoderConfig
+from captioner.networks.configs import ATTENTIONS, DecoderConfig
 from captioner.networks.decoder import Decoder, shift
 from captioner.networks.decoder_steps import DecoderState
 from captioner.networks.fast_steps import FastSteps
@@ -21,7 +21,7 @@ from captioner.text.tokenizer import PAD_ID
 pytestmark = pytest.mark.arithmetic
 
 B, R, D, C, T, V, H, E = 3, 6, 10, 2, 5, 23, 12, 8  # all different, so that no axis can be mixed up
-KINDS = list(product(("rnn", "gru", "lstm"), ("none", "spatial"), (1, 2), (True, False)))
+KINDS = list(product(("rnn", "gru", "lstm"), ATTENTIONS, (1, 2), (True, False)))
 
 
 def make_decoder(
@@ -31,6 +31,8 @@ def make_decoder(
     options: dict[str, Any] = {"hidden_size": H, "embed_size": E, "heads": 3, "dropout": 0.5}
     config = DecoderConfig(cell, attention, layers, tied=tied, **(options | more))
     decoder = Decoder(config, V, D).eval()
+    for layer in decoder.upper:  # which add nothing at first
+        torch.nn.init.normal_(layer.readout.weight, std=0.3)
     for parameter in decoder.parameters():
         parameter.data.mul_(2)  # As large as trained ones: differences would show.
     return decoder
@@ -123,10 +125,11 @@ def test_words_that_stand_together_are_read_as_with_padding(
     assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
     # As on a GPU.
     monkeypatch.setattr(Decoder, "_recur", Decoder._recur_in_library)
+    monkeypatch.setattr(Decoder, "_recur_upper", Decoder._recur_upper_in_library)
     assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
 
 
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @torch.inference_mode()
 def test_captions_depend_on_the_image(attention: str) -> None:
     decoder = make_decoder(attention=attention)
@@ -152,7 +155,7 @@ def test_the_order_of_the_grid_does_not_matter() -> None:
     assert torch.allclose(decoder(features, words), decoder(turned, words), atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @torch.inference_mode()
 def test_selected_beams_continue_the_chosen_captions(cell: str, attention: str) -> None:
@@ -167,7 +170,7 @@ def test_selected_beams_continue_the_chosen_captions(cell: str, attention: str) 
     assert torch.allclose(logits, expected[:, :, -1], atol=1e-5)
 
 
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @torch.inference_mode()
 def test_selected_images_keep_their_captions(cell: str, attention: str) -> None:
@@ -191,9 +194,10 @@ def test_a_state_is_not_changed_by_its_use() -> None:
     assert torch.equal(first, again)
 
 
+@pytest.mark.parametrize("attention", ["spatial", "layered"])
 @torch.inference_mode()
-def test_attention_weights_reproduce_what_was_seen() -> None:
-    decoder = make_decoder(heads=1)
+def test_attention_weights_reproduce_what_was_seen(attention: str) -> None:
+    decoder = make_decoder(attention=attention, heads=1)
     steps = FastSteps(decoder)
     state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
@@ -251,14 +255,16 @@ def test_the_start_has_one_caption_for_each_image(cell: str, states: int) -> Non
 @pytest.mark.parametrize(("cell", "attention", "layers", "tied"), KINDS)
 def test_number_of_parameters(cell: str, attention: str, layers: int, tied: bool) -> None:
     gates = {"rnn": 1, "gru": 3, "lstm": 4}[cell]
-    spatial = attention == "spatial"
-    inputs = 2 * E if spatial else E
+    attends = attention != "none"
+    inputs = 2 * E if attends else E
+    above = E if attention == "layered" else H
     expected = V * E + (D * E + E)  # embedding, projection of the pooled image
     for layer in range(layers):
-        expected += gates * (H * (inputs if layer == 0 else H) + H * H + 2 * H)
-    if spatial:
-        expected += (D * H + H) + 3 * H * H  # projection of the grid; key, value and query
-    expected += (2 * H if spatial else H) * E + E  # before the output
+        expected += gates * (H * (inputs if layer == 0 else above) + H * H + 2 * H)
+    looks = {"none": 0, "spatial": 1, "layered": layers}[attention]
+    if attends:
+        expected += (D * H + H) + looks * 3 * H * H  # projection of the grid; key, value and query
+    expected += max(looks, 1) * (2 * H if attends else H) * E + E  # before the output
     expected += V + (0 if tied else V * E)  # output
     decoder = make_decoder(cell, attention, layers, tied)
     assert sum(parameter.numel() for parameter in decoder.parameters()) == expected
@@ -293,7 +299,7 @@ def test_dropout_works_in_training_only() -> None:
         assert not torch.equal(decoder(features, words), decoder(features, words))
 
 
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @torch.no_grad()
 def test_a_style_is_learnt_by_itself_and_the_first_one_is_the_default(attention: str) -> None:
     decoder = make_decoder(attention=attention, styles=("people", "web"))
@@ -317,6 +323,17 @@ def test_a_style_is_learnt_by_itself_and_the_first_one_is_the_default(attention:
     assert decoder.style_numbers(None, 2) is None
     with pytest.raises(CaptionerError, match="style 'film': this model knows people, web"):
         decoder.style_numbers("film", 2)
+
+
+@torch.inference_mode()
+def test_at_first_an_upper_layer_adds_nothing() -> None:
+    torch.manual_seed(0)
+    config = DecoderConfig(attention="layered", layers=3, hidden_size=H, embed_size=E, heads=3)
+    decoder = Decoder(config, V, D).eval()
+    below = make_decoder()
+    below.load_state_dict(decoder.state_dict(), strict=False)
+    features, words = make_features(), make_words()
+    assert torch.equal(decoder(features, words), below(features, words))
 
 
 @torch.inference_mode()
@@ -365,7 +382,7 @@ def test_the_shipped_shape_is_the_default() -> None:
     [
         ({"cell": "transformer"}, "cell='transformer': choose one of rnn, gru, lstm"),
         ({"cell": ["lstm"]}, "cell="),
-        ({"attention": "additive"}, "attention='additive': choose one of none, spatial"),
+        ({"attention": "additive"}, "attention='additive': choose one of none, spatial, layered"),
         ({"layers": 0}, "layers=0: give a whole number of at least 1"),
         ({"hidden_size": -512}, "hidden_size=-512"),
         ({"hidden_size": 512.0}, r"hidden_size=512\.0"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from captioner.networks.configs import CELLS, DecoderConfig
+from captioner.networks.configs import ATTENTIONS, CELLS, DecoderConfig
 from captioner.networks.decoder import Decoder
 from captioner.networks.decoder_steps import DecoderState, DecoderSteps
 from captioner.networks.fast_steps import Evidence, FastSteps, current_steps
@@ -22,7 +22,8 @@ IMAGES, BEAMS, CELLS_IN_GRID, SIZE, WORDS = 8, 3, 6, 10, 20
 
 def make_decoder(cell: str = "lstm", attention: str = "spatial") -> Decoder:
     torch.manual_seed(0)
-    config = DecoderConfig(cell, attention, hidden_size=16, embed_size=12, heads=2)
+    layers = 2 if attention == "layered" else 1
+    config = DecoderConfig(cell, attention, layers, hidden_size=16, embed_size=12, heads=2)
     decoder = Decoder(config, WORDS, SIZE).eval()
     for parameter in decoder.parameters():  # as training leaves them: no bias is 0
         torch.nn.init.normal_(parameter, std=0.4)
@@ -46,7 +47,7 @@ def read_two_words(steps: DecoderSteps, share: float = 1.0) -> tuple[Tensor, Dec
 
 
 @pytest.mark.parametrize("share", [0.0, 0.2, 1.0])
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("cell", CELLS)
 @torch.inference_mode()
 def test_it_says_what_the_decoder_says(cell: str, attention: str, share: float) -> None:
@@ -59,7 +60,7 @@ def test_it_says_what_the_decoder_says(cell: str, attention: str, share: float) 
     assert 1e-4 < ((nearly - expected).norm() / expected.norm()).item() < 0.03
 
 
-@pytest.mark.parametrize("attention", ["none", "spatial"])
+@pytest.mark.parametrize("attention", ATTENTIONS)
 @pytest.mark.parametrize("cell", CELLS)
 @pytest.mark.parametrize("count", [1, 7, 8, 9, 16, 23])
 @pytest.mark.parametrize("kind", KINDS)
