@@ -285,7 +285,7 @@ class Decoder(nn.Module):
         return scores
 
     def attention(self, states: Tensor, memory: Memory) -> Tensor:
-        """Attention weights (B, Q, R) of the last layer's states (B, Q, H), the mean over the heads.
+        """Attention weights (B, Q, R) of the last layer's states (B, Q, H), mean over the heads.
 
         Raises:
             CaptionerError: when the decoder has no attention.

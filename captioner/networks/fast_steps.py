@@ -49,7 +49,6 @@ class FastSteps(DecoderSteps):
     @torch.no_grad()
     def __init__(self, decoder: Decoder) -> None:
         super().__init__(decoder)
-        size = decoder.config.hidden_size
         self._attends = decoder.config.attention != "none"
         self._table = linear(decoder.embedding.weight, self._of_words)  # (V, G * H)
         self._make_products([_weights_of_states(decoder, each) for each in decoder.attending()])

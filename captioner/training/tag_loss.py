@@ -1,8 +1,9 @@
 """A second task for the CNN: which lemmas do people name of an image?
 
-What every caption of an image says counts at once, whatever its words' order (Fang et al. 2015,
-section 3, "visual detectors"), so that the CNN learns from what a decoder could guess from the words
-before. The classifier is thrown away after training.
+All captions of an image count at once, whatever the order of their words (Fang et al. 2015,
+section 3, "visual detectors"), so that the CNN also learns what a decoder would guess from the
+words before.
+The classifier is thrown away after training.
 """
 
 from __future__ import annotations
@@ -14,8 +15,11 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from captioner.data.datasets import Example
+from captioner.errors import CaptionerError
 from captioner.model.tag_head import learnable
 from captioner.text.lexicon import Lexicon
+
+PREFIX = "tag_loss."
 
 
 class TagLoss(nn.Module):
@@ -27,19 +31,21 @@ class TagLoss(nn.Module):
         feature_size: D of the encoder.
 
     Attributes:
-        classifier: from features of length sqrt(D) to the L lemmas.
+        lemmas: the L that are learnt.
+        classifier: from features of length sqrt(D) to them.
     """
 
     def __init__(self, lexicon: Lexicon, examples: Sequence[Example], feature_size: int) -> None:
         super().__init__()
         count = learnable(lexicon, len(examples))
         self._examples, self._lexicon = examples, lexicon
-        self._places_of = {lemma: place for place, lemma in enumerate(lexicon.lemmas[:count])}
+        self.lemmas = lexicon.lemmas[:count]
+        self._places_of = {lemma: place for place, lemma in enumerate(self.lemmas)}
         self._named: dict[int, Tensor] = {}
         self.classifier = nn.Linear(feature_size, count)
         nn.init.zeros_(self.classifier.weight)
         with torch.no_grad():
-            rates = [lemma.frequency for lemma in self._places_of]
+            rates = [lemma.frequency for lemma in self.lemmas]
             self.classifier.bias.copy_(torch.tensor(rates).clamp(1e-4, 1 - 1e-4).logit())
 
     def forward(self, pooled: Tensor, places: Sequence[int]) -> Tensor:
@@ -66,3 +72,25 @@ class TagLoss(nn.Module):
             found = sorted(self._places_of[each] for each in lemmas & self._places_of.keys())
             self._named[place] = torch.tensor(found, dtype=torch.int64)
         return self._named[place]
+
+
+def check_tag_loss(state: dict[str, Tensor], weight: float, loss: TagLoss | None) -> None:
+    """Leave the classifier out of a checkpoint's weights where nothing is trained.
+
+    Args:
+        state: the weights.
+        weight: ``model.tag_weight`` of the configuration.
+        loss: what they are loaded into; None where nothing is trained or the weight is 0.
+
+    Raises:
+        CaptionerError: a run with a classifier is resumed without, or the other way round.
+    """
+    names = [name for name in state if name.startswith(PREFIX)]
+    if bool(names) != bool(weight):
+        raise CaptionerError(
+            f"model.tag_weight={weight}: the checkpoint's run has "
+            f"{'another weight' if names else '0'}; use the config.yaml of its run"
+        )
+    if loss is None:
+        for name in names:
+            del state[name]

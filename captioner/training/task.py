@@ -6,7 +6,7 @@ import math
 import time
 from bisect import bisect_right
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -41,11 +41,15 @@ from captioner.training.self_critical import (
     policy_loss,
 )
 from captioner.training.start import load_weights
-from captioner.training.tag_loss import TagLoss
+from captioner.training.tag_loss import TagLoss, check_tag_loss
+from captioner.training.task_options import (
+    check_above_zero,
+    check_not_negative,
+    check_objective,
+    check_shares,
+)
 from captioner.training.tensorboard import SampleImages
 from captioner.training.validation import Validation
-
-OBJECTIVES = ("cross_entropy", "self_critical", "language")
 
 
 class CaptionTask(pl.LightningModule):
@@ -67,9 +71,9 @@ class CaptionTask(pl.LightningModule):
             and the probabilities need not become extreme for samples to be good captions.
         bleu_weight: with ``self_critical``, times a sample's BLEU-4 is added to its CIDEr-D.
         cross_entropy_weight: with ``self_critical``, times the cross-entropy is added to the loss.
-        tag_weight: times the cross-entropy of a classifier of lemmas on the CNN's pooled features is
-            added to the loss, so that the CNN learns what an image shows from all its captions at
-            once; where the CNN is trained.
+        tag_weight: times the cross-entropy of a classifier of lemmas on the CNN's pooled features
+            is added to the loss, so that the CNN learns what an image shows from all its captions
+            at once; where the CNN is trained.
         label_smoothing: share of each target's probability spread over all words
             (Szegedy et al. 2016, section 7).
         lr_encoder: highest learning rate of the CNN's trained stages.
@@ -110,16 +114,16 @@ class CaptionTask(pl.LightningModule):
         seed: int = 0,
     ) -> None:
         super().__init__()
-        _check_objective(objective, init_from, samples)
-        _check_above_zero(lr_encoder=lr_encoder, lr_decoder=lr_decoder, temperature=temperature)
-        _check_not_negative(
+        check_objective(objective, init_from, samples)
+        check_above_zero(lr_encoder=lr_encoder, lr_decoder=lr_decoder, temperature=temperature)
+        check_not_negative(
             weight_decay=weight_decay,
             sample_captions=sample_captions,
             bleu_weight=bleu_weight,
             cross_entropy_weight=cross_entropy_weight,
             tag_weight=tag_weight,
         )
-        _check_shares(label_smoothing=label_smoothing, warmup_share=warmup_share)
+        check_shares(label_smoothing=label_smoothing, warmup_share=warmup_share)
         self.encoder_config, self.decoder_config = encoder, decoder
         self.init_from = init_from
         self.objective, self.samples, self.temperature = objective, samples, temperature
@@ -135,6 +139,7 @@ class CaptionTask(pl.LightningModule):
         )
         self.sample_captions = sample_captions
         self.seed = seed
+        self.tag_loss: TagLoss | None = None
         self._features: BatchFeatures | None = None
         self._validation = Validation()
         self._epoch_began = self._validation_began = self._validated_s = 0.0
@@ -179,16 +184,16 @@ class CaptionTask(pl.LightningModule):
         self.tag_loss = self._make_tag_loss()
 
     def _make_tag_loss(self) -> TagLoss | None:
-        if not self.tag_weight:
+        if not self.tag_weight or not self.trainer.training:
             return None
-        lexicon = self.data.lexicon
-        if self.encoder_config.frozen or lexicon is None:
+        data = self.data
+        if self.encoder_config.frozen or data.lexicon is None or data.stream is not None:
             raise CaptionerError(
                 f"model.tag_weight={self.tag_weight}: is for a CNN that is trained "
-                "(model.encoder.trainable), and captions in a language that is tagged; use 0"
+                "(model.encoder.trainable), data that does not stream, and captions in a language "
+                "that is tagged; use 0"
             )
-        size = self.model.encoder.feature_size
-        return TagLoss(lexicon, self.data.examples["train"], size)
+        return TagLoss(data.lexicon, data.examples["train"], self.model.encoder.feature_size)
 
     def features(self, images: Tensor) -> ImageFeatures:
         """Features of what a batch holds of its images."""
@@ -411,13 +416,14 @@ class CaptionTask(pl.LightningModule):
         description["provenance"] = self._provenance()
         checkpoint["captioner"] = description
 
-    def on_load_checkpoint(self, checkpoint: Mapping[str, Any]) -> None:
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
         """Refuse a checkpoint of another model, or with another vocabulary or other features.
 
         Raises:
             CaptionerError: when it is not a captioner's or does not fit the configuration.
         """
         check_checkpoint(checkpoint, self.model, self.encoder_config, self.decoder_config)
+        check_tag_loss(checkpoint["state_dict"], self.tag_weight, self.tag_loss)
         self._features = None  # whose frozen part is a copy
         if self.trainer.training:
             check_processes(checkpoint, self.trainer.world_size)
@@ -427,7 +433,7 @@ class CaptionTask(pl.LightningModule):
         if self.objective == "self_critical":
             names = ("samples", "temperature", "bleu_weight", "cross_entropy_weight")
             objective |= {name: getattr(self, name) for name in names}
-        others = ("label_smoothing", "lr_encoder", "lr_decoder", "seed")
+        others = ("tag_weight", "label_smoothing", "lr_encoder", "lr_decoder", "seed")
         return provenance(
             self.trainer,
             self.data,
@@ -440,37 +446,3 @@ class CaptionTask(pl.LightningModule):
 def _count_words(captions: Tensor) -> Tensor:
     """Number () of words that captions (B, C, T + 1) teach, end symbols among them."""
     return (shift(captions)[1] != PAD_ID).sum()
-
-
-def _check_objective(objective: str, init_from: str | None, samples: int) -> None:
-    if objective not in OBJECTIVES:
-        raise CaptionerError(
-            f"model.objective={objective!r}: choose one of {', '.join(OBJECTIVES)}"
-        )
-    if samples < 2:
-        raise CaptionerError(
-            f"model.samples={samples}: must be at least 2, each is compared with the others"
-        )
-    if objective == "self_critical" and init_from is None:
-        raise CaptionerError(
-            "model.objective=self_critical improves a model that can caption: name one, or a "
-            "checkpoint of `captioner fit`, with model.init_from"
-        )
-
-
-def _check_above_zero(**values: float) -> None:
-    for name, value in values.items():
-        if not value > 0:
-            raise CaptionerError(f"model.{name}={value}: must be above 0")
-
-
-def _check_not_negative(**values: float) -> None:
-    for name, value in values.items():
-        if value < 0:
-            raise CaptionerError(f"model.{name}={value}: must be at least 0")
-
-
-def _check_shares(**values: float) -> None:
-    for name, value in values.items():
-        if not 0 <= value < 1:
-            raise CaptionerError(f"model.{name}={value}: must be at least 0 and below 1")
