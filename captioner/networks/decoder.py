@@ -7,7 +7,8 @@ training step parallel over the sentence, except for one small product a word in
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, NamedTuple
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -140,12 +141,19 @@ class Decoder(nn.Module):
         values = [self._split_heads(layer.value(grid)) for layer in self.attending()]
         return Memory(pooled, torch.cat(keys, dim=1), torch.cat(values, dim=1))
 
-    def attending(self) -> list[Any]:
-        """The layers that attend, or without attention read out, lowest first.
+    def attending(self) -> list[Decoder | UpperLayer]:
+        """The layers that attend, or without attention the one read out; the first is this module.
 
-        Each has ``query`` and ``readout``, the first being this module itself.
+        Each has ``query``, ``key``, ``value`` and ``readout``, without attention ``readout`` alone.
         """
-        return [self, *self.upper]
+        return [self, *self._upper_layers()]
+
+    def recurrent_weights(self) -> list[Sequence[Tensor]]:
+        """Of every layer, in the order of torch.nn: weights of inputs and states, and biases."""
+        return [*self.rnn.all_weights, *(each.rnn.all_weights[0] for each in self._upper_layers())]
+
+    def _upper_layers(self) -> list[UpperLayer]:
+        return cast("list[UpperLayer]", list(self.upper))
 
     def forward(
         self, features: ImageFeatures, words: Tensor, styles: Tensor | None = None
@@ -187,13 +195,13 @@ class Decoder(nn.Module):
         start = self.image_step(memory)
         if start is not None:
             start = tuple(part[:, layout.images] for part in start)
+        recur_first, recur_upper = self._recur, self._recur_upper
         if embedded.device.type == "cuda":
-            states = self._recur_in_library(embedded, image, start, layout)
-        else:
-            states = self._recur(embedded, image, start, layout)
+            recur_first, recur_upper = self._recur_in_library, self._recur_upper_in_library
+        states = recur_first(embedded, image, start, layout)
         said = self._say(0, states, memory, layout)
-        for number, layer in enumerate(self.upper, 1):
-            states = self._recur_upper(layer.rnn, self.dropout(torch.tanh(said)), layout)
+        for number, layer in enumerate(self._upper_layers(), 1):
+            states = recur_upper(layer.rnn, self.dropout(torch.tanh(said)), layout)
             said = said + self._say(number, states, memory, layout)
         return self.prepare(said)
 
@@ -206,11 +214,13 @@ class Decoder(nn.Module):
         said: Tensor = layer.readout(self.dropout(states))
         return said
 
-    def _recur_upper(self, rnn: nn.Module, inputs: Tensor, layout: WordLayout) -> Tensor:
+    def _recur_upper(self, rnn: nn.RNNBase, inputs: Tensor, layout: WordLayout) -> Tensor:
         """An upper layer's states (P, H) for words (P, E)."""
         return self._recur_layer(rnn.all_weights[0], inputs, None, None, layout)
 
-    def _recur_upper_in_library(self, rnn: nn.Module, inputs: Tensor, layout: WordLayout) -> Tensor:
+    def _recur_upper_in_library(
+        self, rnn: nn.RNNBase, inputs: Tensor, layout: WordLayout
+    ) -> Tensor:
         """The same by torch.nn."""
         states: Tensor = rnn(PackedSequence(inputs, torch.tensor(layout.counts)))[0].data
         return states
@@ -228,7 +238,7 @@ class Decoder(nn.Module):
 
     def _recur_layer(
         self,
-        weights: list[Tensor],
+        weights: Sequence[Tensor],
         inputs: Tensor,
         image: Tensor | None,
         begin: tuple[Tensor, ...] | None,

@@ -72,9 +72,7 @@ class DecoderSteps:
         self._cell = decoder.config.cell
         self._size = decoder.config.hidden_size
         self._in_turn = decoder.config.attention == "layered"
-        # Weights and biases, of inputs and of the hidden state.
-        self._layers: list[list[Tensor]] = list(decoder.rnn.all_weights)
-        self._layers += [layer.rnn.all_weights[0] for layer in decoder.upper]
+        self._layers = decoder.recurrent_weights()
         embed = decoder.config.embed_size
         weight_ih = self._layers[0][0]
         self._of_words, self._of_image = weight_ih[:, :embed], weight_ih[:, embed:]

@@ -8,13 +8,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn.functional import linear, pad
 
-from captioner.networks.decoder import Decoder, Memory
+from captioner.networks.decoder import Decoder, Memory, UpperLayer
 from captioner.networks.decoder_steps import DecoderState, DecoderSteps, Say
 from captioner.networks.features import ImageFeatures
 from captioner.networks.sparse_products import SparseProduct
@@ -228,15 +228,15 @@ class FastSteps(DecoderSteps):
         return self._trials[key]
 
 
-def _weights_of_states(decoder: Decoder, layer: Any) -> tuple[Tensor, Tensor]:
+def _weights_of_states(decoder: Decoder, layer: Decoder | UpperLayer) -> tuple[Tensor, Tensor]:
     """Weights (H + E, H) and biases (H + E,) of what a layer's states give: query and readout.
 
     Without attention, (E, H) and (E,).
     """
     size = decoder.config.hidden_size
-    weight, bias = layer.readout.weight, layer.readout.bias
-    of_states = weight[:, :size]
-    bias = weight.new_zeros(len(weight)) if bias is None else bias.detach()
+    of_states = layer.readout.weight[:, :size]
+    bias: Tensor | None = layer.readout.bias  # an upper layer has none
+    bias = of_states.new_zeros(len(of_states)) if bias is None else bias.detach()
     if decoder.config.attention == "none":
         return of_states, bias
     # Query and readout both read the state.

@@ -124,8 +124,8 @@ def test_words_that_stand_together_are_read_as_with_padding(
     expected = whole.flatten(0, 2)[layout.places]
     assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
     # As on a GPU.
-    monkeypatch.setattr(Decoder, "_recur", Decoder._recur_in_library)
-    monkeypatch.setattr(Decoder, "_recur_upper", Decoder._recur_upper_in_library)
+    for name in ("_recur", "_recur_upper"):
+        monkeypatch.setattr(Decoder, name, getattr(Decoder, f"{name}_in_library"))
     assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
 
 
