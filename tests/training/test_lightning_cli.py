@@ -121,7 +121,6 @@ def test_the_stages_of_the_world_train_one_after_the_other(
     monkeypatch.chdir(world)
     before: list[str] = []
     for stage in (
-        "words",
         "frozen",
         "finetune",
         "decoder",
@@ -129,7 +128,13 @@ def test_the_stages_of_the_world_train_one_after_the_other(
         "self_critical",
         "larger",
         "larger_rewards",
+        "words",
+        "layers",
+        "layers_finetune",
+        "layers_rewards",
     ):
+        if stage == "words":
+            before = []
         path = ROOT / "configs" / f"world_{stage}.yaml"
         config = yaml.safe_load(path.read_text())
         run = tmp_path / stage
