@@ -2,8 +2,7 @@
 
 All captions of an image count at once, whatever the order of their words (Fang et al. 2015,
 section 3, "visual detectors"), so that the CNN also learns what a decoder would guess from the
-words before.
-The classifier is thrown away after training.
+words before. The classifier is thrown away after training.
 """
 
 from __future__ import annotations

@@ -24,6 +24,7 @@ SELF_CRITICAL = (
     "--average.start_share=0.5",
 )
 FROZEN: tuple[str, ...] = ()
+LAYERED = ("--model.decoder.attention=layered", "--model.decoder.layers=2")
 TRAINED = ("--model.encoder.trainable=all", "--data.augment=true", "--data.workers=1")
 
 pytestmark = [pytest.mark.arithmetic, pytest.mark.usefixtures("one_thread")]
@@ -60,8 +61,10 @@ def assert_same_run(cut: Path, whole: Path) -> None:
         # Saved within the epoch: every step, and every second batch where two make a step.
         ((*FROZEN, "--last.every_n_steps=1"), 3),
         ((*TRAINED, "--last.every_n_steps=1", "--trainer.accumulate_grad_batches=2"), 2),
+        ((*TRAINED, "--last.every_n_steps=1", "--model.tag_weight=0.5"), 3),
+        ((*TRAINED, "--last.every_n_steps=1", *LAYERED), 3),
     ],
-    ids=["frozen", "trained", "frozen, mid-epoch", "trained, mid-epoch"],
+    ids=["frozen", "trained", "frozen, mid-epoch", "trained, mid-epoch", "tags", "layered"],
 )
 def test_a_killed_run_goes_on_and_ends_as_if_nothing_had_happened(
     fit: Callable[..., int], tmp_path: Path, options: tuple[str, ...], batches: int
