@@ -36,8 +36,8 @@ class Memory(NamedTuple):
     """What a decoder keeps of the images: computed once per image, shared by its captions.
 
     ``pooled``: (B, E), the whole image as one input vector. ``keys`` and ``values``:
-    (B, heads, R, H / heads), those of all layers that attend after each other, or empty tensors
-    (B, 0) without attention.
+    (L, B, heads, R, H / heads) of the L layers that attend, or empty tensors (0, B) without
+    attention.
     """
 
     pooled: Tensor
@@ -46,12 +46,8 @@ class Memory(NamedTuple):
 
     def select_images(self, images: Tensor) -> Memory:
         """Keep these images (B',), in this order."""
-        return Memory(*(part.index_select(0, images) for part in self))
-
-    def of_layer(self, layer: int, heads: int) -> Memory:
-        """What one of the layers that attend reads."""
-        mine = slice(layer * heads, (layer + 1) * heads)
-        return Memory(self.pooled, self.keys[:, mine], self.values[:, mine])
+        keys, values = (part.index_select(1, images) for part in (self.keys, self.values))
+        return Memory(self.pooled.index_select(0, images), keys, values)
 
 
 class UpperLayer(nn.Module):
@@ -134,12 +130,12 @@ class Decoder(nn.Module):
             projected = projected + self.style_embedding(styles)
         pooled = torch.relu(projected)
         if self.config.attention == "none":
-            nothing = pooled.new_zeros(len(pooled), 0)
+            nothing = pooled.new_zeros(0, len(pooled))
             return Memory(pooled, nothing, nothing)
         grid = self.dropout(torch.relu(self.grid_projection(features.grid)))  # (B, R, H)
         keys = [self._split_heads(layer.key(grid)) for layer in self.attending()]
         values = [self._split_heads(layer.value(grid)) for layer in self.attending()]
-        return Memory(pooled, torch.cat(keys, dim=1), torch.cat(values, dim=1))
+        return Memory(pooled, torch.stack(keys), torch.stack(values))
 
     def attending(self) -> list[Decoder | UpperLayer]:
         """The layers that attend, or without attention the one read out; the first is this module.
@@ -304,8 +300,7 @@ class Decoder(nn.Module):
             raise CaptionerError("attention=none: this captioner attends to no part of the image")
         last = len(self.upper)
         query = self._split_heads(self.attending()[last].query(states))  # (B, heads, Q, H / heads)
-        keys = memory.of_layer(last, self.config.heads).keys
-        scores = query @ keys.transpose(2, 3) * query.shape[-1] ** -0.5
+        scores = query @ memory.keys[last].transpose(2, 3) * query.shape[-1] ** -0.5
         weights: Tensor = scores.softmax(dim=-1).mean(dim=1)
         return weights
 
@@ -331,8 +326,8 @@ class Decoder(nn.Module):
 
     def _look(self, queries: Tensor, number: int, memory: Memory) -> Tensor:
         """What a layer's queries (B, Q, H) see in the image, (B, Q, H)."""
-        query, mine = self._split_heads(queries), memory.of_layer(number, self.config.heads)
-        seen = functional.scaled_dot_product_attention(query, mine.keys, mine.values)
+        query, keys, values = self._split_heads(queries), memory.keys[number], memory.values[number]
+        seen = functional.scaled_dot_product_attention(query, keys, values)
         return seen.transpose(1, 2).flatten(2)
 
     def prepare(self, said: Tensor) -> Tensor:

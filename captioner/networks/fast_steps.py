@@ -135,14 +135,13 @@ class FastSteps(DecoderSteps):
         # The whole image's part is the decoder's own.
         pooled = super()._memory(features._replace(grid=features.grid[:, :0]), styles).pooled
         images, cells, _ = features.grid.shape
-        heads = self._decoder.config.heads
-        all_heads, size = heads * len(self._decoder.attending()), self._size // heads
-        keys, values = pooled.new_empty(2, images, all_heads, cells, size)
+        layers, heads = len(self._decoder.attending()), self._decoder.config.heads
+        keys, values = pooled.new_empty(2, layers, images, heads, cells, self._size // heads)
         for image, grid in enumerate(features.grid):
             projected = self._of_grid(grid).add_(self._decoder.grid_projection.bias)
             both = self._of_cells(projected.relu_())  # (R, 2LH)
-            both = both.view(cells, 2, all_heads, -1).permute(1, 2, 0, 3)
-            keys[image], values[image] = both[0], both[1]
+            both = both.view(cells, 2, layers, heads, -1).permute(1, 2, 3, 0, 4)
+            keys[:, image], values[:, image] = both[0], both[1]
         return Memory(pooled, keys, values)
 
     def _continue(
@@ -176,11 +175,10 @@ class FastSteps(DecoderSteps):
     def _look(self, queries: Tensor, number: int, memory: Memory) -> Tensor:
         """What a layer's queries (B, K, H) see in the images, (B * K, H)."""
         images, beams, _ = queries.shape
-        memory = memory.of_layer(number, self._decoder.config.heads)
         split = queries.view(images, beams, self._decoder.config.heads, -1).transpose(1, 2)
         # For so few queries, faster than scaled_dot_product_attention.
-        scores = (split * split.shape[-1] ** -0.5) @ memory.keys.transpose(2, 3)
-        seen: Tensor = scores.softmax(dim=-1) @ memory.values
+        scores = (split * split.shape[-1] ** -0.5) @ memory.keys[number].transpose(2, 3)
+        seen: Tensor = scores.softmax(dim=-1) @ memory.values[number]
         return seen.transpose(1, 2).flatten(2).flatten(0, 1)
 
     def _add_seen(self, number: int, said: Tensor, seen: Tensor) -> Tensor:

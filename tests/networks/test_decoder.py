@@ -205,7 +205,7 @@ def test_attention_weights_reproduce_what_was_seen(attention: str) -> None:
     assert weights.shape == (B, C, R)
     assert torch.allclose(weights.sum(dim=-1), torch.ones(B, C))
     assert weights.std() > 1e-3
-    seen = weights @ state.memory.values[:, 0]  # (B, C, H)
+    seen = weights @ state.memory.values[-1, :, 0]  # (B, C, H)
     hidden = after.hidden[0][-1]  # (B, C, H)
     readout = torch.tanh(decoder.readout(torch.cat([hidden, seen], dim=-1)))
     assert torch.allclose(logits, decoder.logits(readout), atol=1e-5)
@@ -235,9 +235,11 @@ def test_without_attention_there_are_no_weights() -> None:
 @torch.inference_mode()
 def test_what_is_kept_of_the_images() -> None:
     plain = make_decoder(attention="none").memory(make_features())
-    assert [tuple(part.shape) for part in plain] == [(B, E), (B, 0), (B, 0)]
+    assert [tuple(part.shape) for part in plain] == [(B, E), (0, B), (0, B)]
     spatial = make_decoder().memory(make_features())
-    assert [tuple(part.shape) for part in spatial] == [(B, E), (B, 3, R, 4), (B, 3, R, 4)]
+    assert [tuple(part.shape) for part in spatial] == [(B, E), (1, B, 3, R, 4), (1, B, 3, R, 4)]
+    layered = make_decoder(attention="layered", layers=2).memory(make_features())
+    assert layered.keys.shape == layered.values.shape == (2, B, 3, R, 4)
 
 
 @pytest.mark.parametrize(("cell", "states"), [("rnn", 1), ("gru", 1), ("lstm", 2)])

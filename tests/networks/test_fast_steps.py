@@ -108,8 +108,8 @@ def test_what_is_kept_of_an_image_does_not_depend_on_the_others(
     together = steps.start(features).memory
     for image in range(IMAGES):
         alone = steps.start(ImageFeatures(*(part[image : image + 1] for part in features))).memory
-        assert torch.equal(alone.keys[0], together.keys[image])
-        assert torch.equal(alone.values[0], together.values[image])
+        assert torch.equal(alone.keys[:, 0], together.keys[:, image])
+        assert torch.equal(alone.values[:, 0], together.values[:, image])
 
 
 def test_they_are_made_again_for_other_weights_or_another_precision() -> None:
