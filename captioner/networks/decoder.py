@@ -193,32 +193,27 @@ class Decoder(nn.Module):
             start = tuple(part[:, layout.images] for part in start)
         recur_first, recur_upper = self._recur, self._recur_upper
         if embedded.device.type == "cuda":
-            recur_first, recur_upper = self._recur_in_library, self._recur_upper_in_library
+            recur_first, recur_upper = self._recur_in_library, self._run_in_library
         states = recur_first(embedded, image, start, layout)
-        said = self._say(0, states, memory, layout)
+        said = self.read_out(0, states, memory, layout)
         for number, layer in enumerate(self._upper_layers(), 1):
             states = recur_upper(layer.rnn, self.dropout(torch.tanh(said)), layout)
-            said = said + self._say(number, states, memory, layout)
+            said = said + self.read_out(number, states, memory, layout)
         return self.prepare(said)
-
-    def _say(self, number: int, states: Tensor, memory: Memory, layout: WordLayout) -> Tensor:
-        """What a layer's states (P, H) and what they see add to the readout, (P, E)."""
-        layer = self.attending()[number]
-        if self.config.attention != "none":
-            seen = self._look(layout.by_image(layer.query(states)), number, memory)
-            states = torch.cat([states, layout.from_images(seen)], dim=-1)  # (P, 2H)
-        said: Tensor = layer.readout(self.dropout(states))
-        return said
 
     def _recur_upper(self, rnn: nn.RNNBase, inputs: Tensor, layout: WordLayout) -> Tensor:
         """An upper layer's states (P, H) for words (P, E)."""
         return self._recur_layer(rnn.all_weights[0], inputs, None, None, layout)
 
-    def _recur_upper_in_library(
-        self, rnn: nn.RNNBase, inputs: Tensor, layout: WordLayout
+    def _run_in_library(
+        self,
+        rnn: nn.RNNBase,
+        inputs: Tensor,
+        layout: WordLayout,
+        begin: Tensor | tuple[Tensor, ...] | None = None,
     ) -> Tensor:
-        """The same by torch.nn."""
-        states: Tensor = rnn(PackedSequence(inputs, torch.tensor(layout.counts)))[0].data
+        """States (P, H) of one of torch.nn's recurrences that begins with these states."""
+        states: Tensor = rnn(PackedSequence(inputs, torch.tensor(layout.counts)), begin)[0].data
         return states
 
     def _recur(
@@ -262,10 +257,8 @@ class Decoder(nn.Module):
         """The same by torch.nn, which is faster on a GPU."""
         if self.config.attention != "none":
             inputs = torch.cat([inputs, image[layout.ranks()]], dim=-1)
-        packed = PackedSequence(inputs, torch.tensor(layout.counts))
         begin = start[0] if start is not None and self.config.cell != "lstm" else start
-        states: Tensor = self.rnn(packed, begin)[0].data
-        return states
+        return self._run_in_library(self.rnn, inputs, layout, begin)
 
     def style_numbers(self, style: str | None, images: int) -> Tensor | None:
         """The style of each of B images' captions, as :meth:`memory` takes them; (B,) int64.
@@ -311,15 +304,30 @@ class Decoder(nn.Module):
         _, hidden = self.rnn(self.dropout(memory.pooled).unsqueeze(1))
         return tuple(hidden) if self.config.cell == "lstm" else (hidden,)
 
-    def read_out(self, number: int, states: Tensor, memory: Memory) -> Tensor:
-        """What a layer's states (B, Q, H) and what they see add to the readout, (B, Q, E).
+    def read_out(
+        self, number: int, states: Tensor, memory: Memory, layout: WordLayout | None = None
+    ) -> Tensor:
+        """What a layer's states and what they see add to the readout.
 
         The sum over the layers that attend, after :meth:`prepare`, is what :meth:`logits` turns
         into scores.
+
+        Args:
+            number: of the layer among those that attend, from 0 on.
+            states: (B, Q, H), or (P, H) of words that are laid out.
+            memory: of B images.
+            layout: of the P words; None: of each image there are Q states.
+
+        Returns:
+            (B, Q, E) or (P, E).
         """
         layer = self.attending()[number]
         if self.config.attention != "none":
-            seen = self._look(layer.query(states), number, memory)
+            queries = layer.query(states)
+            if layout is None:
+                seen = self._look(queries, number, memory)
+            else:
+                seen = layout.from_images(self._look(layout.by_image(queries), number, memory))
             states = torch.cat([states, seen], dim=-1)
         said: Tensor = layer.readout(self.dropout(states))
         return said

@@ -15,7 +15,7 @@ from torch.nn import functional
 
 from captioner.data.datasets import Example
 from captioner.errors import CaptionerError
-from captioner.model.tag_head import learnable
+from captioner.model.tag_head import learnable, named_lemmas
 from captioner.text.lexicon import Lexicon
 
 PREFIX = "tag_loss."
@@ -39,8 +39,6 @@ class TagLoss(nn.Module):
         count = learnable(lexicon, len(examples))
         self._examples, self._lexicon = examples, lexicon
         self.lemmas = lexicon.lemmas[:count]
-        self._places_of = {lemma: place for place, lemma in enumerate(self.lemmas)}
-        self._named: dict[int, Tensor] = {}
         self.classifier = nn.Linear(feature_size, count)
         nn.init.zeros_(self.classifier.weight)
         with torch.no_grad():
@@ -55,22 +53,11 @@ class TagLoss(nn.Module):
             places: (B,) of the images among the training images.
         """
         scaled = functional.normalize(pooled.float(), dim=1) * pooled.shape[1] ** 0.5
-        targets = torch.zeros(len(places), self.classifier.out_features)
-        for row, place in enumerate(places):
-            targets[row, self._named_in(place)] = 1.0
         logits = self.classifier(scaled).float()
-        loss = functional.binary_cross_entropy_with_logits(
-            logits, targets.to(logits.device), reduction="sum"
-        )
+        captions = (self._examples[place].captions for place in places)
+        named = named_lemmas(captions, self._lexicon, len(self.lemmas)).to(logits)
+        loss = functional.binary_cross_entropy_with_logits(logits, named, reduction="sum")
         return loss / len(places)
-
-    def _named_in(self, place: int) -> Tensor:
-        """The lemmas (int64) that the captions of an image name; found once."""
-        if place not in self._named:
-            lemmas = self._lexicon.lemmas_in(self._examples[place].captions)
-            found = sorted(self._places_of[each] for each in lemmas & self._places_of.keys())
-            self._named[place] = torch.tensor(found, dtype=torch.int64)
-        return self._named[place]
 
 
 def check_tag_loss(state: dict[str, Tensor], weight: float, loss: TagLoss | None) -> None:

@@ -124,8 +124,8 @@ def test_words_that_stand_together_are_read_as_with_padding(
     expected = whole.flatten(0, 2)[layout.places]
     assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
     # As on a GPU.
-    for name in ("_recur", "_recur_upper"):
-        monkeypatch.setattr(Decoder, name, getattr(Decoder, f"{name}_in_library"))
+    monkeypatch.setattr(Decoder, "_recur", Decoder._recur_in_library)
+    monkeypatch.setattr(Decoder, "_recur_upper", Decoder._run_in_library)
     assert torch.allclose(decoder.read(features, words, layout), expected, atol=1e-6)
 
 
@@ -194,10 +194,10 @@ def test_a_state_is_not_changed_by_its_use() -> None:
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize("attention", ["spatial", "layered"])
+@pytest.mark.parametrize(("attention", "layers"), [("spatial", 1), ("layered", 2)])
 @torch.inference_mode()
-def test_attention_weights_reproduce_what_was_seen(attention: str) -> None:
-    decoder = make_decoder(attention=attention, heads=1)
+def test_attention_weights_reproduce_what_was_seen(attention: str, layers: int) -> None:
+    decoder = make_decoder(attention=attention, layers=layers, heads=1)
     steps = FastSteps(decoder)
     state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
@@ -207,8 +207,10 @@ def test_attention_weights_reproduce_what_was_seen(attention: str) -> None:
     assert weights.std() > 1e-3
     seen = weights @ state.memory.values[-1, :, 0]  # (B, C, H)
     hidden = after.hidden[0][-1]  # (B, C, H)
-    readout = torch.tanh(decoder.readout(torch.cat([hidden, seen], dim=-1)))
-    assert torch.allclose(logits, decoder.logits(readout), atol=1e-5)
+    said = decoder.attending()[-1].readout(torch.cat([hidden, seen], dim=-1))
+    if layers > 1:
+        said += decoder.read_out(0, after.hidden[0][0], state.memory)
+    assert torch.allclose(logits, decoder.logits(torch.tanh(said)), atol=1e-5)
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
