@@ -18,7 +18,7 @@ import hypothesis
 import pytest
 from PIL import Image
 
-from helpers.browser import chromium, open_page, watch  # noqa: F401
+from helpers.browser import chromium, launch, open_page, watch  # noqa: F401
 from helpers.images import noise
 from helpers.programs import exiftool, exiv2, java  # noqa: F401
 

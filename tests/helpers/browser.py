@@ -79,16 +79,33 @@ class Watch:
 
 
 @pytest.fixture(scope="module")
-def chromium() -> Iterator[Any]:
-    """Chromium, one for each module: Playwright's loop is in the way of others in its thread."""
+def launch() -> Iterator[Callable[..., Any]]:
+    """Start Chromium with further arguments.
+
+    One for each module: Playwright's loop is in the way of others in its thread.
+    """
     from playwright import sync_api  # here: every test run reads this module
 
     path = program(*NAMES)
+    browsers = []
     with sync_api.sync_playwright() as playwright:
-        # Its sandbox does not start for root, nor in most containers; only our own pages are shown.
-        browser = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
-        yield browser
-        browser.close()
+
+        def launch(*args: str) -> Any:
+            # Its sandbox does not start for root, nor in most containers; only our own pages are
+            # shown.
+            arguments = ["--no-sandbox", *args]
+            browsers.append(playwright.chromium.launch(executable_path=path, args=arguments))
+            return browsers[-1]
+
+        yield launch
+        for browser in browsers:
+            browser.close()
+
+
+@pytest.fixture(scope="module")
+def chromium(launch: Callable[..., Any]) -> Any:
+    """Chromium, one for each module."""
+    return launch()
 
 
 @pytest.fixture
@@ -100,20 +117,22 @@ def watch() -> Iterator[Watch]:
 
 
 @pytest.fixture
-def open_page(chromium: Any, watch: Watch) -> Iterator[OpenPage]:
+def open_page(chromium: Any, launch: Callable[..., Any], watch: Watch) -> Iterator[OpenPage]:
     """``open_page(path, **context_options)``: the page, watched until the test ends.
 
     The path may be an address: the page may then ask its server. A ``script`` is run before the
-    page's own. The other options are those of Playwright's ``new_context``: ``viewport``,
-    ``color_scheme``.
+    page's own. With ``keeps``, files share one site, whose storage outlives a reload; otherwise
+    Chromium loses what a file has stored once in twenty times. The other options are those of
+    Playwright's ``new_context``: ``viewport``, ``color_scheme``.
     """
     contexts = []
 
-    def open_page(path: Path | str, script: str = "", **options: Any) -> Any:
+    def open_page(path: Path | str, script: str = "", keeps: bool = False, **options: Any) -> Any:
         address = path if isinstance(path, str) else path.absolute().as_uri()
         if isinstance(path, str):
             watch.local = (*watch.local, "/".join(path.split("/")[:3]))
-        context = chromium.new_context(accept_downloads=True, **options)
+        browser = launch("--allow-file-access-from-files") if keeps else chromium
+        context = browser.new_context(accept_downloads=True, **options)
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()

@@ -108,7 +108,7 @@ def test_light_follows_the_system_and_the_button(
 ) -> None:
     path = tmp_path / "t.html"
     path.write_text(pages.render_page("t.html", title="t", said="s", src="data:,"))
-    page = open_page(path, color_scheme=system)
+    page = open_page(path, keeps=True, color_scheme=system)
     ground = "getComputedStyle(document.body).backgroundColor"
     colours = {"light": "rgb(246, 246, 244)", "dark": "rgb(22, 24, 27)"}
     other = "dark" if system == "light" else "light"

@@ -243,7 +243,7 @@ def test_a_tag_of_a_card_filters(open_page: OpenPage, report: Path) -> None:
 
 
 def test_corrections_are_saved_and_nothing_is_lost(open_page: OpenPage, report: Path) -> None:
-    page = open_page(report, viewport={"width": 1300, "height": 1200})
+    page = open_page(report, keeps=True, viewport={"width": 1300, "height": 1200})
     records = records_of(report)
     name, data = saved(page, "Save JSONL")
     assert name == "captions-corrected.jsonl"
