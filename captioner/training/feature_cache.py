@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -22,6 +22,7 @@ from tqdm import tqdm
 from captioner.errors import CaptionerError
 from captioner.files.resume import NO_LOCKS, say_no_locks
 from captioner.images.reading import READER_VERSION, read_image
+from captioner.model.model_file import file_sha256
 from captioner.networks.encoder import Encoder
 from captioner.networks.fast_encoder import FastNetwork, frozen_part
 from captioner.networks.features import as_cells
@@ -53,8 +54,8 @@ class FeatureCache:
 
     The folder's name is a hash of the encoder's name and weights, the image transform, the version
     of the image reader, the views and the list of images, so that another one never reads these
-    features. The images' sizes and modification times are kept with it, so that an image changed
-    since is noticed.
+    features. The images' sizes, modification times and hashes are kept with it, so that an image
+    changed since is noticed, and one that was only copied or checked out again is not.
 
     Args:
         folder: where caches are kept; each gets a folder of its own in there.
@@ -132,7 +133,7 @@ class FeatureCache:
                 with self._lock(progress):
                     if not self.complete:  # else another process was first
                         self._build(stamps, batch_size, progress)
-            self._check(stamps)
+            self._check(stamps, progress)
         except OSError as error:
             raise CaptionerError(
                 f"feature cache {self.folder} ({self.size_bytes / 1e9:.1f} GB): "
@@ -169,27 +170,41 @@ class FeatureCache:
                     say_no_locks(self.folder, (error.strerror or str(error)).lower())
             yield
 
-    def _check(self, stamps: list[list[int]]) -> int:
-        """How many rows are done; their images must be what they were then."""
+    def _check(self, stamps: list[list[int]], progress: bool) -> list[str]:
+        """The hashes of the images whose rows are done; they must be what they were then."""
         try:
             state: dict[str, Any] = json.loads(self._state_file.read_text())
             known, done = list(state["images"]), int(state["done"])
+            hashes = list(state.get("hashes", [""] * done))  # earlier versions kept none
         except (ValueError, KeyError, TypeError) as error:
             raise self._damaged() from error
-        if len(known) != len(stamps) or not 0 <= done <= len(stamps):
+        if len(known) != len(stamps) or not 0 <= done <= len(stamps) or len(hashes) != done:
             raise self._damaged()
         # An image that stopped the build may have been repaired since: its row is not done.
-        for path, before, now in zip(self.paths[:done], known[:done], stamps[:done], strict=True):
-            if before != now:
+        others = [index for index in range(done) if known[index] != stamps[index]]
+        hidden = None if progress else True
+        for index in tqdm(others, "comparing images", unit="image", delay=2, disable=hidden):
+            path = self.paths[index]
+            if known[index][0] != stamps[index][0] or hashes[index] != _hash(path):
                 raise CaptionerError(
                     f"feature cache {self.folder}: stale, {path} has changed since; "
                     "delete that folder to build it again"
                 )
-        return done
+        if others:
+            with suppress(OSError):  # it only saves comparing them again
+                self._write_state(stamps, hashes)
+        return hashes
+
+    def _write_state(self, stamps: list[list[int]], hashes: list[str]) -> None:
+        state = {"images": stamps, "hashes": hashes, "done": len(hashes)}
+        temporary = self._state_file.with_suffix(".tmp")
+        temporary.write_text(json.dumps(state))
+        os.replace(temporary, self._state_file)
 
     @torch.inference_mode()
     def _build(self, stamps: list[list[int]], batch_size: int, progress: bool) -> None:
-        array, start = self._begin(stamps)
+        array, hashes = self._begin(stamps, progress)
+        start = len(hashes)
         network = frozen_part(self.encoder)
         bar = tqdm(
             total=len(self.paths),
@@ -201,29 +216,33 @@ class FeatureCache:
         with bar, ThreadPoolExecutor(torch.get_num_threads()) as readers:
             for first in range(start, len(self.paths), batch_size):
                 part = range(first, min(first + batch_size, len(self.paths)))
-                pixels = torch.stack(
-                    [view for views in readers.map(self._read, part) for view in views]
-                )
+                read = list(readers.map(self._read, part))
+                pixels = torch.stack([view for views, _ in read for view in views])
                 array[first * self.count : part.stop * self.count] = self._encode(network, pixels)
+                hashes += [found for _, found in read]
                 bar.update(len(part))
-                done = part.stop
-                if done == len(self.paths) or (first // batch_size) % SAVE_EVERY == SAVE_EVERY - 1:
+                if (
+                    part.stop == len(self.paths)
+                    or (first // batch_size) % SAVE_EVERY == SAVE_EVERY - 1
+                ):
                     array.flush()  # rows first: a row counted as done is on the disk
-                    _write_json(self._state_file, {"images": stamps, "done": done})
+                    self._write_state(stamps, hashes)
         del array
         os.replace(self._partial_file, self._array_file)
 
-    def _begin(self, stamps: list[list[int]]) -> tuple[np.memmap[Any, Any], int]:
-        """The array to fill, and how many of its rows an interrupted build has filled."""
+    def _begin(
+        self, stamps: list[list[int]], progress: bool
+    ) -> tuple[np.memmap[Any, Any], list[str]]:
+        """The array to fill, and the hashes of the images whose rows are there from before."""
         if self._partial_file.exists() and self._state_file.exists():
-            done = self._check(stamps)
+            hashes = self._check(stamps, progress)
             try:
                 array = open_memmap(self._partial_file, mode="r+")
             except (ValueError, EOFError) as error:
                 raise self._damaged() from error
             if array.shape != self.shape or array.dtype != DTYPE:
                 raise self._damaged()
-            return array, done
+            return array, hashes
         self._state_file.unlink(missing_ok=True)  # it speaks of rows that are not there
         try:
             array = open_memmap(self._partial_file, mode="w+", dtype=DTYPE, shape=self.shape)
@@ -234,16 +253,15 @@ class FeatureCache:
         except OSError:
             self._partial_file.unlink(missing_ok=True)
             raise
-        return array, 0
+        return array, []
 
-    def _read(self, index: int) -> list[Tensor]:
-        """All views of an image, each uint8 (3, height, width)."""
-        image = read_image(self.paths[index], min_side=self.encoder.transform.min_side)
-        if self.views is None:
-            return [self.encoder.transform.pixels(image)]
-        views = self.views
-        transform = self.encoder.transform
-        return [transform.pixels(views(image, index, n)) for n in range(self.count)]
+    def _read(self, index: int) -> tuple[list[Tensor], str]:
+        """All views of an image, each uint8 (3, height, width), and the hash of its file."""
+        transform, views, path = self.encoder.transform, self.views, self.paths[index]
+        image = read_image(path, min_side=transform.min_side)
+        if views is None:
+            return [transform.pixels(image)], _hash(path)
+        return [transform.pixels(views(image, index, n)) for n in range(self.count)], _hash(path)
 
     def _encode(self, network: FastNetwork, pixels: Tensor) -> np.ndarray:
         """Images (B, 3, height, width) as rows (B, R, D) or (B, h, w, C)."""
@@ -277,7 +295,6 @@ def _stamp(path: Path) -> list[int]:
     return [status.st_size, status.st_mtime_ns]
 
 
-def _write_json(path: Path, data: object) -> None:
-    temporary = path.with_suffix(".tmp")
-    temporary.write_text(json.dumps(data))
-    os.replace(temporary, path)
+def _hash(path: Path) -> str:
+    """64 bits of a hash of a file's content, enough to notice another content."""
+    return file_sha256(path)[:16]

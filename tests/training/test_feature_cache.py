@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import json
 import multiprocessing
 import os
 import resource
@@ -258,10 +259,58 @@ def test_an_array_without_its_state_is_built_again(
     assert_close(cache.open(), expected(encoder, paths, 32))
 
 
-def test_an_image_that_changed_is_noticed(cache: FeatureCache, paths: list[Path]) -> None:
+@pytest.mark.parametrize("added", [b"", b"more"], ids=["same size", "other size"])
+def test_an_image_that_changed_is_noticed(
+    cache: FeatureCache, paths: list[Path], added: bytes
+) -> None:
     cache.open()
-    Image.new("RGB", (80, 60), "red").save(paths[7])
+    content = paths[7].read_bytes()
+    paths[7].write_bytes(content[:-1] + bytes([content[-1] ^ 1]) + added)
     with pytest.raises(CaptionerError, match=f"stale, {paths[7]} has changed.*delete that folder"):
+        cache.open()
+
+
+def copied(paths: Sequence[Path]) -> None:
+    """Give images the times that a copy or a checkout would give them."""
+    for path in paths:
+        os.utime(path, (1e9, 1e9))
+
+
+def test_images_that_were_copied_again_keep_their_features(
+    cache: FeatureCache, paths: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cache.open()
+    before = cache._array_file.stat()
+    copied(paths)
+    cache.open()
+    after = cache._array_file.stat()
+    assert (before.st_ino, before.st_mtime_ns) == (after.st_ino, after.st_mtime_ns)
+    monkeypatch.setattr(feature_cache, "_hash", lambda path: pytest.fail(f"{path} compared again"))
+    cache.open()
+
+
+def test_a_build_goes_on_with_images_that_were_copied_again(
+    cache: FeatureCache, encoder: Encoder, paths: list[Path]
+) -> None:
+    def build() -> None:
+        kill_at_image(SAVE_EVERY + 5)
+        cache.open(batch_size=1, progress=False)
+
+    assert in_child(build) == -signal.SIGKILL
+    copied(paths)
+    assert_close(cache.open(batch_size=1), expected(encoder, paths, 1))
+
+
+def test_without_hashes_as_earlier_versions_left_it_times_decide(
+    cache: FeatureCache, paths: list[Path]
+) -> None:
+    cache.open()
+    state = json.loads(cache._state_file.read_text())
+    del state["hashes"]
+    cache._state_file.write_text(json.dumps(state))
+    cache.open()
+    copied(paths[7:8])
+    with pytest.raises(CaptionerError, match=f"stale, {paths[7]} has changed"):
         cache.open()
 
 
