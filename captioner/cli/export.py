@@ -12,6 +12,7 @@ from captioner.cli.options import (
     check_outputs,
     decoding_options,
     say,
+    share,
 )
 from captioner.files.escaping import shown
 
@@ -20,7 +21,7 @@ example:
   captioner export --checkpoint runs/lstm/last.ckpt --output mine.safetensors
   captioner caption photos/ --model mine.safetensors
   captioner export --checkpoint runs/seed*/checkpoints/best.ckpt --output mean.safetensors
-  captioner export --checkpoint runs/more/best.ckpt mine.safetensors --output mean.safetensors
+  captioner export --checkpoint new.ckpt old.safetensors --weights 0.4 0.6 --output mean.safetensors
   captioner export --checkpoint runs/de/last.ckpt --without-cnn --output de.safetensors
   captioner caption photos/ --language de.safetensors
 
@@ -41,6 +42,14 @@ def add_export(parser: argparse.ArgumentParser) -> None:
         metavar="FILE.ckpt",
         help="of `captioner fit`; the weights of several are averaged, all but the first may be "
         "model files",
+    )
+    parser.add_argument(
+        "--weights",
+        nargs="+",
+        type=share,
+        metavar="W",
+        help="how much each of the checkpoints counts in the mean, in their order: 0.4 0.6 "
+        "(default: all alike)",
     )
     parser.add_argument("-o", "--output", required=True, type=Path, metavar="FILE.safetensors")
     parser.add_argument(
@@ -66,7 +75,12 @@ def _export(args: argparse.Namespace) -> int:
     first, *others = args.checkpoint
     options = decoding_options(args, decoding_of(first))
     model = export_checkpoint(
-        first, args.output, *others, decoding=options, without_cnn=args.without_cnn
+        first,
+        args.output,
+        *others,
+        weights=args.weights,
+        decoding=options,
+        without_cnn=args.without_cnn,
     )
     size_mb = args.output.stat().st_size / 1e6
     print(f"{shown(args.output)}: {size_mb:.1f} MB, sha256 {model.sha256}")

@@ -124,6 +124,7 @@ def export_checkpoint(
     checkpoint: str | Path,
     output: str | Path,
     *others: str | Path,
+    weights: Sequence[float] | None = None,
     decoding: DecodingOptions | None = None,
     without_cnn: bool = False,
 ) -> CaptionModel:
@@ -134,17 +135,25 @@ def export_checkpoint(
         output: the model file.
         others: further checkpoints or model files, whose weights are averaged with those of the
             first.
+        weights: how much each counts in the mean, the first one first, from 0 on; None for equal
+            parts. They are divided by their sum.
         decoding: the model's default options, instead of those of the model it started from.
         without_cnn: write a language file, for the models that have the checkpoint's CNN; see
             `captioner.model.language_file`.
 
     Raises:
-        CaptionerError: when a checkpoint cannot be read, does not fit the first one, or the output
-            cannot be written.
+        CaptionerError: when a checkpoint cannot be read or does not fit the first one, the weights
+            are not one for each, or the output cannot be written.
     """
+    count = 1 + len(others)
+    if weights is not None and (len(weights) != count or min(weights) < 0 or sum(weights) == 0):
+        raise CaptionerError(
+            f"weights {', '.join(map(str, weights))}: a mean of {count} checkpoints needs "
+            f"{count} numbers from 0 on, not all of them 0"
+        )
     model = load_checkpoint(checkpoint)
     if others:
-        model = _average(model, [(path, load_any(path)) for path in others])
+        model = _average(model, [(path, load_any(path)) for path in others], weights)
     if decoding is not None:
         model.decoder.style_numbers(decoding.style, 1)  # Refuse an unknown style now.
         model.decoding = decoding
@@ -156,7 +165,9 @@ def export_checkpoint(
 
 
 def _average(
-    first: CaptionModel, others: Sequence[tuple[str | Path, CaptionModel]]
+    first: CaptionModel,
+    others: Sequence[tuple[str | Path, CaptionModel]],
+    weights: Sequence[float] | None,
 ) -> CaptionModel:
     """The first model with the mean of all weights (a "soup", Wortsman et al. 2022).
 
@@ -177,13 +188,18 @@ def _average(
                     f"checkpoint {path}: its {part} is not that of the first checkpoint; average "
                     "runs of one configuration that started from one model"
                 )
-    states = [model.state_dict() for model in (first, *(other for _, other in others))]
+    models = [first, *(other for _, other in others)]
+    shares = torch.tensor(weights or [1.0] * len(models), dtype=torch.float64)
+    shares /= shares.sum()
+    states = [model.state_dict() for model in models]
     # All before any is written: a tied matrix has two names.
     means = {
-        name: torch.stack([state[name].double() for state in states]).mean(dim=0)
+        name: sum(state[name].double() * share for state, share in zip(states, shares, strict=True))
         for name, tensor in states[0].items()
         if tensor.is_floating_point()
     }
     first.load_state_dict({**states[0], **means})
-    first.provenance = {"averaged": [first.provenance, *(other.provenance for _, other in others)]}
+    first.provenance = {"averaged": [model.provenance for model in models]}
+    if weights is not None:
+        first.provenance["weights"] = shares.tolist()
     return first

@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import pickle
 import zipfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -57,7 +59,16 @@ def test_exporting_a_checkpoint(
     assert load_any(exported.path).sha256 == exported.sha256
 
 
-def test_exporting_the_mean_of_several_checkpoints(model: CaptionModel, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("weights", "shares"),
+    [(None, None), ((0.5, 0.25, 0.25), (0.5, 0.25, 0.25)), ((2, 0, 6), (0.25, 0.0, 0.75))],
+)
+def test_exporting_the_mean_of_several_checkpoints(
+    model: CaptionModel,
+    tmp_path: Path,
+    weights: Sequence[float] | None,
+    shares: Sequence[float] | None,
+) -> None:
     paths, added = [], (0.0, 0.5, 1.0)
     for number, value in enumerate(added):
         moved = copy_of(model)
@@ -67,10 +78,14 @@ def test_exporting_the_mean_of_several_checkpoints(model: CaptionModel, tmp_path
                 parameter.add_(value)
         paths.append(make_checkpoint(moved, tmp_path / f"{number}.ckpt"))
     paths[2] = export_checkpoint(paths[2], tmp_path / "2.safetensors").path  # as a model file
-    mean = export_checkpoint(paths[0], tmp_path / "mean.safetensors", *paths[1:])
-    assert mean.provenance == {"averaged": [{"seed": 0}, {"seed": 1}, {"seed": 2}]}
+    mean = export_checkpoint(paths[0], tmp_path / "mean.safetensors", *paths[1:], weights=weights)
+    origin: dict[str, object] = {"averaged": [{"seed": 0}, {"seed": 1}, {"seed": 2}]}
+    if shares is not None:
+        origin["weights"] = list(shares)
+    assert mean.provenance == origin
+    moved_by = sum(np.multiply(added, shares or [1 / 3] * 3))
     for (name, here), there in zip(mean.named_parameters(), model.parameters(), strict=True):
-        assert torch.allclose(here, there + 0.5, atol=2e-3), name  # stored in half precision
+        assert torch.allclose(here, there + moved_by, atol=2e-3), name  # stored in half precision
     for (name, here), there in zip(mean.named_buffers(), model.buffers(), strict=True):
         assert torch.equal(here, there), name
 
@@ -91,8 +106,18 @@ def test_only_runs_that_fit_are_averaged(
     ):
         export_checkpoint(first, tmp_path / "mean.safetensors", second)
     arguments = ["export", "--checkpoint", str(first), str(second)]
-    assert main([*arguments, "--output", str(tmp_path / "mean.safetensors")]) == 2
-    assert "its vocabulary is not that" in capsys.readouterr().err
+    output = ["--output", str(tmp_path / "mean.safetensors")]
+    for weights, message in (
+        ([], "its vocabulary is not that"),
+        (["0.5"], "weights 0.5: a mean of 2 checkpoints needs 2 numbers from 0 on, not all"),
+        (
+            ["0", "0"],
+            "weights 0.0, 0.0: a mean of 2 checkpoints needs 2 numbers from 0 on, not all",
+        ),
+    ):
+        given = ["--weights", *weights] if weights else []
+        assert main([*arguments, *given, *output]) == 2
+        assert message in capsys.readouterr().err
     assert not (tmp_path / "mean.safetensors").exists()
 
 
