@@ -75,10 +75,15 @@ def test_it_is_one_file_of_at_most_60_mb_with_all_it_needs_inside():
     assert description["encoder"]["name"] == "timm/tf_efficientnet_lite2"
     assert description["transform"]["resize"] == "squash"
     assert description["decoder"]["styles"] == ["people", "machine", "web"]
-    assert description["decoding"] == {"length_penalty": 1.0, "tag_weight": 0.15}
-    larger, smaller = description["provenance"]["averaged"]  # on 288 pixels, and on 256
-    runs = [larger, *smaller["averaged"]]
+    assert description["decoding"] == {"length_penalty": 1.0}
+    assert description["provenance"]["weights"] == [0.35, 0.2, 0.2, 0.25]
+    *branches, eight = description["provenance"]["averaged"]
+    larger, smaller = eight["averaged"]  # on 288 pixels, and on 256
+    runs = [*branches, larger, *smaller["averaged"]]
     assert [(run["objective"], run["epoch"]) for run in runs] == [
+        ("self_critical", 0),
+        ("self_critical", 0),
+        ("self_critical", 1),
         ("self_critical", 0),
         ("self_critical", 1),
         ("self_critical", 2),
