@@ -75,6 +75,8 @@ def move(args: argparse.Namespace) -> None:
     """Read, predict, compose, write."""
     old, new = load_model(args.model, device="cpu"), load_model(args.to, device="cpu")
     model = read_language(args.language, old)
+    if (grids := [each.encoder.grid_shape for each in (old, new)])[0] != grids[1]:
+        raise CaptionerError(f"--to {args.to}: its grid is {grids[1]}, that of --model {grids[0]}")
     paths = sorted(args.photos.rglob("*.jpg"))
     paths = random.Random(0).sample(paths, min(args.count, len(paths)))
     if not paths:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -78,7 +79,7 @@ def test_the_captions_stay_with_a_cnn_that_sees_the_same(
     assert scores[1] == pytest.approx(scores[0], abs=0.2)
 
 
-def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
+def test_mistakes_are_named(tmp_path: Path) -> None:
     model = make_model()
     model.save(tmp_path / "model.safetensors", half=False)
     write_language(model, tmp_path / "en.safetensors")
@@ -91,4 +92,16 @@ def test_a_folder_without_photos_is_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == f"--photos {tmp_path / 'none here'}: no *.jpg there\n"
+    larger = tmp_path / "larger.safetensors"
+    encoder = replace(model.encoder.config, image_size=96)
+    CaptionModel.build(encoder, model.decoder.config, model.tokenizer).save(larger)
+    done = run(
+        f"--language={tmp_path / 'en.safetensors'}",
+        models[0],
+        f"--to={larger}",
+        f"--photos={tmp_path}",
+        f"--output={tmp_path / 'out.safetensors'}",
+    )
+    assert done.returncode == 2
+    assert done.stderr == f"--to {larger}: its grid is (3, 3), that of --model (2, 2)\n"
     assert not (tmp_path / "out.safetensors").exists()
