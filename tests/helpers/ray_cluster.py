@@ -32,6 +32,9 @@ class RayCluster:
 
         # The path of a socket may have 107 bytes; pytest's folders can be longer.
         self._folder = tempfile.mkdtemp(prefix="ray")
+        # The head's address goes into Ray's usual folder all the same, which has to be there.
+        usual = os.environ.get("RAY_TMPDIR") or os.environ.get("TMPDIR") or "/tmp"
+        Path(usual, "ray").mkdir(parents=True, exist_ok=True)
         # Ray's workers give way to all else: to other tests for ever.
         os.environ["RAY_worker_niceness"] = "0"  # noqa: SIM112
         self._cluster = Cluster(
