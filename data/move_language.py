@@ -23,7 +23,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from captioner.errors import CaptionerError
-from captioner.images.reading import read_image
 from captioner.model.caption_model import CaptionModel
 from captioner.model.language_file import read_language, write_language
 from captioner.model.shipped import load_model
@@ -35,7 +34,7 @@ RIDGE = 1e-3  # of the mean variance of a feature
 def cells(model: CaptionModel, paths: Sequence[Path]) -> Iterator[Tensor]:
     """Grid features of photos, a batch (B * R, D) after the other."""
     for first in range(0, len(paths), BATCH):
-        images = [model.transform.pixels(read_image(path)) for path in paths[first : first + BATCH]]
+        images = [model.read(path) for path in paths[first : first + BATCH]]
         with torch.inference_mode():
             yield model.encode(torch.stack(images)).grid.flatten(0, 1).double()
 
@@ -84,7 +83,8 @@ def move(args: argparse.Namespace) -> None:
     matrix, bias = predict(new, old, paths)
     for layer in (model.decoder.grid_projection, model.decoder.pooled_projection):
         compose(layer, matrix, bias)
-    model.encoder, model.tag_calibration = new.encoder, None
+    model.encoder = new.encoder
+    model.tag_head = model.familiarity = model.tag_calibration = None  # of the old CNN's features
     write_language(model, args.output)
     print(f"{args.output}: for the CNN of {args.to}")
 
