@@ -258,10 +258,10 @@ class FeatureCache:
     def _read(self, index: int) -> tuple[list[Tensor], str]:
         """All views of an image, each uint8 (3, height, width), and the hash of its file."""
         transform, views, path = self.encoder.transform, self.views, self.paths[index]
-        image = read_image(path, min_side=transform.min_side)
-        if views is None:
-            return [transform.pixels(image)], _hash(path)
-        return [transform.pixels(views(image, index, n)) for n in range(self.count)], _hash(path)
+        seen = [read_image(path, min_side=transform.min_side)]
+        if views is not None:
+            seen = [views(seen[0], index, number) for number in range(self.count)]
+        return [transform.pixels(view) for view in seen], _hash(path)
 
     def _encode(self, network: FastNetwork, pixels: Tensor) -> np.ndarray:
         """Images (B, 3, height, width) as rows (B, R, D) or (B, h, w, C)."""

@@ -94,6 +94,16 @@ def kill_at_image(number: int) -> None:
     feature_cache.read_image = read
 
 
+def build_until(cache: FeatureCache, number: int) -> None:
+    """Build, image by image, in a process that is killed when it reads its Nth one."""
+
+    def build() -> None:
+        kill_at_image(number)
+        cache.open(batch_size=1, progress=False)
+
+    assert in_child(build) == -signal.SIGKILL
+
+
 def test_features_are_the_encoders_in_half_precision(
     cache: FeatureCache, encoder: Encoder, paths: list[Path]
 ) -> None:
@@ -199,11 +209,7 @@ def test_an_encoder_in_training_mode_is_refused(tmp_path: Path, paths: list[Path
 def test_a_killed_build_goes_on_and_ends_the_same(
     cache: FeatureCache, encoder: Encoder, paths: list[Path], tmp_path: Path
 ) -> None:
-    def build() -> None:
-        kill_at_image(SAVE_EVERY + 5)
-        cache.open(batch_size=1, progress=False)
-
-    assert in_child(build) == -signal.SIGKILL
+    build_until(cache, SAVE_EVERY + 5)
     assert not cache.complete
     array = cache.open(batch_size=1)
     undisturbed = FeatureCache(tmp_path / "other", encoder, paths)
@@ -215,11 +221,7 @@ def test_a_killed_build_goes_on_and_ends_the_same(
 def test_rows_that_are_done_are_not_computed_again(
     cache: FeatureCache, encoder: Encoder, paths: list[Path]
 ) -> None:
-    def build() -> None:
-        kill_at_image(SAVE_EVERY + 5)
-        cache.open(batch_size=1, progress=False)
-
-    assert in_child(build) == -signal.SIGKILL
+    build_until(cache, SAVE_EVERY + 5)
     partial = np.lib.format.open_memmap(cache._partial_file, mode="r+")
     partial[0] = 7.0  # a mark that only a second computation would take away
     partial.flush()
@@ -241,11 +243,7 @@ def test_a_state_without_its_array_is_not_believed(
     cache.open(batch_size=1)
     cache._array_file.unlink()  # the state still says that all rows are done
 
-    def build() -> None:
-        kill_at_image(5)
-        cache.open(batch_size=1, progress=False)
-
-    assert in_child(build) == -signal.SIGKILL
+    build_until(cache, 5)
     assert_close(cache.open(batch_size=1), expected(encoder, paths, 1))
 
 
@@ -292,11 +290,7 @@ def test_images_that_were_copied_again_keep_their_features(
 def test_a_build_goes_on_with_images_that_were_copied_again(
     cache: FeatureCache, encoder: Encoder, paths: list[Path]
 ) -> None:
-    def build() -> None:
-        kill_at_image(SAVE_EVERY + 5)
-        cache.open(batch_size=1, progress=False)
-
-    assert in_child(build) == -signal.SIGKILL
+    build_until(cache, SAVE_EVERY + 5)
     copied(paths)
     assert_close(cache.open(batch_size=1), expected(encoder, paths, 1))
 
