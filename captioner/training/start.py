@@ -12,6 +12,7 @@ from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import load_any
 from captioner.model.new_words import add_words, find_new_words
+from captioner.networks.configs import DecoderConfig
 from captioner.text.lexicon import Lexicon
 from captioner.text.lexicon_languages import build_lexicon_of
 from captioner.text.tokenizer import Tokenizer
@@ -36,6 +37,9 @@ FREE = ("model.decoder.dropout",)
 """Settings that need not be the model's."""
 IMAGE_SIZE = "model.encoder.image_size"
 """Need not be the model's either where the CNN is trained."""
+UPPER_LAYERS = "decoder.upper."
+GROWTH = ("model.decoder.attention", "model.decoder.layers")
+"""Need not be the model's where its decoder is to have further layers; see :func:`load_weights`."""
 SHOWN_WORDS = 10  # in the line that names new words
 
 
@@ -60,6 +64,8 @@ def settings_of_start(
     # Familiarity and tag classifier are of the features, which images of another size change; they
     # are kept where the CNN is frozen, and only there.
     free = FREE if value_of("model.encoder.trainable") == "none" else (*FREE, IMAGE_SIZE)
+    if set(given).issuperset(GROWTH) and _grows(model.decoder.config, *map(value_of, GROWTH)):
+        free = (*free, *GROWTH)
     found = {}
     for setting in SETTINGS:
         _, part, name = setting.split(".")
@@ -73,6 +79,16 @@ def settings_of_start(
                 "another model"
             )
     return found
+
+
+def _grows(old: DecoderConfig, attention: str, layers: int) -> bool:
+    """Whether a decoder becomes one with these settings by further layers alone."""
+    one_attends = old.attention == "spatial" and old.layers == 1
+    return (
+        attention == "layered"
+        and layers > old.layers
+        and (one_attends or old.attention == attention)
+    )
 
 
 def load_start(init_from: str, *, frozen: bool) -> CaptionModel:
@@ -114,11 +130,21 @@ def styles_of_start(model: CaptionModel, styles: Sequence[str], init_from: str) 
 def load_weights(module: nn.Module, source: nn.Module, name: str) -> None:
     """Copy all weights of ``source`` to ``module``, which must have the same shape.
 
+    Only a decoder whose layers attend may have more layers than that of ``source``. Those add
+    nothing at first, so that ``module`` says what ``source`` says until it is trained (Chen et al.
+    2016, "Net2Net", section 2.2).
+
     Raises:
         CaptionerError: when the shapes differ; the message begins with ``name``.
     """
+    given = source.state_dict()
+    added = {
+        key: weight
+        for key, weight in module.state_dict().items()
+        if key.startswith(UPPER_LAYERS) and key not in given
+    }
     try:
-        module.load_state_dict(source.state_dict())
+        module.load_state_dict(given | added)
     except RuntimeError as error:
         first = str(error).splitlines()[1].strip()
         raise CaptionerError(

@@ -105,6 +105,8 @@ def test_settings_left_out_are_the_models(
         ("model.decoder.heads=8", 2),  # what it is by default
         ("model.decoder.cell=lstm", "gru"),
         ("model.decoder.tied=True", False),
+        ("model.decoder.attention=layered", "spatial"),  # and no further layer
+        ("model.decoder.layers=2", 1),  # that does not attend
         ("model.encoder.image_size=64", 32),
         ("model.encoder.image_size=None", 32),
         ("model.encoder.resize=squash", "pad"),
@@ -128,6 +130,23 @@ def test_a_setting_that_is_not_the_models_is_refused(
             f"captioner: error: {option}: the model of init_from={start} has {has}; leave "
             f"{option.partition('=')[0]} out, or start from another model\n"
         )
+
+
+def test_a_decoder_that_gets_a_further_layer_says_the_same_at_first(
+    fit: Callable[..., int], own: Path, start: Path, tmp_path: Path
+) -> None:
+    layers = ("--model.decoder.attention=layered", "--model.decoder.layers=2")
+    nothing_learnt = ("--model.lr_decoder=1e-30", "--data.min_count=100")
+    assert fit(f"--model.init_from={start}", *layers, *nothing_learnt) == 0
+    grown = load_checkpoint(tmp_path / "run/checkpoints/best.ckpt")
+    assert grown.decoder.config.layers == len(grown.decoder.attending()) == 2
+    photos = [own / "0.png", own / "1.png"]
+    options = DecodingOptions(num_captions=2)
+    before = CaptionModel.load(start, device="cpu").caption(photos, options)
+    for old, new in zip(before, grown.caption(photos, options), strict=True):
+        assert [each.text for each in new.candidates] == [each.text for each in old.candidates]
+        probs = torch.tensor([each.log_prob for each in old.candidates])
+        torch.testing.assert_close(torch.tensor([each.log_prob for each in new.candidates]), probs)
 
 
 def test_new_words_are_learnt_with_their_lemmas(
