@@ -37,9 +37,9 @@ FREE = ("model.decoder.dropout",)
 """Settings that need not be the model's."""
 IMAGE_SIZE = "model.encoder.image_size"
 """Need not be the model's either where the CNN is trained."""
-UPPER_LAYERS = "decoder.upper."
 GROWTH = ("model.decoder.attention", "model.decoder.layers")
 """Need not be the model's where its decoder is to have further layers; see :func:`load_weights`."""
+UPPER_LAYERS = "decoder.upper."  # what the names of their weights begin with
 SHOWN_WORDS = 10  # in the line that names new words
 
 
@@ -83,12 +83,8 @@ def settings_of_start(
 
 def _grows(old: DecoderConfig, attention: str, layers: int) -> bool:
     """Whether a decoder becomes one with these settings by further layers alone."""
-    one_attends = old.attention == "spatial" and old.layers == 1
-    return (
-        attention == "layered"
-        and layers > old.layers
-        and (one_attends or old.attention == attention)
-    )
+    all_attend = old.attention == "layered" or (old.attention, old.layers) == ("spatial", 1)
+    return all_attend and attention == "layered" and layers > old.layers
 
 
 def load_start(init_from: str, *, frozen: bool) -> CaptionModel:
