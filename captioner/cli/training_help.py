@@ -31,7 +31,7 @@ model:
   --model.encoder.name X   timm/MODEL or torchvision/MODEL (default: timm/tf_efficientnet_lite0)
   --model.encoder.trainable X  none, all, or the last N stages (default: none)
   --model.decoder.cell X   rnn, gru or lstm (default: lstm)
-  --model.decoder.attention X  spatial or none (default: spatial)
+  --model.decoder.attention X  spatial, layered or none (default: spatial)
   --model.objective X      cross_entropy, self_critical or language (default: cross_entropy)
   --model.lr_decoder X     highest learning rate of the decoder (default: 0.001)
 training:
