@@ -6,8 +6,9 @@
 
 The features of the old CNN are predicted from those of the new one, cell by cell, by ridge
 regression on some photos, and the prediction becomes part of the decoder's projections. Nothing
-else of the decoder changes, and it has the size it had. `captioner calibrate --language` makes its
-tags and confidences anew. It takes a minute or two for 2,000 photos.
+else of the decoder changes, and it has the size it had. If the new CNN looks at larger or smaller
+images, the old one is shown these, so that their cells lie in the same places. `captioner calibrate
+--language` makes its tags and confidences anew. It takes a minute or two for 2,000 photos.
 """
 
 from __future__ import annotations
@@ -37,6 +38,14 @@ def cells(model: CaptionModel, paths: Sequence[Path]) -> Iterator[Tensor]:
         images = [model.read(path) for path in paths[first : first + BATCH]]
         with torch.inference_mode():
             yield model.encode(torch.stack(images)).grid.flatten(0, 1).double()
+
+
+def resized(old: CaptionModel, new: CaptionModel) -> CaptionModel:
+    """The old model, looking at images of the size that the new one looks at."""
+    description = old.description()
+    description["transform"]["size"] = list(new.transform.size)
+    description["encoder"]["image_size"] = new.transform.size[0]
+    return CaptionModel.from_description(description, old.state_dict())
 
 
 def predict(new: CaptionModel, old: CaptionModel, paths: Sequence[Path]) -> tuple[Tensor, Tensor]:
@@ -74,6 +83,7 @@ def move(args: argparse.Namespace) -> None:
     """Read, predict, compose, write."""
     old, new = load_model(args.model, device="cpu"), load_model(args.to, device="cpu")
     model = read_language(args.language, old)
+    old = resized(old, new)
     if (grids := [each.encoder.grid_shape for each in (old, new)])[0] != grids[1]:
         raise CaptionerError(f"--to {args.to}: its grid is {grids[1]}, that of --model {grids[0]}")
     paths = sorted(args.photos.rglob("*.jpg"))
@@ -83,7 +93,7 @@ def move(args: argparse.Namespace) -> None:
     matrix, bias = predict(new, old, paths)
     for layer in (model.decoder.grid_projection, model.decoder.pooled_projection):
         compose(layer, matrix, bias)
-    model.encoder = new.encoder
+    model.encoder, model.transform = new.encoder, new.transform
     model.tag_head = model.familiarity = model.tag_calibration = None  # of the old CNN's features
     write_language(model, args.output)
     print(f"{args.output}: for the CNN of {args.to}")

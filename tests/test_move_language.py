@@ -15,6 +15,7 @@ from PIL import Image
 from captioner.model.caption_model import CaptionModel
 from captioner.model.language_file import read_language, write_language
 from captioner.model.new_language import start_language
+from captioner.networks.encoder import Encoder
 from captioner.text.tokenizer import Tokenizer
 from helpers.models import make_model, texts
 
@@ -50,19 +51,31 @@ def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
+def make_sized(size: int) -> CaptionModel:
+    """The model of `make_model`, looking at larger images."""
+    model = make_model()
+    encoder = Encoder(replace(model.encoder.config, image_size=size), load_weights=False)
+    encoder.load_state_dict(model.encoder.state_dict())
+    model.encoder, model.transform = encoder.eval(), encoder.transform
+    return model
+
+
+@pytest.mark.parametrize("size", [64, 96], ids=["of the same size", "larger images"])
 def test_the_captions_stay_with_a_cnn_that_sees_the_same(
-    tmp_path: Path, photos: list[Path]
+    tmp_path: Path, photos: list[Path], size: int
 ) -> None:
-    old, new, german = make_model(), make_model(), make_model()
-    old.save(tmp_path / "old.safetensors", half=False)
+    old, new, german = make_sized(size), make_sized(size), make_model()
+    make_model().save(tmp_path / "old.safetensors", half=False)
     shuffle_and_double(new)
     new.save(tmp_path / "new.safetensors", half=False)
     torch.manual_seed(5)
     start_language(german, Tokenizer(["ein", "hund", "läuft", "auf", "gras"], "de"))
     for layer in (german.decoder.grid_projection, german.decoder.pooled_projection):
-        layer.weight.data.mul_(20)
+        layer.weight.data.mul_(8)
     write_language(german, tmp_path / "de.safetensors")
-    before = read_language(tmp_path / "de.safetensors", old).caption(photos[:12])
+    german = read_language(tmp_path / "de.safetensors", make_model())
+    german.encoder, german.transform = old.encoder, old.transform
+    before = german.caption(photos[:12])
     assert len(set(texts(before))) > 3  # the image matters
     moved = tmp_path / "moved.safetensors"
     files = ["--language", tmp_path / "de.safetensors", "--model", tmp_path / "old.safetensors"]
@@ -92,16 +105,16 @@ def test_mistakes_are_named(tmp_path: Path) -> None:
     )
     assert done.returncode == 2
     assert done.stderr == f"--photos {tmp_path / 'none here'}: no *.jpg there\n"
-    larger = tmp_path / "larger.safetensors"
-    encoder = replace(model.encoder.config, image_size=96)
-    CaptionModel.build(encoder, model.decoder.config, model.tokenizer).save(larger)
+    finer = tmp_path / "finer.safetensors"
+    encoder = replace(model.encoder.config, name="torchvision/squeezenet1_1")
+    CaptionModel.build(encoder, model.decoder.config, model.tokenizer).save(finer)
     done = run(
         f"--language={tmp_path / 'en.safetensors'}",
         models[0],
-        f"--to={larger}",
+        f"--to={finer}",
         f"--photos={tmp_path}",
         f"--output={tmp_path / 'out.safetensors'}",
     )
     assert done.returncode == 2
-    assert done.stderr == f"--to {larger}: its grid is (3, 3), that of --model (2, 2)\n"
+    assert done.stderr == f"--to {finer}: its grid is (3, 3), that of --model (2, 2)\n"
     assert not (tmp_path / "out.safetensors").exists()
