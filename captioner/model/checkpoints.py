@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from captioner.decoding.options import DecodingOptions
 from captioner.errors import CaptionerError
@@ -17,6 +18,7 @@ from captioner.model.description import read_decoding
 from captioner.model.language_file import read_language, write_language
 from captioner.model.model_file import entries_under, reason_of
 from captioner.model.shipped import load_model
+from captioner.networks.configs import DecoderConfig
 
 
 def load_checkpoint(path: str | Path) -> CaptionModel:
@@ -173,15 +175,14 @@ def _average(
 
     It works for models that were trained on from one and the same, as several runs of one
     configuration with other seeds are: between their weights the loss does not rise. The images'
-    size is the first one's.
+    size is the first one's. Its decoder may have been given further layers since; these are the
+    mean of those models that have them.
     """
-    dropout = first.decoder.config.dropout
     for path, other in others:
         for part, here, there in (
             ("vocabulary", first.tokenizer, other.tokenizer),
             ("encoder", first.encoder.config.name, other.encoder.config.name),
-            # Dropout no longer matters.
-            ("decoder", first.decoder.config, replace(other.decoder.config, dropout=dropout)),
+            ("decoder", first.decoder.config, _as_in(first.decoder.config, other.decoder.config)),
         ):
             if here != there:
                 raise CaptionerError(
@@ -191,15 +192,31 @@ def _average(
     models = [first, *(other for _, other in others)]
     shares = torch.tensor(weights or [1.0] * len(models), dtype=torch.float64)
     shares /= shares.sum()
-    states = [model.state_dict() for model in models]
     # All before any is written: a tied matrix has two names.
-    means = {
-        name: sum(state[name].double() * share for state, share in zip(states, shares, strict=True))
-        for name, tensor in states[0].items()
-        if tensor.is_floating_point()
-    }
-    first.load_state_dict({**states[0], **means})
+    means = _means([model.state_dict() for model in models], shares)
+    first.load_state_dict(first.state_dict() | means)
     first.provenance = {"averaged": [model.provenance for model in models]}
     if weights is not None:
         first.provenance["weights"] = shares.tolist()
     return first
+
+
+def _means(states: Sequence[Mapping[str, Tensor]], shares: Tensor) -> dict[str, Tensor]:
+    """The mean of each weight of the first model over those that have it and count."""
+    models, means = list(zip(states, shares, strict=True)), {}
+    for name, first in states[0].items():
+        found = [(state[name], share) for state, share in models if name in state]
+        total = sum(share for _, share in found)
+        if first.is_floating_point() and total:
+            means[name] = sum(tensor.double() * share for tensor, share in found) / total
+    return means
+
+
+def _as_in(first: DecoderConfig, other: DecoderConfig) -> DecoderConfig:
+    """A decoder's shape, with the dropout and, where it could grow to them, the layers of another.
+
+    Dropout no longer matters to a mean of weights.
+    """
+    if other.can_grow_to(first.attention, first.layers):
+        other = replace(other, attention=first.attention, layers=first.layers)
+    return replace(other, dropout=first.dropout)

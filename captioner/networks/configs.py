@@ -134,3 +134,8 @@ class DecoderConfig:
             raise ValueError(f"styles={self.styles!r}: give a list of names")
         if len(set(self.styles)) < len(self.styles):
             raise ValueError(f"styles={self.styles!r}: a name comes twice")
+
+    def can_grow_to(self, attention: str, layers: int) -> bool:
+        """Whether further layers alone make it a decoder with these settings."""
+        all_attend = self.attention == "layered" or (self.attention, self.layers) == ("spatial", 1)
+        return all_attend and attention == "layered" and layers > self.layers

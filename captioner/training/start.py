@@ -12,7 +12,6 @@ from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import load_any
 from captioner.model.new_words import add_words, find_new_words
-from captioner.networks.configs import DecoderConfig
 from captioner.text.lexicon import Lexicon
 from captioner.text.lexicon_languages import build_lexicon_of
 from captioner.text.tokenizer import Tokenizer
@@ -64,7 +63,7 @@ def settings_of_start(
     # Familiarity and tag classifier are of the features, which images of another size change; they
     # are kept where the CNN is frozen, and only there.
     free = FREE if value_of("model.encoder.trainable") == "none" else (*FREE, IMAGE_SIZE)
-    if set(given).issuperset(GROWTH) and _grows(model.decoder.config, *map(value_of, GROWTH)):
+    if set(given).issuperset(GROWTH) and model.decoder.config.can_grow_to(*map(value_of, GROWTH)):
         free = (*free, *GROWTH)
     found = {}
     for setting in SETTINGS:
@@ -79,12 +78,6 @@ def settings_of_start(
                 "another model"
             )
     return found
-
-
-def _grows(old: DecoderConfig, attention: str, layers: int) -> bool:
-    """Whether a decoder becomes one with these settings by further layers alone."""
-    all_attend = old.attention == "layered" or (old.attention, old.layers) == ("spatial", 1)
-    return all_attend and attention == "layered" and layers > old.layers
 
 
 def load_start(init_from: str, *, frozen: bool) -> CaptionModel:

@@ -20,7 +20,7 @@ from captioner.errors import CaptionerError
 from captioner.model.caption_model import CaptionModel
 from captioner.model.checkpoints import export_checkpoint, load_any, load_checkpoint
 from captioner.text.tokenizer import Tokenizer
-from helpers.models import memory_limit, refusal, texts
+from helpers.models import make_model, memory_limit, refusal, texts
 
 # --- checkpoints ---------------------------------------------------------------------------
 
@@ -88,6 +88,27 @@ def test_exporting_the_mean_of_several_checkpoints(
         assert torch.allclose(here, there + moved_by, atol=2e-3), name  # stored in half precision
     for (name, here), there in zip(mean.named_buffers(), model.buffers(), strict=True):
         assert torch.equal(here, there), name
+
+
+@pytest.mark.parametrize("weights", [None, (0, 0.25, 0.75)])
+def test_a_further_layer_is_the_mean_of_the_models_that_have_it(
+    tmp_path: Path, weights: Sequence[float] | None
+) -> None:
+    models = [make_model(attention="layered", layers=2) for _ in range(2)] + [make_model()]
+    paths = []
+    for number, each in enumerate(models):
+        with torch.no_grad():
+            for parameter in each.decoder.parameters():
+                parameter.fill_(number)
+        paths.append(make_checkpoint(each, tmp_path / f"{number}.ckpt"))
+    mean = export_checkpoint(paths[0], tmp_path / "mean.safetensors", *paths[1:], weights=weights)
+    decoder = mean.decoder
+    assert decoder.config == models[0].decoder.config
+    shared, upper = (1.0, 0.5) if weights is None else (1.75, 1.0)
+    assert torch.all(decoder.readout.weight == shared)
+    assert torch.all(next(decoder.upper.parameters()) == upper)
+    with pytest.raises(CaptionerError, match="its decoder is not that of the first"):
+        export_checkpoint(paths[2], tmp_path / "other.safetensors", paths[0])
 
 
 def copy_of(model: CaptionModel) -> CaptionModel:
