@@ -52,6 +52,10 @@ def _place(index: int) -> int:
     return index if index >= 0 else -1 - index
 
 
+Imagine = Callable[[str, np.random.Generator], np.ndarray]
+"""From a sentence and draws to features (R, D), float16."""
+
+
 class Part(NamedTuple):
     """Images of one source: the first one's place in the split, how many, and their source."""
 
@@ -228,6 +232,8 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
         self.cache = cache
         self.views = views
         self.limit, self.seed, self.style = captions, seed, style
+        self.imagine: Imagine | None = None
+        """Composes what the cache lacks: features for sentences without images."""
         self.captions = [
             [caption_ids(tokenizer, text, max_words) for text in example.captions]
             for example in examples
@@ -241,6 +247,9 @@ class CaptionedImages(Dataset[tuple[Tensor, list[list[int]], int, int]]):
         return self._pixels(epoch, index), self._captions(epoch, index), index, self.style
 
     def _pixels(self, epoch: int, index: int) -> Tensor:
+        if self.imagine is not None:
+            draw = np.random.default_rng([self.seed, epoch, index])
+            return torch.from_numpy(self.imagine(self.examples[index].captions[0], draw))
         if self.cache is not None:
             row = index * self.views + (epoch + index) % self.views
             return torch.from_numpy(np.array(self.cache[row]))  # float16

@@ -47,6 +47,7 @@ from captioner.training.batches import (
     collate,
 )
 from captioner.training.feature_cache import FeatureCache
+from captioner.training.imagined import check_imagine, imagine_images
 from captioner.training.start import load_start, load_weights, styles_of_start, teach_new_words
 from captioner.training.stream_set import StreamSet, batches_seen, check_stream, load_validation
 
@@ -63,6 +64,8 @@ class CaptionDataModule(pl.LightningDataModule):
         images: the image folder, where it is not beside the annotations.
         sources: several data sets, each with its weight and its style; instead of ``root``.
         objective: what is learnt (linked to ``model.objective`` by the command line).
+        imagine: with ``language``, photos are seen, and with sentences that have none a grid of
+            features composed of those of photos whose captions name the same.
         encoder: the CNN (linked to ``model.encoder`` by the command line).
         init_from: a shipped model's name, a model file or a checkpoint, whose words, and whose
             encoder where that is frozen, are used instead of new ones (linked to
@@ -127,6 +130,7 @@ class CaptionDataModule(pl.LightningDataModule):
         sidecar_suffix: str | None = None,
         val_root: str | None = None,
         shuffle_window: int = 2000,
+        imagine: bool = False,
     ) -> None:
         super().__init__()
         for name, value, minimum in (
@@ -147,6 +151,10 @@ class CaptionDataModule(pl.LightningDataModule):
             raise CaptionerError(f"data.lexicon={lexicon}: use one of {LANGUAGE}, none")
         if views > 1 and not augment:
             raise CaptionerError(f"data.views={views}: without data.augment there is only one view")
+        encoder = encoder or EncoderConfig()
+        if imagine:
+            keeps = views > 0 or not augment
+            check_imagine(objective, frozen=encoder.frozen, keeps_features=keeps)
         self.streamed: StreamSet | None = None
         """The training split, where the sources only validate."""
         if root is not None and is_streamed(root):
@@ -165,9 +173,8 @@ class CaptionDataModule(pl.LightningDataModule):
         self.has_language = any((language, *(source.language for source in self.sources)))
         choose_segmentation(self.language, segmentation)  # which refuses other values
         self.segmentation = segmentation
-        self.objective = objective
+        self.objective, self.imagine = objective, imagine
         self.views = views
-        encoder = encoder or EncoderConfig()
         self.encoder_config = encoder
         self.init_from = init_from
         self.min_count, self.max_words = min_count, max_words
@@ -224,9 +231,12 @@ class CaptionDataModule(pl.LightningDataModule):
         encoder = self._make_encoder()
         self._transform = encoder.transform
         for split in missing:
-            self._datasets[split] = SeveralSources(
-                [self._dataset(encoder, split, part) for part in self.parts[split]]
-            )
+            parts = self.parts[split]
+            datasets = [self._dataset(encoder, split, part) for part in parts]
+            if self.imagine:
+                texts = [self._is_text(part.source) for part in parts]
+                imagine_images(self.initial, datasets, texts)
+            self._datasets[split] = SeveralSources(datasets)
 
     def train_dataloader(self) -> LazyLoader:
         """Shuffled batches of the training split."""
@@ -313,12 +323,14 @@ class CaptionDataModule(pl.LightningDataModule):
 
     def _used(self, source: DataSource, examples: list[Example]) -> list[Example]:
         """The training images of a source that this objective learns from."""
-        is_text = self.data[source.name].format == TEXT
-        if (is_text and self.objective != "language") or (
+        if (self._is_text(source) and self.objective != "language") or (
             self.objective == "self_critical" and not source.rewards
         ):
             return []
         return [each for each in examples if len(each.captions) >= source.min_captions]
+
+    def _is_text(self, source: DataSource) -> bool:
+        return self.data[source.name].format == TEXT
 
     def _make_tokenizer(self) -> Tokenizer:
         captions = self._photo_captions()
@@ -343,7 +355,7 @@ class CaptionDataModule(pl.LightningDataModule):
         return [
             example.captions
             for part in self.parts.get("train", [])
-            if self.data[part.source.name].format != TEXT
+            if not self._is_text(part.source)
             for example in self.examples["train"][part.first : part.first + part.size]
         ]
 
@@ -371,8 +383,8 @@ class CaptionDataModule(pl.LightningDataModule):
         examples = self.examples[split][part.first : part.first + part.size]
         style = self.styles.index(part.source.style) if part.source.style else 0
         view = self.view if split == "train" else None
-        common: dict[str, Any] = {"max_words": self.max_words, "style": style}
-        if self.objective == "language":
+        common: dict[str, Any] = {"max_words": self.max_words, "style": style, "seed": self.seed}
+        if self.objective == "language" and (not self.imagine or self._is_text(part.source)):
             cache = np.broadcast_to(np.float16(0), (len(examples), 1, encoder.feature_size))
         elif self.views == 0 and (view is not None or not self.encoder_config.frozen):
             cache = None
@@ -381,7 +393,7 @@ class CaptionDataModule(pl.LightningDataModule):
             cache = self._features(encoder, f"{part.source.name}, {split}", examples, view, views)
             common["views"] = views
         if split == "train":
-            common |= {"captions": part.source.captions, "seed": self.seed}
+            common["captions"] = part.source.captions
         return CaptionedImages(
             examples, self.tokenizer, encoder.transform, view=view, cache=cache, **common
         )
