@@ -12,7 +12,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Sequence
 from itertools import accumulate, compress
-from typing import Any
 
 import numpy as np
 
@@ -52,7 +51,8 @@ class Imagination:
 
     def grid(self, sentence: str, draw: np.random.Generator) -> np.ndarray:
         """Features (R, D), float16, of a photo as the sentence may describe it."""
-        lemmas = sorted(map(self._places.__getitem__, self._lemmas_in(sentence)))
+        named = self._lexicon.lemmas_in([sentence])
+        lemmas = sorted(self._places[lemma] for lemma in named if lemma in self._places)
         photo = self._draw_photo(lemmas, draw)
         grid = self._grid_of(photo, draw)
         missing = [each for each in lemmas if not self._named[photo, each]]
@@ -66,9 +66,6 @@ class Imagination:
             grid[order[number * count : (number + 1) * count]] = other[shown]
         return grid
 
-    def _lemmas_in(self, sentence: str) -> list[Any]:
-        return [each for each in self._lexicon.lemmas_in([sentence]) if each in self._places]
-
     def _draw_photo(self, lemmas: Sequence[int], draw: np.random.Generator) -> int:
         """One of those whose captions have the most lemmas in common with a sentence.
 
@@ -81,7 +78,7 @@ class Imagination:
         scores /= self._lengths
         if not scores.any():
             return int(draw.integers(len(scores)))
-        nearest = np.argsort(scores)[-NEAREST:]
+        nearest = np.argpartition(scores, -min(NEAREST, len(scores)))[-NEAREST:]
         logits = SHARPNESS * scores[nearest] / scores.max()
         return int(nearest[np.argmax(logits + draw.gumbel(size=len(nearest)))])
 
