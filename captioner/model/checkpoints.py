@@ -192,9 +192,9 @@ def _average(
     models = [first, *(other for _, other in others)]
     shares = torch.tensor(weights or [1.0] * len(models), dtype=torch.float64)
     shares /= shares.sum()
+    states = [model.state_dict() for model in models]
     # All before any is written: a tied matrix has two names.
-    means = _means([model.state_dict() for model in models], shares)
-    first.load_state_dict(first.state_dict() | means)
+    first.load_state_dict({**states[0], **_means(states, shares)})
     first.provenance = {"averaged": [model.provenance for model in models]}
     if weights is not None:
         first.provenance["weights"] = shares.tolist()

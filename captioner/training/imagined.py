@@ -55,8 +55,11 @@ class Imagination:
         lemmas = sorted(self._places[lemma] for lemma in named if lemma in self._places)
         photo = self._draw_photo(lemmas, draw)
         grid = self._grid_of(photo, draw)
-        missing = [each for each in lemmas if not self._named[photo, each]]
-        missing = [each for each in missing if len(self._photos_of[each])]
+        missing = [
+            lemma
+            for lemma in lemmas
+            if not self._named[photo, lemma] and len(self._photos_of[lemma])
+        ]
         count = round(CELLS * len(grid))
         order = draw.permutation(len(grid))
         for number, lemma in enumerate(draw.permutation(missing)[:MOST].astype(int)):
@@ -107,13 +110,13 @@ def imagine_images(
     if model is None or model.tag_head is None or model.lexicon is None:
         raise CaptionerError(
             "data.imagine=true: the model to start from has no tag classifier, which finds what a "
-            "photo shows; name one that `captioner calibrate` has made with model.init_from"
+            "photo shows; give model.init_from a model that `captioner calibrate` has made"
         )
     photos = [source for source, is_text in zip(sources, texts, strict=True) if not is_text]
     if not photos:
         raise CaptionerError(
-            "data.imagine=true: there is no photo to imagine sentences by; add a source of photos "
-            "to data.sources"
+            "data.imagine=true: composes the features of sentences from those of training photos, "
+            "and data.sources has none; add a source with photos"
         )
     if not any(texts):
         return
@@ -123,7 +126,7 @@ def imagine_images(
 
 
 def check_imagine(objective: str, *, frozen: bool, keeps_features: bool) -> None:
-    """Refuse to imagine what cannot be imagined.
+    """Refuse options that leave ``data.imagine`` nothing to compose.
 
     Args:
         objective: ``model.objective``.
