@@ -32,12 +32,12 @@ BATCH = 32
 RIDGE = 1e-3  # of the mean variance of a feature
 
 
-def cells(model: CaptionModel, paths: Sequence[Path]) -> Iterator[Tensor]:
-    """Grid features of photos, a batch (B * R, D) after the other."""
+def cells(new: CaptionModel, old: CaptionModel, paths: Sequence[Path]) -> Iterator[list[Tensor]]:
+    """What both see in the cells of photos, (B * R, D) and (B * R, D'), a batch after the other."""
     for first in range(0, len(paths), BATCH):
-        images = [model.read(path) for path in paths[first : first + BATCH]]
+        images = torch.stack([new.read(path) for path in paths[first : first + BATCH]])
         with torch.inference_mode():
-            yield model.encode(torch.stack(images)).grid.flatten(0, 1).double()
+            yield [each.encode(images).grid.flatten(0, 1).double() for each in (new, old)]
 
 
 def resized(old: CaptionModel, new: CaptionModel) -> CaptionModel:
@@ -52,7 +52,7 @@ def predict(new: CaptionModel, old: CaptionModel, paths: Sequence[Path]) -> tupl
     """A (D, D') and b (D',) of old = new A + b; prints the share of the variance they explain."""
     count, sums, squares = 0, 0.0, 0.0
     bar = tqdm(total=len(paths), unit="photo", desc="encoding")
-    for one, other in zip(cells(new, paths), cells(old, paths), strict=True):
+    for one, other in cells(new, old, paths):
         both = torch.cat([one, other], dim=1)
         count, sums, squares = count + len(both), sums + both.sum(dim=0), squares + both.T @ both
         bar.update(BATCH)
