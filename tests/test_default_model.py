@@ -76,20 +76,31 @@ def test_it_is_one_file_of_at_most_60_mb_with_all_it_needs_inside():
     assert description["transform"]["resize"] == "squash"
     assert description["decoder"]["styles"] == ["people", "machine", "web"]
     assert description["decoding"] == {"length_penalty": 1.0}
-    assert description["provenance"]["weights"] == [0.35, 0.2, 0.2, 0.25]
-    *branches, eight = description["provenance"]["averaged"]
-    larger, smaller = eight["averaged"]  # on 288 pixels, and on 256
-    runs = [*branches, larger, *smaller["averaged"]]
-    assert [(run["objective"], run["epoch"]) for run in runs] == [
-        ("self_critical", 0),
-        ("self_critical", 0),
-        ("self_critical", 1),
-        ("self_critical", 0),
-        ("self_critical", 1),
-        ("self_critical", 2),
+    assert (description["decoder"]["layers"], description["decoder"]["attention"]) == (2, "layered")
+    provenance = description["provenance"]
+    assert provenance["weights"] == [0.2, 0.1, 0.1, 0.3, 0.3]
+    *branches, first, again = provenance["averaged"]
+    assert [(run["objective"], run["seed"]) for run in branches] == [
+        ("self_critical", 9),
+        ("cross_entropy", 17),
+        ("self_critical", 17),
     ]
-    for run in runs:
-        assert [source["name"] for source in run["data"]["sources"]] == ["people", "flickr8k"]
+    for mean, seed in ((first, 6), (again, 14)):
+        assert mean["weights"] == [0.35, 0.2, 0.2, 0.25]
+        *parts, eight = mean["averaged"]
+        assert [run["seed"] for run in parts] == [seed, 5, 5]
+        larger, smaller = eight["averaged"]  # on 288 pixels, and on 256
+        runs = [*parts, larger, *smaller["averaged"]]
+        assert [(run["objective"], run["epoch"]) for run in runs] == [
+            ("self_critical", 0),
+            ("self_critical", 0),
+            ("self_critical", 1),
+            ("self_critical", 0),
+            ("self_critical", 1),
+            ("self_critical", 2),
+        ]
+        for run in runs:
+            assert [source["name"] for source in run["data"]["sources"]] == ["people", "flickr8k"]
     words = description["tokenizer"]["words"]
     assert sizes["decoder.embedding.weight"][0] == len(words) + 4
     assert f"| {len(words)} words" in card()

@@ -128,6 +128,10 @@ def test_the_stages_of_the_world_train_one_after_the_other(
         "self_critical",
         "larger",
         "larger_rewards",
+        "more_sentences",
+        "second_sentences",
+        "second_finetune",
+        "second_rewards",
         "words",
         "layers",
         "layers_finetune",
@@ -139,7 +143,7 @@ def test_the_stages_of_the_world_train_one_after_the_other(
         config = yaml.safe_load(path.read_text())
         run = tmp_path / stage
         options = [*TINY, *SMALL_GRAPH, *QUIET, *before, f"--data.cache_dir={tmp_path / 'cache'}"]
-        if stage.startswith("larger"):
+        if stage.startswith(("larger", "more", "second")):
             options += ["--model.encoder.image_size=96"]
         options += ["--trainer.max_epochs=1", "--trainer.val_check_interval=1.0"]
         options += ["--trainer.check_val_every_n_epoch=1"]
