@@ -141,7 +141,7 @@ def review(browser: Browser, folder: Path, output: Path) -> None:
         page = open_page(browser, address[0], 1240, 800)
         page.locator("#name").filter(has_text="astronaut").wait_for()
         page.locator("#text").fill("an astronaut in an orange suit in front of a flag")
-        for key in ("Enter", "j", "j", "x"):
+        for key in ("Enter", "j", "j", "j", "x"):
             page.keyboard.press(key)
         page.wait_for_timeout(1000)  # the images are there when they are there
         page.screenshot(path=output)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Generator, Iterator, Mapping
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -57,23 +56,6 @@ def earlier_lines(
                 yield line
     except OSError as error:
         raise cannot_read(path, error) from None
-
-
-def readable_lines(path: Path) -> Iterator[dict[str, Any]]:
-    """The JSON objects among the lines of a file; what is something else is left out.
-
-    Raises:
-        CaptionerError: the file cannot be read.
-    """
-    try:
-        lines = path.read_bytes().split(b"\n")
-    except OSError as error:
-        raise cannot_read(path, error) from None
-    for text in lines:
-        with suppress(ValueError):
-            line = json.loads(text)
-            if isinstance(line, dict):
-                yield line
 
 
 def convert_journal(path: Path, kind: StoreKind) -> None:

@@ -1,9 +1,10 @@
 """Where a captioner looked while it said each word of a caption, and how probable the word was.
 
 The caption is read again with the words given (teacher forcing): the hidden state that says a word
-has read those before it, and attends to the grid (Lu et al. 2017, section 2.2, eq. 6 to 8). Such
-maps show what the decoder read from, not what made it choose the word; a CNN's cell has seen far
-more of the image than its own square.
+has read those before it, and attends to the grid (Lu et al. 2017, section 2.2, eq. 6 to 8). What a
+cell adds to what is read is its share of the map (`captioner.networks.decoder.Decoder`). Such maps
+show what the decoder read from, not what made it choose the word; a CNN's cell has seen far more of
+the image than its own square.
 """
 
 from __future__ import annotations
@@ -36,8 +37,8 @@ class CaptionAttention:
         word_probs: the probability of each after those before it, in [0, 1]; None for a word that
             the model does not know.
         end_prob: that the sentence ends after them.
-        weights: (T, R) float32, each row a distribution over the grid's cells, row by row; None
-            for a decoder without attention.
+        weights: (T, R) float32, each row the shares of the grid's cells, row by row, in what the
+            word was read from; None for a decoder without attention.
     """
 
     words: tuple[str, ...]
@@ -48,7 +49,7 @@ class CaptionAttention:
     def levels(self) -> NDArray[np.uint8]:
         """The weights (T, R) in 256 steps, each word's greatest being 255."""
         assert self.weights is not None, "a decoder without attention has none"
-        highest = self.weights.max(axis=1, keepdims=True, initial=0)
+        highest = self.weights.max(axis=1, keepdims=True, initial=1e-9)
         levels: NDArray[np.uint8] = np.rint(255 * self.weights / highest).astype(np.uint8)
         return levels
 
@@ -93,7 +94,7 @@ def _read(
         if model.decoder.config.attention == "none":
             logits, state = steps.step(words, state)
         else:
-            logits, state, seen = steps.step_with_attention(words, state)
+            logits, state, seen = steps.step_with_shares(words, state)
             weights.append(seen.squeeze(1))  # (B, R)
         log_probs = logits.float().log_softmax(dim=-1).squeeze(1)  # (B, V)
         probs.append(log_probs.gather(1, said[:, place : place + 1]).exp())

@@ -283,19 +283,32 @@ class Decoder(nn.Module):
         scores: Tensor = self.output(readout)
         return scores
 
-    def attention(self, states: Tensor, memory: Memory) -> Tensor:
-        """Attention weights (B, Q, R) of the last layer's states (B, Q, H), mean over the heads.
+    def shares_of_cells(self, states: Tensor, memory: Memory) -> Tensor:
+        """How much of what the next word is read from each cell of the grid adds, (B, Q, R).
+
+        The length of what a cell adds to the readout, over all heads and all layers that attend,
+        by the sum over the cells. A cell with much attention and values near 0 adds nothing, so
+        that attention weights alone would mislead (Kobayashi et al. 2020, "Attention is not only a
+        weight", section 3).
+
+        Args:
+            states: of each layer that attends, (layers, B, Q, H).
+            memory: of B images.
 
         Raises:
             CaptionerError: when the decoder has no attention.
         """
         if self.config.attention == "none":
             raise CaptionerError("attention=none: this captioner attends to no part of the image")
-        last = len(self.upper)
-        query = self._split_heads(self.attending()[last].query(states))  # (B, heads, Q, H / heads)
-        scores = query @ memory.keys[last].transpose(2, 3) * query.shape[-1] ** -0.5
-        weights: Tensor = scores.softmax(dim=-1).mean(dim=1)
-        return weights
+        added = memory.keys.new_zeros(())
+        for number, layer in enumerate(self.attending()):
+            query = self._split_heads(layer.query(states[number]))  # (B, heads, Q, H / heads)
+            scores = query @ memory.keys[number].transpose(2, 3) * query.shape[-1] ** -0.5
+            of_seen = layer.readout.weight[:, self.config.hidden_size :]  # (E, H)
+            by_head = of_seen.view(len(of_seen), self.config.heads, -1)
+            values = torch.einsum("bnrh,enh->bnre", memory.values[number], by_head)
+            added = added + torch.einsum("bnqr,bnre->bqre", scores.softmax(dim=-1), values)
+        return functional.normalize(added.norm(dim=-1), p=1, dim=-1)
 
     def image_step(self, memory: Memory) -> tuple[Tensor, ...] | None:
         """Without attention, the state after the image as the first input: (layers, B, H)."""

@@ -117,18 +117,19 @@ class DecoderSteps:
         hidden, said = self._recur(inputs, before, say)  # (layers, B, K, H), (B, K, E)
         return self._decoder.logits(self._decoder.prepare(said)), state.following(hidden)
 
-    def step_with_attention(
+    def step_with_shares(
         self, words: Tensor, state: DecoderState
     ) -> tuple[Tensor, DecoderState, Tensor]:
-        """Like :meth:`step`, with the attention weights (B, K, R), the mean over the heads.
+        """Like :meth:`step`, with each cell's share (B, K, R) in what the word is read from.
 
-        They say which cells of the grid the next word was read from (Lu et al. 2017, section 2.2).
+        See `Decoder.shares_of_cells`.
 
         Raises:
             CaptionerError: when the decoder has no attention.
         """
         logits, after = self.step(words, state)
-        return logits, after, self._decoder.attention(after.hidden[0][-1], after.memory)
+        states = after.hidden[0][-len(self._decoder.attending()) :]
+        return logits, after, self._decoder.shares_of_cells(states, after.memory)
 
     def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
         return self._decoder.memory(features, styles)

@@ -10,18 +10,15 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any, Self
 
-from captioner.files.earlier import readable_lines
 from captioner.files.escaping import shown
 from captioner.files.resume import locked
-from captioner.files.store import DamagedStore, Row, Store, StoreKind
+from captioner.files.store import DamagedStore, Store, StoreKind
 
 STATE = ".attention.captioner"
 EARLIER = ".attention.jsonl"
-"""What earlier versions kept it in."""
+"""What earlier versions kept attention weights in, which are not shown any more."""
 
-ATTENTION = StoreKind("captioner-attention-1", "remove it", is_cache=True)
-
-_EARLIER_NAMES = {"p": "word_probs", "h": "levels", "g": "window"}
+ATTENTION = StoreKind("captioner-attention-2", "remove it", is_cache=True)
 
 
 class AttentionCache:
@@ -54,7 +51,7 @@ class AttentionCache:
         if self._path.exists():
             with suppress(DamagedStore):  # All of it can be found again.
                 return Store(self._path, ATTENTION)
-        store = Store.create(self._path, ATTENTION, {}, _earlier_rows(self._earlier))
+        store = Store.create(self._path, ATTENTION, {})
         self._earlier.unlink(missing_ok=True)
         return store
 
@@ -84,18 +81,3 @@ class AttentionCache:
         if len(wanted) < self._store.last:
             self._store.arrange(wanted)
             self._numbers = {key: number for number, key in self._store.names()}
-
-
-def _earlier_rows(path: Path) -> Iterable[Row]:
-    """Those of an earlier version; a line that was cut short, or is somebody else's, is left out.
-
-    Raises:
-        CaptionerError: the file cannot be read.
-    """
-    if not path.exists():
-        return
-    for line in readable_lines(path):
-        values = {_EARLIER_NAMES.get(key, key): value for key, value in line.items()}
-        key = values.pop("key", None)
-        if isinstance(key, str):
-            yield key, values

@@ -194,44 +194,52 @@ def test_a_state_is_not_changed_by_its_use() -> None:
     assert torch.equal(first, again)
 
 
-@pytest.mark.parametrize(("attention", "layers"), [("spatial", 1), ("layered", 2)])
+@pytest.mark.parametrize(("attention", "layers"), [("spatial", 1), ("spatial", 2), ("layered", 2)])
 @torch.inference_mode()
-def test_attention_weights_reproduce_what_was_seen(attention: str, layers: int) -> None:
-    decoder = make_decoder(attention=attention, layers=layers, heads=1)
+def test_a_cells_share_is_how_far_the_readout_moves_without_what_it_adds(
+    attention: str, layers: int
+) -> None:
+    decoder = make_decoder(attention=attention, layers=layers)
     steps = FastSteps(decoder)
     state = widen(steps.start(make_features()), C)
-    words = make_words()[..., 0]
-    logits, after, weights = steps.step_with_attention(words, state)
-    assert weights.shape == (B, C, R)
-    assert torch.allclose(weights.sum(dim=-1), torch.ones(B, C))
-    assert weights.std() > 1e-3
-    seen = weights @ state.memory.values[-1, :, 0]  # (B, C, H)
-    hidden = after.hidden[0][-1]  # (B, C, H)
-    said = decoder.attending()[-1].readout(torch.cat([hidden, seen], dim=-1))
-    if layers > 1:
-        said += decoder.read_out(0, after.hidden[0][0], state.memory)
-    assert torch.allclose(logits, decoder.logits(torch.tanh(said)), atol=1e-5)
+    _, after, shares = steps.step_with_shares(make_words()[..., 0], state)
+    attending = decoder.attending()
+    states = after.hidden[0][-len(attending) :]
+
+    def said(values: Tensor) -> Tensor:
+        memory = state.memory._replace(values=values)
+        parts = (decoder.read_out(n, states[n], memory) for n in range(len(attending)))
+        return sum(parts, torch.zeros(()))  # (B, C, E)
+
+    lengths = []
+    for cell in range(R):
+        without = state.memory.values.clone()  # (layers, B, heads, R, H / heads)
+        without[:, :, :, cell] = 0
+        lengths.append((said(state.memory.values) - said(without)).norm(dim=-1))
+    expected = torch.stack(lengths, dim=-1)  # (B, C, R)
+    assert torch.allclose(shares, expected / expected.sum(dim=-1, keepdim=True), atol=1e-5)
+    assert shares.std() > 1e-3
 
 
 @pytest.mark.parametrize("cell", ["rnn", "gru", "lstm"])
 @torch.inference_mode()
-def test_a_step_with_attention_is_a_step(cell: str) -> None:
+def test_a_step_with_shares_is_a_step(cell: str) -> None:
     decoder = make_decoder(cell, layers=2)
     steps = FastSteps(decoder)
     state = widen(steps.start(make_features()), C)
     words = make_words()[..., 0]
-    logits, after, weights = steps.step_with_attention(words, state)
+    logits, after, shares = steps.step_with_shares(words, state)
     expected, expected_after = steps.step(words, state)
     assert torch.equal(logits, expected)
     assert torch.equal(after.hidden[0], expected_after.hidden[0])
-    assert torch.allclose(weights.sum(dim=-1), torch.ones(B, C))
-    assert weights.ge(0).all()
+    assert torch.allclose(shares.sum(dim=-1), torch.ones(B, C))
+    assert shares.ge(0).all()
 
 
-def test_without_attention_there_are_no_weights() -> None:
+def test_without_attention_no_cell_has_a_share() -> None:
     steps = FastSteps(make_decoder(attention="none"))
     with pytest.raises(CaptionerError, match="attention=none"):
-        steps.step_with_attention(torch.zeros(B, 1).long(), steps.start(make_features()))
+        steps.step_with_shares(torch.zeros(B, 1).long(), steps.start(make_features()))
 
 
 @torch.inference_mode()

@@ -18,7 +18,7 @@ from filelock import FileLock
 from PIL import Image
 
 from captioner.cli.entry import main
-from captioner.files.store import Store
+from captioner.files.store import Store, StoreKind
 from captioner.model.caption_model import CaptionModel
 from captioner.pages.attention_cache import ATTENTION, STATE
 from captioner.pages.report_images import LONG_SIDE
@@ -28,7 +28,6 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 Run = Callable[..., tuple[int, str]]
 
-EARLIER = Path(__file__).parent / "earlier"
 CAPTIONS = ".captions.jsonl.captioner"
 
 
@@ -153,26 +152,21 @@ def test_again_it_uses_what_is_there(run: Run, photos: Path) -> None:
     assert [item.get("problem") for item in data["items"]] == [None, None, "file not found"]
 
 
-def test_attention_that_an_earlier_version_kept_is_used(run: Run, photos: Path) -> None:
-    """`earlier/attention.jsonl` was written by it, for two other images."""
+def test_attention_that_an_earlier_version_kept_is_found_anew(run: Run, photos: Path) -> None:
+    """Its weights are not the shares that are shown now."""
     (photos / "broken.jpg").unlink()
-    (photos / "sub" / "a.png").unlink()
     assert run("caption", photos, "--output", "report.html")[0] == 0
     files = Path("report_files")
-    keys = list(attention_in(files))
-    lines = [json.loads(text) for text in (EARLIER / "attention.jsonl").read_text().splitlines()]
-    for line, key in zip(lines, keys, strict=True):
-        line["key"] = key
-    there = "".join(json.dumps(line) + "\n" for line in [*lines, [1], {"key": 2}])
-    (files / ".attention.jsonl").write_text(there + '{"key": "cut sh')
+    before, expected = Path("report.html").read_bytes(), attention_in(files)
     (files / STATE).unlink()
+    values = {"word_probs": [0.5], "levels": "AA=="}
+    earlier = StoreKind("captioner-attention-1", "remove it", is_cache=True)
+    Store.create(files / STATE, earlier, {}, ((key, values) for key in expected)).close()
+    (files / ".attention.jsonl").write_text('{"key": "cut sh')
     Path("report.html").unlink()
     assert run("caption", photos, "--output", "report.html")[0] == 0
-    expected = [{"word_probs": line["p"], "levels": line["h"]} for line in lines]
-    found = data_of("report.html")["items"]
-    assert [{name: item[name] for name in ("word_probs", "levels")} for item in found] == expected
-    assert attention_in(files) == dict(zip(keys, expected, strict=True))
-    assert not (files / ".attention.jsonl").exists()
+    assert Path("report.html").read_bytes() == before
+    assert attention_in(files) == expected
 
 
 def test_interrupted_it_goes_on(
