@@ -85,21 +85,20 @@ def attend(
 def _read(
     model: CaptionModel, features: ImageFeatures, given: Tensor, said: Tensor
 ) -> tuple[NDArray[np.float64], NDArray[np.float32] | None]:
-    """Probabilities (B, T + 1) of what is said after what is given, and weights (B, T + 1, R)."""
-    steps = model.decoder_steps()
+    """Probabilities (B, T + 1) of what is said after what is given, and shares (B, T + 1, R)."""
+    steps, decoder = model.decoder_steps(), model.decoder
     state = steps.start(type(features)(*(part.to(model.device) for part in features)))
-    probs, weights = [], []
+    probs, states = [], []
     for place in range(given.shape[1]):
-        words = given[:, place : place + 1]  # (B, 1)
-        if model.decoder.config.attention == "none":
-            logits, state = steps.step(words, state)
-        else:
-            logits, state, seen = steps.step_with_shares(words, state)
-            weights.append(seen.squeeze(1))  # (B, R)
+        logits, state = steps.step(given[:, place : place + 1], state)
+        states.append(state.hidden[0][-len(decoder.attending()) :])  # (layers, B, 1, H)
         log_probs = logits.float().log_softmax(dim=-1).squeeze(1)  # (B, V)
         probs.append(log_probs.gather(1, said[:, place : place + 1]).exp())
     found = torch.cat(probs, dim=1).double().cpu().numpy()
-    return found, torch.stack(weights, dim=1).float().cpu().numpy() if weights else None
+    if decoder.config.attention == "none":
+        return found, None
+    shares = decoder.shares_of_cells(torch.cat(states, dim=2), state.memory)
+    return found, shares.float().cpu().numpy()
 
 
 def _of_one(

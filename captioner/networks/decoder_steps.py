@@ -117,20 +117,6 @@ class DecoderSteps:
         hidden, said = self._recur(inputs, before, say)  # (layers, B, K, H), (B, K, E)
         return self._decoder.logits(self._decoder.prepare(said)), state.following(hidden)
 
-    def step_with_shares(
-        self, words: Tensor, state: DecoderState
-    ) -> tuple[Tensor, DecoderState, Tensor]:
-        """Like :meth:`step`, with each cell's share (B, K, R) in what the word is read from.
-
-        See `Decoder.shares_of_cells`.
-
-        Raises:
-            CaptionerError: when the decoder has no attention.
-        """
-        logits, after = self.step(words, state)
-        states = after.hidden[0][-len(self._decoder.attending()) :]
-        return logits, after, self._decoder.shares_of_cells(states, after.memory)
-
     def _memory(self, features: ImageFeatures, styles: Tensor | None) -> Memory:
         return self._decoder.memory(features, styles)
 
