@@ -121,7 +121,7 @@ def test_the_sentence_is_the_one_that_the_model_says(
 ) -> None:
     values = (
         "{'mine': mine, 'text': result.text, 'confidence': result.confidence, "
-        "'sums': attention_sums, 'words': words_said, 'grid': list(features.grid.shape), "
+        "'sums': sums, 'words': words_said, 'grid': list(features.grid.shape), "
         "'log_probs': [beam.log_prob for beam in finished], "
         "'falling': [[beam.log_prob for beam in kept + lost] for kept, lost in steps]}"
     )
