@@ -91,7 +91,7 @@ def _read(
     probs, states = [], []
     for place in range(given.shape[1]):
         logits, state = steps.step(given[:, place : place + 1], state)
-        states.append(state.hidden[0][-len(decoder.attending()) :])  # (layers, B, 1, H)
+        states.append(state.hidden[0])  # (layers, B, 1, H)
         log_probs = logits.float().log_softmax(dim=-1).squeeze(1)  # (B, V)
         probs.append(log_probs.gather(1, said[:, place : place + 1]).exp())
     found = torch.cat(probs, dim=1).double().cpu().numpy()

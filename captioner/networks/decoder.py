@@ -292,7 +292,7 @@ class Decoder(nn.Module):
         weight", section 3).
 
         Args:
-            states: of each layer that attends, (layers, B, Q, H).
+            states: of all layers, (layers, B, Q, H).
             memory: of B images.
 
         Raises:
@@ -301,8 +301,10 @@ class Decoder(nn.Module):
         if self.config.attention == "none":
             raise CaptionerError("attention=none: this captioner attends to no part of the image")
         added = memory.keys.new_zeros(())
-        for number, layer in enumerate(self.attending()):
-            query = self._split_heads(layer.query(states[number]))  # (B, heads, Q, H / heads)
+        layers = self.attending()  # the last ones, or all
+        pairs = zip(layers, states[-len(layers) :], strict=True)
+        for number, (layer, of_layer) in enumerate(pairs):
+            query = self._split_heads(layer.query(of_layer))  # (B, heads, Q, H / heads)
             scores = query @ memory.keys[number].transpose(2, 3) * query.shape[-1] ** -0.5
             of_seen = layer.readout.weight[:, self.config.hidden_size :]  # (E, H)
             by_head = of_seen.view(len(of_seen), self.config.heads, -1)

@@ -205,7 +205,7 @@ def test_a_cells_share_is_how_far_the_readout_moves_without_what_it_adds(
     _, after = steps.step(make_words()[..., 0], state)
     attending = decoder.attending()
     states = after.hidden[0][-len(attending) :]
-    shares = decoder.shares_of_cells(states, after.memory)
+    shares = decoder.shares_of_cells(after.hidden[0], after.memory)
 
     def said(values: Tensor) -> Tensor:
         memory = state.memory._replace(values=values)

@@ -167,6 +167,7 @@ def test_attention_that_an_earlier_version_kept_is_found_anew(run: Run, photos: 
     assert run("caption", photos, "--output", "report.html")[0] == 0
     assert Path("report.html").read_bytes() == before
     assert attention_in(files) == expected
+    assert not (files / ".attention.jsonl").exists()
 
 
 def test_interrupted_it_goes_on(
