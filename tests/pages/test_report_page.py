@@ -494,6 +494,11 @@ def test_keys(open_page: OpenPage, report: Path) -> None:
     assert first.get_attribute("aria-pressed") == "true"
     press("Escape")
     assert not page.locator("#details").is_visible()
+    # The browser says that a dialog is closed a moment after it has gone.
+    page.wait_for_function(
+        "name => document.activeElement.closest('.card')?.querySelector('.name').title === name",
+        arg=order[6],
+    )
     assert focused(page) == order[6]
     press("e")
     assert page.evaluate("document.activeElement.tagName") == "TEXTAREA"
